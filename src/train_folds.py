@@ -1,0 +1,122 @@
+"""Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
+
+    accelerate launch src/train_folds.py --config configs/demo.yaml
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from trunkfold.augment import Augmentation, make_augmentation
+from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge, native_image_size
+from trunkfold.competition import Labelled, load_labelled
+from trunkfold.config import Config, dump_config, parse_config
+from trunkfold.ensemble import FeatureSource, average_probabilities, save_fold, save_shared, scoring_members
+from trunkfold.errors import exit_on_input_error
+from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
+from trunkfold.lockstep import Lockstep
+from trunkfold.optim import balanced_class_weights
+from trunkfold.predictions import scored_table
+from trunkfold.process import start_process
+from trunkfold.report import summary, write_report
+from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
+from trunkfold.scores import score_run
+from trunkfold.splits import HELD_OUT
+from trunkfold.training import Validation, train
+from trunkfold.views import check_views
+
+
+def main() -> None:
+    """Read and check, train, predict, save, report."""
+    config = complete(parse_config(description=__doc__))
+    augment = make_augmentation(config.augment, config.data.image_size)
+    run = check_run_is_new(config.run.name, config.run.restart)
+    accelerator, watch = start_process(config.train), Stopwatch()
+
+    with watch("reading photos"):
+        labelled = load_labelled(config, accelerator.is_main_process)
+    backbone = build_backbone(config.model, len(labelled.classes))
+    lockstep, loader = prepare(config, labelled, augment, backbone, accelerator)
+    if accelerator.is_main_process:
+        create_run(config.run.name, config.run.restart)
+        save_inputs(run, config, labelled, backbone)
+
+    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
+    with watch("clean features"):
+        clean = source.keep(labelled.rows_by_fold, bar="clean features")
+    with watch("training"):
+        history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets))
+    with watch("prediction"):
+        views = [
+            clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
+            for view in config.predict.views
+        ]
+        members = scoring_members(labelled.fold_of_row, config.split.folds)
+        probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
+
+    if accelerator.is_main_process:
+        for fold, tail in enumerate(lockstep.tails):
+            save_fold(run / f"fold_{fold}", tail)
+        write_csv(history, run / "history.csv")
+        scores = save_predictions(run, labelled, probabilities)
+        learned = config.train.epochs * len(loader) * config.train.batch_size
+        metrics = {
+            **scores,
+            "classes": labelled.classes,
+            "split": asdict(config.split),
+            "parameters": count_parameters(backbone, lockstep.tails[0]),
+            "seconds": watch.seconds,
+            "images_per_second": round(learned / watch.seconds["training"], 1),
+        }
+        write_json(metrics, run / "metrics.json")
+        write_report(run)
+        print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
+    accelerator.end_training()
+
+
+def complete(config: Config) -> Config:
+    """Fill in what follows from other options, and check the names that only other modules know."""
+    check_views(config.predict.views)
+    size = config.data.image_size or native_image_size(config.model.name)
+    return replace(config, data=replace(config.data, image_size=size))
+
+
+def prepare(
+    config: Config, labelled: Labelled, augment: Augmentation, backbone: Backbone, accelerator: Accelerator
+) -> tuple[Lockstep, DataLoader]:
+    """What learns, and the batches that it learns from."""
+    fold_of_row, targets, seed = labelled.fold_of_row, labelled.targets, config.train.seed
+    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, seed, accelerator)
+    photos = TrainingPhotos(labelled.pixels, targets, augment, seed)
+    loader = training_loader(photos, batches, choose_workers(config.data.workers, accelerator))
+    weights = None
+    if config.train.class_weights == "balanced":
+        weights = balanced_class_weights(targets[fold_of_row != HELD_OUT], len(labelled.classes))
+    return Lockstep(accelerator, config.train, backbone, batches, weights), loader
+
+
+def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone) -> None:
+    """What the run starts from: the configuration with its classes, the folds, the weights that all folds share."""
+    resolved = replace(config, data=replace(config.data, classes=labelled.classes))
+    write_text(dump_config(resolved), run / "config.yaml")
+    write_csv(labelled.table, run / "folds.csv")
+    save_shared(run, backbone)
+
+
+def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray) -> dict:
+    """Write oof.csv and holdout.csv; their scores."""
+    held_out = labelled.fold_of_row == HELD_OUT
+    tables = {}
+    for name, rows in {"oof": ~held_out, "holdout": held_out}.items():
+        if rows.any():
+            tables[name] = scored_table(labelled.table[rows], probabilities[rows], labelled.classes)
+            write_csv(tables[name], run / f"{name}.csv")
+    return score_run(tables["oof"], tables.get("holdout"), labelled.groups, labelled.classes)
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

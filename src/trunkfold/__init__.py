@@ -1,0 +1,23 @@
+"""trunkfold: leak-free k-fold fine-tuning of ensembles that share one frozen trunk.
+
+The modules follow the flow of a run, each importing only from those above it:
+
+    errors       what the user can mend, said in one message
+    config       an experiment: dataclasses, YAML, command line
+    runs         a run's folder: names, whole files or none
+    table        train.csv and test.csv, read and checked
+    splits       groups, hold-out and folds
+    photos       any picture file as upright RGB
+    views        what the model is shown of a photo when it predicts
+    augment      what it is shown when it learns
+    loaders      fold-balanced batches, and photos in the order of their rows
+    dora         DoRA's forward pass with the exact, cheaper norm
+    backbone     a timm model cut into a frozen trunk and a tuned tail
+    ensemble     K tails behind one trunk: saved, loaded, merged, predicting
+    training     K tails learning in lockstep
+    predictions  tables of probabilities by image_id
+    scores       accuracy, F1, confusion, intervals
+    submission   the CSV that is uploaded
+    report       figures and the page
+    demo         a synthetic competition to try it all on
+"""

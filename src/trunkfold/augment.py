@@ -1,0 +1,72 @@
+"""What a photo looks like while the tails learn, in the language of albumentations."""
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for a newer release on the network
+import albumentations as A
+import cv2
+
+from trunkfold.errors import InputError
+
+Augmentation = Callable[[np.ndarray, int], np.ndarray]
+
+# The damage decides, not its place, size, side or light. Noise and blur are what the copies on the leaderboard have.
+STANDARD: list[dict[str, dict[str, Any]]] = [
+    {"RandomResizedCrop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333]}},
+    {"HorizontalFlip": {"p": 0.5}},
+    {"Affine": {"rotate": [-10, 10], "shear": [-5, 5], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.3}},
+    {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.03, "p": 0.8}},
+    {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
+    {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
+]
+PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {"none": [], "standard": STANDARD}
+
+
+def make_augmentation(spec: str | list[dict[str, dict[str, Any]]], size: int) -> Augmentation:
+    """Build the training augmentation.
+
+    Args:
+        spec: A preset's name, or transforms of albumentations with their arguments; transforms that need the size of
+            what comes out are given it.
+        size: Side of what comes out, in pixels; a last resize makes sure of it.
+
+    Returns:
+        A function of a photo (uint8, height x width x 3) and a seed, which gives uint8 of shape (size, size, 3); the
+        same seed gives the same pixels, in whichever process.
+
+    Raises:
+        InputError: An unknown preset, transform or argument.
+    """
+    if isinstance(spec, str):
+        if spec not in PRESETS:
+            raise InputError(f"augment: there is no preset {spec!r}; there are {', '.join(PRESETS)}")
+        spec = PRESETS[spec]
+    steps = [_transform(name, arguments, size) for step in spec for name, arguments in step.items()]
+    compose = A.Compose([*steps, A.Resize(size, size, interpolation=cv2.INTER_AREA)])
+
+    def augment(pixels: np.ndarray, seed: int) -> np.ndarray:
+        compose.set_random_seed(seed)
+        return compose(image=pixels)["image"]
+
+    return augment
+
+
+def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransform:
+    kind = getattr(A, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, A.BasicTransform)):
+        raise InputError(f"augment: albumentations has no transform {name!r}")
+    known = inspect.signature(kind.__init__).parameters
+    unknown = [argument for argument in arguments if argument not in known]
+    if unknown:
+        raise InputError(f"augment: {name} takes no {', '.join(unknown)}; it takes {', '.join(list(known)[1:])}")
+    if "size" in known:
+        arguments = {"size": (size, size), **arguments}
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"augment: {name} does not accept {arguments}: {error}") from error

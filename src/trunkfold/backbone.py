@@ -1,0 +1,285 @@
+"""A timm model cut in two: the trunk, frozen and shared by all folds, and the tail, tuned and there once a fold."""
+
+import copy
+import difflib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from trunkfold.config import ModelConfig
+from trunkfold.dora import use_exact_norm
+from trunkfold.errors import InputError, first_few
+
+logger = logging.getLogger(__name__)
+ADAPTED = ("mlp.fc1", "mlp.fc2")
+
+
+class Trunk(nn.Module):
+    """All that lies before the first tuned layer: uint8 photos (batch, 3, side, side) in, features out.
+
+    Normalisation belongs to it, so that with the whole network tuned the features are the normalised photo.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], stem: nn.Module, stages: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.stem, self.stages = stem, stages
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> "Trunk":
+        """Stays in evaluation mode: the trunk must be the same function at all times."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, photos: Tensor) -> Tensor:
+        normalised = (photos.float() - self.mean) / self.std
+        features = self.stem(normalised.to(memory_format=torch.channels_last))
+        for stage in self.stages.values():
+            features = stage(features)
+        return features
+
+
+class Tail(nn.Module):
+    """The tuned stages and the head: features in, logits (batch, classes) out; parameters have timm's names."""
+
+    def __init__(self, stem: nn.Module, stages: nn.ModuleDict, norm_pre: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.stages, self.norm_pre, self.head = stem, stages, norm_pre, head
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.stem(features)
+        for stage in self.stages.values():
+            features = stage(features)
+        return self.head(self.norm_pre(features))
+
+
+@dataclass
+class Backbone:
+    """A model ready to be tuned in folds.
+
+    Attributes:
+        trunk: The shared part.
+        tail: The part that is tuned, as it was before tuning and without adapters.
+        config: What is tuned.
+    """
+
+    trunk: Trunk
+    tail: Tail
+    config: ModelConfig
+    frozen: set[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.frozen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
+
+    def make_tail(self, seed: int) -> Tail:
+        """A tail of its own for one fold: new head, new adapters, and the frozen weights shared with all others.
+
+        Args:
+            seed: Decides the initial head and adapters, whatever was drawn before.
+        """
+        shared = {id(p): p for p in self.tail.parameters() if id(p) in self.frozen}
+        tail = copy.deepcopy(self.tail, dict(shared))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            nn.init.trunc_normal_(tail.head.fc.weight, std=0.02)
+            nn.init.zeros_(tail.head.fc.bias)
+            add_adapters(tail, self.config)
+        for parameter in tail.parameters():
+            parameter.requires_grad_(id(parameter) not in shared)
+        return tail
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """What all folds share, by timm's names: the trunk, and the frozen weights of the tails."""
+        frozen = {name: p.data for name, p in self.tail.named_parameters() if id(p) in self.frozen}
+        return {**self.trunk.state_dict(), **frozen}
+
+    def load_shared_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `shared_state` gave.
+
+        Raises:
+            ValueError: Names or shapes are not those of this backbone.
+        """
+        own = self.shared_state()
+        wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
+        if wrong:
+            raise ValueError(f"{len(wrong)} tensors differ: {first_few(wrong)}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True) -> Backbone:
+    """Create the timm model with its weights and cut it at the first tuned layer.
+
+    Args:
+        config: Name, weights, what is tuned.
+        classes: Number of classes of the new head.
+        load_weights: Whether to load the weights that `config` names, and to warn where it names none; a run that
+            is read back brings its own.
+
+    Raises:
+        InputError: Unknown name, weights that cannot be had or do not fit, or a model of another architecture.
+    """
+    model = _create(config, classes, load_weights)
+    for part in ("stem", "stages", "head.fc"):
+        if part not in dict(model.named_modules()):
+            raise InputError(f"model.name {config.name} has no {part}: only models of stem, stages and head can be cut")
+    data_config = resolve_model_data_config(model)
+    model.eval()
+    probe = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        expected = model((probe - _pixels(data_config["mean"])) / _pixels(data_config["std"]))
+        trunk, tail = _cut(model, config.tune_stages, data_config)
+        if not torch.allclose(tail(trunk(probe)), expected, atol=1e-4, rtol=1e-4):
+            raise InputError(
+                f"model.name {config.name} does more than stem, stages and head in turn: "
+                "choose a ConvNeXt or ConvNeXtV2"
+            )
+    return Backbone(trunk, tail, config)
+
+
+def native_image_size(name: str) -> int:
+    """Side in pixels of the photos that a timm model was made for.
+
+    Raises:
+        InputError: timm has no such model.
+    """
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
+        raise InputError(f"model.name: timm has no model {name!r}; near it: {', '.join(near)}")
+    return timm.get_pretrained_cfg(name).input_size[-1]
+
+
+def add_adapters(tail: Tail, config: ModelConfig) -> None:
+    """Put DoRA on the fully connected layers of the tail's blocks, in place.
+
+    Raises:
+        InputError: The model has no such layers.
+    """
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.rank * config.scale,  # peft's factor is lora_alpha / r
+        target_modules=list(ADAPTED),
+        use_dora=True,
+    )
+    try:
+        inject_adapter_in_model(lora, tail)
+    except ValueError as error:
+        raise InputError(f"model.name {config.name} has no {' and '.join(ADAPTED)} that DoRA could adapt") from error
+    use_exact_norm(tail)
+
+
+def merge(tail: Tail) -> Tail:
+    """A copy of a tuned tail with the adapters merged into plain layers: the same function, twice as fast."""
+    merged = copy.deepcopy(tail).requires_grad_(False).eval()  # peft merges in place, and frozen weights are shared
+    adapted = [(name, layer) for name, layer in merged.named_modules() if isinstance(layer, LoraLayer)]
+    for name, layer in adapted:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(merged.get_submodule(parent), child, layer.get_base_layer())
+    return merged
+
+
+def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters of a tail that learn."""
+    return ((name, parameter) for name, parameter in tail.named_parameters() if parameter.requires_grad)
+
+
+def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
+    """How many numbers one fold's model has, and how many of them learn."""
+    trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
+    return {
+        "trainable": sum(parameter.numel() for _, parameter in trained_parameters(tail)),
+        "total": trunk + sum(parameter.numel() for parameter in tail.parameters()),
+    }
+
+
+def _pixels(values: tuple[float, ...]) -> Tensor:
+    return 255 * torch.tensor(values).view(1, -1, 1, 1)
+
+
+def _create(config: ModelConfig, classes: int, load_weights: bool) -> nn.Module:
+    from_timm = load_weights and config.pretrained and config.weights is None
+    try:
+        model = timm.create_model(config.name, pretrained=from_timm, num_classes=classes)
+    except Exception as error:  # whatever the hub's client raises without a network
+        raise InputError(_no_weights(config, error)) from error
+    if load_weights and config.weights is not None:
+        _load_weights(model, config.weights)
+    elif load_weights and not from_timm:
+        logger.warning(
+            "%s starts from RANDOM weights (model.pretrained false): expect far less than from pretrained ones",
+            config.name,
+        )
+    return model
+
+
+def _no_weights(config: ModelConfig, error: Exception) -> str:
+    return (
+        f"timm's weights of {config.name} cannot be had ({type(error).__name__}: {str(error).splitlines()[0]}): "
+        "without a network give model.weights FILE, or start from random weights with model.pretrained false"
+    )
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    """Load a local file of timm's or the original authors' layout, all but its classification layer."""
+    if not path.is_file():
+        raise InputError(f"model.weights {path} does not exist")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if isinstance(model, ConvNeXt):
+            state = checkpoint_filter_fn(state, model)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.fc.")}
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except Exception as error:  # each format has its own errors; a pickle that holds more than tensors is one of them
+        raise InputError(f"model.weights {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    missing = [name for name in missing if not name.startswith("head.fc.")]
+    if missing or unexpected:
+        raise InputError(
+            f"model.weights {path} is of another architecture: {len(missing)} tensors are missing "
+            f"({first_few(missing[:3])}), {len(unexpected)} are unknown ({first_few(unexpected[:3])})"
+        )
+
+
+def _cut(model: nn.Module, tune_stages: int, data_config: dict) -> tuple[Trunk, Tail]:
+    """Divide the model behind the downsampling of the first tuned stage; its layers move, they are not copied."""
+    numbers = [str(number) for number in range(len(model.stages))]
+    first = max(len(numbers) - tune_stages, 0)
+    stages = dict(zip(numbers, model.stages, strict=True))
+    whole = nn.ModuleDict({number: stages[number] for number in numbers[:first]})
+    trunk_stem, tail_stem = (model.stem, nn.Identity()) if first else (nn.Identity(), model.stem)
+    if first and isinstance(getattr(stages[numbers[first]], "downsample", None), nn.Module):
+        # Behind the downsampling a photo's features are half as large, and its work is shared too.
+        opened = stages[numbers[first]]
+        whole[numbers[first]] = nn.Sequential(OrderedDict(downsample=opened.downsample))
+        opened.downsample = nn.Identity()
+    trunk = Trunk(data_config["mean"], data_config["std"], trunk_stem, whole)
+    tuned = nn.ModuleDict({number: stages[number] for number in numbers[first:]})
+    norm_pre = getattr(model, "norm_pre", nn.Identity())
+    return trunk, Tail(tail_stem, tuned, norm_pre, model.head)
+
+
+def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
+    """What of a tail stays as it was; adapters come on top and always learn."""
+    if tune == "all":
+        return
+    for part in (tail.stem, tail.stages):
+        if tune == "adapters":
+            yield from part.parameters()
+            continue
+        for layer in part.modules():
+            depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+            if isinstance(layer, nn.Linear | nn.Conv2d) and not depthwise:
+                yield from layer.parameters()

@@ -1,0 +1,98 @@
+"""A competition in memory: its checked tables, its folds and its decoded photos."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.config import Config
+from trunkfold.errors import raise_problems
+from trunkfold.photos import Photos, decode_photos
+from trunkfold.splits import HELD_OUT, assign_folds, check_split, read_groups
+from trunkfold.table import class_names, read_labelled, read_unlabelled
+
+MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled photos of an experiment.
+
+    Attributes:
+        table: A row a photo: image_id, filename, label, group, fold (-1 = held out).
+        classes: Name of each label, in the order of all tables and logits.
+        pixels: uint8 (height, width, 3) by row.
+    """
+
+    table: pd.DataFrame
+    classes: dict[str, str]
+    pixels: list[np.ndarray]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Class number of each row."""
+        return self.table["label"].map({label: place for place, label in enumerate(self.classes)}).to_numpy()
+
+    @property
+    def fold_of_row(self) -> np.ndarray:
+        """Fold of each row, -1 for held-out ones."""
+        return self.table["fold"].to_numpy()
+
+    @property
+    def rows_by_fold(self) -> np.ndarray:
+        """All rows, fold after fold, so that a batch of features goes through few tails."""
+        return np.argsort(self.fold_of_row, kind="stable")
+
+    @property
+    def groups(self) -> pd.Series:
+        """Group by image_id."""
+        return self.table.set_index("image_id")["group"]
+
+
+def load_labelled(config: Config, show_progress: bool) -> Labelled:
+    """Read train.csv, its photos and groups, and divide them into hold-out and folds.
+
+    Args:
+        config: Its image size is known.
+        show_progress: Whether to draw a progress bar.
+
+    Raises:
+        InputError: All that is wrong with rows, photos, groups and classes, in one message.
+    """
+    problems: list[str] = []
+    table = read_labelled(config.data.root, config.data.classes, problems)
+    table["group"] = read_groups(config.split.groups, table, problems)
+    check_split(table, config.split, problems)
+    photos = decode_photos(table["path"], side_to_keep(config.data.image_size), show_progress)
+    problems += photos.describe_unreadable(table["filename"])
+    raise_problems(problems)
+    table["fold"] = assign_folds(table, config.split)
+    columns = ["image_id", "filename", "label", "group", "fold"]
+    return Labelled(table[columns], class_names(table["label"], config.data.classes), photos.pixels)
+
+
+def load_unlabelled(root: Path, image_size: int, show_progress: bool) -> tuple[pd.DataFrame, Photos]:
+    """Read test.csv and its photos; unreadable ones are reported in what is returned, and raise nothing.
+
+    Raises:
+        InputError: All that is wrong with its rows.
+    """
+    problems: list[str] = []
+    table = read_unlabelled(root, problems)
+    raise_problems(problems)
+    return table, decode_photos(table["path"], side_to_keep(image_size), show_progress)
+
+
+def side_to_keep(image_size: int) -> int:
+    """Short side in pixels of the photos in memory."""
+    return math.ceil(image_size * MARGIN)
+
+
+def class_prior(folds: pd.DataFrame, classes: Mapping[str, str]) -> np.ndarray:
+    """Share of each class among the held-out photos, or among all where none are held out: shape (classes,)."""
+    held_out = folds[folds["fold"].astype(int) == HELD_OUT]
+    labels = (held_out if len(held_out) else folds)["label"]
+    return labels.value_counts(normalize=True).reindex(list(classes), fill_value=0.0).to_numpy()

@@ -1,0 +1,258 @@
+"""What an experiment is: typed, frozen dataclasses, filled from a YAML file and dotted command-line options."""
+
+from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from trunkfold.errors import InputError
+
+VEHICLE_DAMAGE = {1: "crack", 2: "scratch", 3: "tire flat", 4: "dent", 5: "glass shatter", 6: "lamp broken"}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The photos and what is known about them.
+
+    Attributes:
+        root: Folder that is searched for train.csv and test.csv, each with an images/ folder beside it.
+        image_size: Side in pixels of the square that the model sees; null takes the model's own.
+        classes: Name of each label of train.csv, in the order of the tables; null takes the labels as names.
+        workers: Loader processes of each training process; null: one a core beside a GPU, none on a CPU,
+            where the model needs the cores.
+    """
+
+    root: Path = Path("input/ripik-hackfest")
+    image_size: PositiveInt | None = None
+    classes: dict[int | str, str] | None = field(default_factory=lambda: dict(VEHICLE_DAMAGE))
+    workers: NonNegativeInt | None = None
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which photos are held out, and which fold validates which.
+
+    Attributes:
+        groups: CSV file with image_id and group; photos of one group (copies of one source photo) are never
+            separated. "none" splits at random, which measures memory where there are copies.
+        folds: Number of folds, and so of models in the ensemble.
+        holdout: Share of the photos that no fold ever trains on, 0 for none; "legacy" is the unstratified
+            13.5 % that student projects on the vehicle damage data used, copies and all.
+        seed: Seed of the split alone.
+    """
+
+    groups: str = "none"
+    folds: PositiveInt = 5
+    holdout: ClosedUnitInterval | Literal["legacy"] = 0.135
+    seed: NonNegativeInt = 42
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network, and how much of it is tuned.
+
+    Attributes:
+        name: A timm model with stem, stages and head: any ConvNeXt or ConvNeXtV2.
+        pretrained: Start from timm's pretrained weights (downloaded once); false starts from random ones.
+        weights: Local weights to start from instead (safetensors, or a PyTorch state dict), for machines without a
+            network.
+        tune: What learns in the tuned stages. adapters: DoRA, final norm and head; block: also depthwise
+            convolutions, norms and layer scale; all: also the base weights that DoRA adapts.
+        tune_stages: How many of the last stages are tuned; 4 tunes the stem too and leaves no trunk to share.
+        rank: Rank of DoRA's update.
+        scale: Factor of DoRA's update (peft's lora_alpha is rank x scale).
+    """
+
+    name: str = "convnext_tiny"
+    pretrained: bool = True
+    weights: Path | None = None
+    tune: Literal["adapters", "block", "all"] = "block"
+    tune_stages: Literal[1, 2, 3, 4] = 1
+    rank: PositiveInt = 4
+    scale: PositiveFloat = 8.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the tails learn.
+
+    Attributes:
+        epochs: Passes over the photos.
+        batch_size: Photos a step over all processes, the same number of each fold; each fold learns from those of
+            the others.
+        tail_lr: Peak learning rate of all that is tuned but the head.
+        head_lr: Peak learning rate of the new classification layer.
+        tail_weight_decay: Weight decay of the tail (never of biases, norms, magnitudes).
+        head_weight_decay: Weight decay of the head's matrix.
+        optimizer: Any timm optimizer.
+        optimizer_args: Further arguments of the optimizer, such as {betas: [0.9, 0.99]}.
+        scheduler: Any timm schedule, stepped once an update: cosine, multistep, plateau ...
+        scheduler_args: Further arguments of timm's create_scheduler_v2, such as {decay_milestones: [75, 150]}.
+        warmup_epochs: Epochs of linear warm-up from a learning rate of 0.
+        label_smoothing: Share of the target spread over all classes.
+        class_weights: balanced weighs each class by the inverse of its frequency in the training photos.
+        ema_decay: Decay of the exponential moving average of the weights (warmed up); null keeps the raw weights.
+        clip_grad: Largest norm of a fold's gradient; null does not clip.
+        mixed_precision: auto is bf16 or fp16, whichever the GPU has units for, and no on a CPU.
+        keep: last keeps the weights of the last epoch, so that out-of-fold scores are not picked; best picks each
+            fold's epoch by validation accuracy, which flatters them.
+        seed: Seed of initial weights, order and augmentation; a CPU run repeats to the bit.
+    """
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 40
+    tail_lr: PositiveFloat = 2e-4
+    head_lr: PositiveFloat = 2e-3
+    tail_weight_decay: NonNegativeFloat = 0.02
+    head_weight_decay: NonNegativeFloat = 0.02
+    optimizer: str = "adamw"
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
+    scheduler: str = "cosine"
+    scheduler_args: dict[str, Any] = field(default_factory=dict)
+    warmup_epochs: NonNegativeInt = 1
+    label_smoothing: ClosedUnitInterval = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
+    ema_decay: OpenUnitInterval | None = None
+    clip_grad: PositiveFloat | None = 1.0
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    keep: Literal["last", "best"] = "last"
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How photos are predicted: held-out and out-of-fold ones exactly as the test photos.
+
+    Attributes:
+        views: Test-time augmentation: names of trunkfold.views.VIEWS, whose probabilities are averaged.
+        batch_size: Photos a forward pass.
+    """
+
+    views: list[str] = field(default_factory=lambda: ["plain", "hflip"])
+    batch_size: PositiveInt = 64
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run's folder lies.
+
+    Attributes:
+        name: Name of the folder under submissions/; null takes the config file's name.
+        restart: Replace the folder of an earlier run of this name.
+    """
+
+    name: str | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment.
+
+    Attributes:
+        augment: "standard", "none", or a list of albumentations transforms such as [{HorizontalFlip: {p: 0.5}}].
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    augment: str | list[dict[str, dict[str, Any]]] = "standard"
+
+
+def parse_config(args: list[str] | None = None, description: str = "") -> Config:
+    """Read `--config FILE` and dotted overrides from the command line.
+
+    Args:
+        args: Command-line words; None takes those of the program.
+        description: First lines of --help.
+
+    Raises:
+        InputError: An unknown key, a wrong type, or a combination of options that cannot work; it names the key.
+    """
+    parser = _parser(description)
+    namespace = parser.parse_args(args)
+    config = _instantiate(parser, namespace)
+    if config.run.name is None:
+        name = Path(namespace.config[-1].absolute).stem if namespace.config else "default"
+        config = replace(config, run=replace(config.run, name=name))
+    _check(config)
+    return config
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's config.yaml.
+
+    Raises:
+        InputError: The file is missing or is not a configuration.
+    """
+    parser = _parser()
+    try:
+        return _instantiate(parser, parser.parse_path(path))
+    except Exception as error:  # jsonargparse passes on whatever the YAML reader and the file system raise
+        raise InputError(f"{path} is not a configuration of trunkfold: {error}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML that `--config` reads back to an equal one."""
+    return _parser().dump(_namespace(config), skip_none=False)
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser; raises its complaints as `InputError` instead of printing a screen of usage above them."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(f"{message}\n(--help lists every option)") from ex
+
+
+def _parser(description: str = "") -> ArgumentParser:
+    parser = Parser(description=description, allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of an experiment, see configs/.")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _instantiate(parser: ArgumentParser, namespace: Namespace) -> Config:
+    values = parser.instantiate_classes(namespace).as_dict()
+    return Config(**{key: values[key] for key in Config.__dataclass_fields__})
+
+
+def _namespace(config: Any) -> Namespace:
+    return Namespace(
+        {name: _namespace(value) if is_dataclass(value) else value for name, value in vars(config).items()}
+    )
+
+
+def _check(config: Config) -> None:
+    data, split, train, name = config.data, config.split, config.train, config.run.name
+    if data.classes is not None and len({str(label) for label in data.classes}) < len(data.classes):
+        raise InputError("data.classes names a label twice, once as a number and once as a text")
+    if split.folds < 2:
+        raise InputError("split.folds must be at least 2: each photo is validated by a fold that did not see it")
+    if split.holdout == 1:
+        raise InputError("split.holdout must be less than 1: something has to be left to train on")
+    if split.holdout == "legacy" and split.groups != "none":
+        raise InputError(
+            "split.holdout legacy is a random split of photos and separates copies: it needs split.groups none"
+        )
+    if train.batch_size % split.folds:
+        fits = max(train.batch_size // split.folds, 1) * split.folds
+        raise InputError(
+            f"train.batch_size {train.batch_size} must be a multiple of split.folds {split.folds}, "
+            f"because each batch holds the same number of photos of every fold: {fits} would do"
+        )
+    if not config.predict.views:
+        raise InputError("predict.views is empty: name at least one view, such as plain")
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise InputError(f"run.name {name!r} must be a plain folder name")

@@ -1,0 +1,41 @@
+"""One kind of error for everything that the user can mend, told in one message without a traceback."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+SHOWN = 20
+
+
+class InputError(ValueError):
+    """Something in the data, the configuration or a run's folder is wrong; the message names it and the fix."""
+
+
+@contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.
+
+    Of several processes, which all find the same wrong, the first one speaks.
+    """
+    try:
+        yield
+    except InputError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raise all that was found wrong as one `InputError`; nothing when nothing was."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError(f"{len(problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def first_few(names: Iterable[object]) -> str:
+    """The first 20 names, and how many more there are: `a, b, c ... and 17 more`."""
+    names = [str(name) for name in names]
+    more = f" ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

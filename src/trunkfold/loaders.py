@@ -1,0 +1,136 @@
+"""Batches: for learning the same number of photos of every fold, for predicting every row once."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+
+from trunkfold.augment import Augmentation
+from trunkfold.errors import InputError
+from trunkfold.views import View, render
+
+cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
+
+
+class FoldBalancedBatches:
+    """Batches that hold the same number of photos of every fold.
+
+    Each fold's photos are an endless stream, one shuffled pass after another: nothing is dropped at an epoch's end,
+    and no photo comes twice before every other of its fold has come once. What stands at a place of the stream is a
+    function of the seed alone, so that any process can name its share of any batch without asking the others.
+
+    Iterating gives an epoch's batches of this process as lists of (row, visit), where visit counts how often the row
+    was drawn before; fold by fold, `rows_per_fold` of each.
+    """
+
+    def __init__(
+        self,
+        fold_of_row: np.ndarray,
+        batch_size: int,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            fold_of_row: Fold of each row, negative for rows that no fold learns from; shape (rows,).
+            batch_size: Photos a batch over all processes, a multiple of the number of folds.
+            seed: Seed of the order.
+            accelerator: Its processes share each batch.
+
+        Raises:
+            InputError: A batch is too small for every process to get a photo of every fold.
+        """
+        self.rows_of_fold = [np.flatnonzero(fold_of_row == fold) for fold in range(fold_of_row.max() + 1)]
+        self.batch_rows_per_fold = batch_size // self.folds
+        self.places = range(accelerator.process_index, self.batch_rows_per_fold, accelerator.num_processes)
+        if self.batch_rows_per_fold < accelerator.num_processes:
+            raise InputError(
+                f"train.batch_size {batch_size} is too small for {self.folds} folds on {accelerator.num_processes} "
+                f"processes: {self.folds * accelerator.num_processes} is the least"
+            )
+        self.seed = seed
+        self.epoch = 0
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
+        learning = sum(len(rows) for rows in self.rows_of_fold)
+        self.steps = max(1, round(learning / (self.batch_rows_per_fold * self.folds)))
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return len(self.rows_of_fold)
+
+    @property
+    def rows_per_fold(self) -> int:
+        """Rows of each fold in this process's share of a batch."""
+        return len(self.places)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+            first = step * self.batch_rows_per_fold
+            yield [self._draw(fold, first + place) for fold in range(self.folds) for place in self.places]
+
+    def _draw(self, fold: int, position: int) -> tuple[int, int]:
+        visit, place = divmod(position, len(self.rows_of_fold[fold]))
+        return int(self._order(fold, visit)[place]), visit
+
+    def _order(self, fold: int, visit: int) -> np.ndarray:
+        if self._orders.get(fold, (None, None))[0] != visit:
+            order = np.random.default_rng([self.seed, fold, visit]).permutation(self.rows_of_fold[fold])
+            self._orders[fold] = visit, order
+        return self._orders[fold][1]
+
+
+class TrainingPhotos(Dataset):
+    """Augmented photos by (row, visit): pixels as uint8 tensors of shape (3, size, size), and the class number."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], targets: np.ndarray, augment: Augmentation, seed: int) -> None:
+        self.pixels, self.targets, self.augment, self.seed = pixels, targets, augment, seed
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        row, visit = draw
+        seed = int(np.random.SeedSequence([self.seed, row, visit]).generate_state(1)[0])
+        return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
+
+
+class ViewedPhotos(Dataset):
+    """Photos through a view, in the given order of rows: uint8 tensors of shape (3, side, side)."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
+        self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        return to_tensor(render(self.pixels[self.rows[place]], self.view, self.size))
+
+
+def training_loader(photos: TrainingPhotos, batches: FoldBalancedBatches, workers: int) -> DataLoader:
+    """Load the photos of each batch, in `workers` processes or, with 0, in this one."""
+    return DataLoader(
+        photos,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
+    """Loader workers of each process; None: its share of the cores beside a GPU, none where the model needs them."""
+    if wanted is not None:
+        return wanted
+    return max(1, (os.cpu_count() or 1) // accelerator.num_processes) if accelerator.device.type == "cuda" else 0
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """A picture (height, width, 3) as a tensor (3, height, width) that shares its memory."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -1,0 +1,75 @@
+"""timm's optimizers and schedules over the tails of all folds, and the weights of the classes in the loss."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from trunkfold.backbone import Tail, trained_parameters
+from trunkfold.config import TrainConfig
+from trunkfold.errors import InputError
+
+
+def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Optimizer:
+    """A timm optimizer over all tails, with learning rates and weight decays of their own for tails and heads.
+
+    Vectors (biases, norms, layer scales, DoRA's magnitudes) do not decay, timm's own rule.
+
+    Raises:
+        InputError: timm has no such optimizer, or it does not take the arguments.
+    """
+    rates = {"tail": (config.tail_lr, config.tail_weight_decay), "head": (config.head_lr, config.head_weight_decay)}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for tail in tails:
+        for name, parameter in trained_parameters(tail):
+            part = "head" if name.startswith("head.fc.") else "tail"
+            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {"params": params, "name": part, "lr": rates[part][0], "weight_decay": rates[part][1] if decays else 0.0}
+        for (part, decays), params in groups.items()
+    ]
+    try:
+        return create_optimizer_v2(settings, config.optimizer, config.tail_lr, 0.0, **config.optimizer_args)
+    except (TypeError, ValueError, AssertionError) as error:
+        known = ", ".join(list_optimizers(exclude_filters=("bnb*", "apex*", "fused*")))
+        raise InputError(
+            f"train.optimizer {config.optimizer} with train.optimizer_args {config.optimizer_args}: {error}; "
+            f"timm has {known}"
+        ) from error
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> Scheduler:
+    """A timm schedule over `config.epochs` of `steps` updates.
+
+    Raises:
+        InputError: timm has no such schedule, or it does not take the arguments.
+    """
+    arguments = {"min_lr": 0.0, "warmup_lr": 1e-7, **config.scheduler_args}
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            config.scheduler,
+            num_epochs=config.epochs,
+            # A shortened run would otherwise end before its learning rate has risen.
+            warmup_epochs=min(config.warmup_epochs, config.epochs / 4),
+            step_on_epochs=config.scheduler == "plateau",
+            updates_per_epoch=steps,
+            **arguments,
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InputError(f"train.scheduler_args {config.scheduler_args}: {error}") from error
+    if scheduler is None:
+        raise InputError(
+            f"train.scheduler: timm has no {config.scheduler!r}; it has cosine, step, multistep, poly ..."
+        )
+    return scheduler
+
+
+def balanced_class_weights(targets: np.ndarray, classes: int) -> Tensor:
+    """Weights by the inverse of each class's frequency, of mean 1 over the photos: shape (classes,)."""
+    counts = np.bincount(targets, minlength=classes)
+    return torch.tensor(len(targets) / (np.count_nonzero(counts) * counts.clip(1)), dtype=torch.float32)

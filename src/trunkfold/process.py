@@ -1,0 +1,43 @@
+"""The process that runs: its device, precision and seeds through Accelerate, and what it says."""
+
+import logging
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from trunkfold.config import TrainConfig
+from trunkfold.errors import InputError
+
+
+def start_process(config: TrainConfig) -> Accelerator:
+    """Seed everything and take the device and precision.
+
+    Returns:
+        The accelerator; where several processes were launched, only the first one logs warnings.
+
+    Raises:
+        InputError: The precision needs a device that is not there.
+    """
+    accelerator = Accelerator(mixed_precision=choose_precision(config.mixed_precision))
+    set_seed(config.seed)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if not accelerator.is_main_process:
+        logging.getLogger("trunkfold").setLevel(logging.ERROR)
+    return accelerator
+
+
+def choose_precision(wanted: str) -> str:
+    """The precision that `auto` stands for here, or the wanted one.
+
+    Raises:
+        InputError: fp16 without a GPU.
+    """
+    if wanted == "auto":
+        if not torch.cuda.is_available():
+            return "no"
+        # Turing cards such as the T4 only emulate bf16, several times slower than their fp16.
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    if wanted == "fp16" and not torch.cuda.is_available():
+        raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")
+    return wanted

@@ -1,0 +1,159 @@
+"""What a run achieved: a short table for the terminal, figures, and one self-contained page."""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")  # a run has no screen
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from trunkfold.runs import read_metrics, whole_file, write_text
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+}
+SETS = {"oof": "out-of-fold", "holdout": "hold-out"}
+
+
+def summary(run: Path) -> str:
+    """The run's result as a short text table: each score with its interval, and where the files lie."""
+    metrics = read_metrics(run)
+    lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
+    for name, title in SETS.items():
+        if metrics[name] is not None:
+            values = [_with_interval(metrics[name], key) for key in ("macro_f1", "accuracy")]
+            counts = [metrics[name][key] for key in ("photos", "groups")]
+            lines.append(f"{title:12} {values[0]:>22} {values[1]:>22} {counts[0]:>8} {counts[1]:>8}")
+    lines += ["", f"split: {describe_split(metrics['split'])}"]
+    made = [name for name in ("submission.csv", "report.html", "metrics.json") if (run / name).exists()]
+    lines += [f"files: {', '.join(str(run / name) for name in made)}"]
+    return "\n".join(lines)
+
+
+def describe_split(split: dict) -> str:
+    """How the scored photos were separated from the training photos, in one sentence."""
+    if split["groups"] == "none":
+        return (
+            "RANDOM by photo (split.groups none): where photos have copies, "
+            "these scores measure memory and are too high"
+        )
+    return f"by group ({split['groups']}): no copy of a scored photo was trained on"
+
+
+def write_report(run: Path) -> None:
+    """Draw the figures of a run's tables into figures/ and write report.html beside them.
+
+    Args:
+        run: A folder with metrics.json and, where they exist, history.csv and submission.csv.
+
+    Raises:
+        InputError: metrics.json is missing or damaged.
+    """
+    metrics = read_metrics(run)
+    (run / "figures").mkdir(exist_ok=True)
+    figures = {}
+    if (run / "history.csv").exists():
+        history = pd.read_csv(run / "history.csv")
+        figures["Learning curves"] = _save(run, "learning_curves", lambda: draw_learning_curves(history))
+    for name, title in SETS.items():
+        if metrics[name] is not None:
+            figures[f"Confusion, {title}"] = _save(
+                run, f"confusion_{name}", lambda name=name: draw_confusion(metrics[name])
+            )
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report.html")
+    page = template.render(
+        name=run.name,
+        metrics=metrics,
+        sets={name: title for name, title in SETS.items() if metrics[name] is not None},
+        split=describe_split(metrics["split"]),
+        leaky=metrics["split"]["groups"] == "none",
+        figures=figures,
+        predicted=_predicted_classes(run, metrics),
+        with_interval=_with_interval,
+    )
+    write_text(page, run / "report.html")
+
+
+def draw_learning_curves(history: pd.DataFrame) -> Figure:
+    """Loss, accuracy and macro F1 over the epochs: thin lines are folds, thick ones their mean."""
+    panels = {
+        "loss": ["train_loss", "val_loss"],
+        "accuracy": ["val_accuracy"],
+        "macro F1": ["val_macro_f1"],
+        "learning rate": ["lr_tail", "lr_head"],
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(14, 3.2), layout="constrained")
+    for axis, (title, columns) in zip(axes, panels.items(), strict=True):
+        for colour, column in zip(COLOURS, columns, strict=False):
+            for _, fold in history.groupby("fold"):
+                axis.plot(fold["epoch"], fold[column], color=colour, alpha=0.3, linewidth=0.8)
+            mean = history.groupby("epoch")[column].mean()
+            axis.plot(mean.index, mean, color=colour, linewidth=2, label=column, marker="." if len(mean) < 3 else None)
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(columns) > 1:
+            axis.legend(frameon=False)
+    axes[-1].set_yscale("log" if (history[["lr_tail", "lr_head"]] > 0).all(axis=None) else "linear")
+    return figure
+
+
+def draw_confusion(scores: dict) -> Figure:
+    """Confusion matrix with counts; the shade is the share of the true class."""
+    counts = np.array(scores["confusion_matrix"])
+    names = list(scores["per_class"])
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    side = 1.6 + 0.75 * len(names)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (truth, predicted), count in np.ndenumerate(counts):
+        colour = "white" if shares[truth, predicted] > 0.5 else "black"
+        axis.text(predicted, truth, count, ha="center", va="center", color=colour)
+    axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="predicted", ylabel="true")
+    axis.grid(visible=False)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def _save(run: Path, name: str, draw: Callable[[], Figure]) -> str:
+    """Save a figure as PNG, and give it as the data address that the page embeds."""
+    with plt.rc_context(STYLE):
+        figure = draw()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        plt.close(figure)
+    with whole_file(run / "figures" / f"{name}.png") as partial:
+        partial.write_bytes(buffer.getvalue())
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _with_interval(scores: dict, key: str) -> str:
+    low, high = scores["intervals"][key]
+    return f"{scores[key]:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _predicted_classes(run: Path, metrics: dict) -> dict[str, int]:
+    """How many test photos were given each class; empty before there is a submission."""
+    if not (run / "submission.csv").exists():
+        return {}
+    labels = pd.read_csv(run / "submission.csv", dtype=str, keep_default_na=False)["label"]
+    return {name: int((labels == label).sum()) for label, name in metrics["classes"].items()}

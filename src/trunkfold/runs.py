@@ -1,0 +1,115 @@
+"""A run is a folder under submissions/: its name, the newest one, and files that are written whole or not at all."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.errors import InputError
+
+SUBMISSIONS = Path("submissions")
+
+
+def create_run(name: str, restart: bool = False) -> Path:
+    """Make the empty folder of a new run.
+
+    Raises:
+        InputError: The folder exists and `restart` does not allow to replace it.
+    """
+    folder = check_run_is_new(name, restart)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def check_run_is_new(name: str, restart: bool = False) -> Path:
+    """The folder that `create_run` would make, checked before anything costly is done.
+
+    Raises:
+        InputError: As `create_run`.
+    """
+    folder = SUBMISSIONS / name
+    if folder.exists() and not restart:
+        state = "a finished" if (folder / "metrics.json").exists() else "an unfinished"
+        raise InputError(
+            f"{folder} holds {state} run: give this one another --run.name, or replace that one with --run.restart true"
+        )
+    return folder
+
+
+def newest_run() -> Path:
+    """The run that finished training last.
+
+    Raises:
+        InputError: There is none.
+    """
+    finished = [path.parent for path in SUBMISSIONS.glob("*/metrics.json") if (path.parent / "config.yaml").exists()]
+    if not finished:
+        raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
+    return max(finished, key=lambda folder: (folder / "metrics.json").stat().st_mtime)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when all is written and disappears when something fails."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without its index; probabilities keep eight significant digits."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.8g")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write indented JSON."""
+    write_text(json.dumps(value, indent=2) + "\n", path)
+
+
+def read_metrics(folder: Path) -> dict:
+    """A run's metrics.json.
+
+    Raises:
+        InputError: It is missing or is not JSON.
+    """
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: {folder} is not a run, or did not finish training") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+class Stopwatch:
+    """Seconds by phase: `with stopwatch("training"): ...`.
+
+    Attributes:
+        seconds: Of each phase that has ended, in order.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = round(time.perf_counter() - started, 3)

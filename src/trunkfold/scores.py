@@ -1,0 +1,94 @@
+"""What predictions are worth: accuracy, F1, confusion, and intervals that know of copies."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+RESAMPLES = 1000
+COVERAGE = 0.95
+
+
+def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """val_loss (mean negative log-likelihood), val_accuracy and val_macro_f1.
+
+    Args:
+        targets: Class numbers, of shape (rows,).
+        probabilities: Of shape (rows, classes).
+    """
+    likelihood = probabilities[np.arange(len(targets)), targets].clip(1e-12)
+    predicted = probabilities.argmax(1)
+    classes = np.arange(probabilities.shape[1])
+    return {
+        "val_loss": float(-np.log(likelihood).mean()),
+        "val_accuracy": float(accuracy_score(targets, predicted)),
+        "val_macro_f1": float(f1_score(targets, predicted, labels=classes, average="macro", zero_division=0)),
+    }
+
+
+def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str]) -> dict:
+    """All numbers about a prediction table.
+
+    Args:
+        predictions: image_id, label and prediction, in the competition's labels.
+        groups: Group of each image_id, the index; copies of one photo count as one draw in the intervals.
+        classes: Name of each label, in order.
+
+    Returns:
+        photos, groups, accuracy, macro_f1, intervals {accuracy, macro_f1: [low, high]}, per_class {name: {precision,
+        recall, f1, support}}, confusion_matrix (rows are the truth, columns the prediction, in the order of `classes`).
+    """
+    labels, names = list(classes), list(classes.values())
+    truth, predicted = predictions["label"], predictions["prediction"]
+    columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    per_class = {
+        name: dict(zip(("precision", "recall", "f1"), map(float, values[:3]), strict=True))
+        | {"support": int(values[3])}
+        for name, *values in zip(names, *columns, strict=True)
+    }
+    group_of_row = predictions["image_id"].map(groups)
+    return {
+        "photos": len(predictions),
+        "groups": int(group_of_row.nunique()),
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
+        "intervals": bootstrap_intervals(truth, predicted, group_of_row, labels),
+        "per_class": per_class,
+        "confusion_matrix": confusion_matrix(truth, predicted, labels=labels).tolist(),
+    }
+
+
+def bootstrap_intervals(
+    truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]
+) -> dict[str, list[float]]:
+    """95 % intervals of accuracy and macro F1 by drawing whole groups with replacement (percentile bootstrap).
+
+    The draws are seeded: the same table gives the same interval.
+    """
+    number = {label: place for place, label in enumerate(labels)}
+    codes, kinds = pd.factorize(groups)
+    confusions = np.zeros((len(kinds), len(labels), len(labels)))
+    np.add.at(confusions, (codes, truth.map(number).to_numpy(), predicted.map(number).to_numpy()), 1)
+    # Drawing n of n groups with replacement is drawing how often each one comes.
+    counts = np.random.default_rng(0).multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), RESAMPLES)
+    drawn = (counts @ confusions.reshape(len(kinds), -1)).reshape(RESAMPLES, len(labels), len(labels))
+    hits = np.diagonal(drawn, axis1=1, axis2=2)
+    sizes = drawn.sum(1) + drawn.sum(2)
+    f1 = np.divide(2 * hits, sizes, out=np.zeros_like(hits), where=sizes > 0).mean(1)
+    accuracy = hits.sum(1) / drawn.sum((1, 2))
+    tails = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
+    return {"accuracy": np.quantile(accuracy, tails).tolist(), "macro_f1": np.quantile(f1, tails).tolist()}
+
+
+def score_run(
+    oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
+) -> dict[str, object]:
+    """The scores of a run's metrics.json: oof, holdout (null without one), and the folds' own as a list."""
+    of_fold = [
+        {"fold": int(fold), **{key: score(rows, groups, classes)[key] for key in ("photos", "accuracy", "macro_f1")}}
+        for fold, rows in oof.groupby("fold")
+    ]
+    return {
+        "oof": score(oof, groups, classes),
+        "holdout": None if holdout is None else score(holdout, groups, classes),
+        "folds": of_fold,
+    }

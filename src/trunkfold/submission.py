@@ -1,0 +1,71 @@
+"""The file that is uploaded: checked against test.csv and sample_submission.csv before it is written."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.errors import InputError, first_few, raise_problems
+from trunkfold.table import read_text_table
+
+SAMPLE = "sample_submission.csv"
+
+
+def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """image_id and label, in the order of test.csv.
+
+    Args:
+        test: image_id of the photos that need a label.
+        predictions: image_id and prediction.
+
+    Raises:
+        InputError: A photo of test.csv has no prediction.
+    """
+    label = test["image_id"].map(predictions.set_index("image_id")["prediction"])
+    missing = test.loc[label.isna(), "image_id"]
+    if len(missing):
+        raise InputError(f"no prediction for {len(missing)} photos of test.csv: {first_few(missing)}")
+    return pd.DataFrame({"image_id": test["image_id"], "label": label})
+
+
+def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None) -> None:
+    """Refuse what the competition would refuse.
+
+    Args:
+        submission: image_id and label.
+        test: image_id, in the order that is wanted.
+        labels: The competition's labels.
+        sample: sample_submission.csv, where there is one.
+
+    Raises:
+        InputError: Ids are missing, repeated or in another order, labels are unknown, or the sample wants other ids or
+            columns; all of it in one message.
+    """
+    problems = []
+    if submission["image_id"].tolist() != test["image_id"].tolist():
+        problems.append("the ids are not those of test.csv, each once and in its order")
+    unknown = submission.loc[~submission["label"].isin(labels), "label"].astype(str)
+    if len(unknown):
+        problems.append(f"{len(unknown)} labels are none of the competition's: {first_few(unknown.unique())}")
+    if sample is not None:
+        problems += _differences(submission, sample)
+    raise_problems([f"submission.csv is not written: {problem}" for problem in problems])
+
+
+def find_sample(root: Path) -> Path | None:
+    """sample_submission.csv in `root` or up to three folders down; None where there is none."""
+    return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
+
+
+def _differences(submission: pd.DataFrame, sample: Path) -> list[str]:
+    wanted = read_text_table(sample, [])
+    problems = []
+    if list(wanted.columns) != list(submission.columns):
+        problems.append(f"{sample} has the columns {', '.join(wanted.columns)}, not {', '.join(submission.columns)}")
+    else:
+        missing = wanted.loc[~wanted["image_id"].isin(submission["image_id"]), "image_id"]
+        extra = submission.loc[~submission["image_id"].isin(wanted["image_id"]), "image_id"]
+        if len(missing):
+            problems.append(f"{sample} wants {len(missing)} ids that test.csv lacks: {first_few(missing)}")
+        if len(extra):
+            problems.append(f"test.csv has {len(extra)} ids that {sample} lacks: {first_few(extra)}")
+    return problems

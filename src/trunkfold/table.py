@@ -1,0 +1,120 @@
+"""The competition's tables, found, read as text and checked: every id and label stays what the file says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.errors import InputError, first_few
+
+
+def read_labelled(root: Path, classes: Mapping[int | str, str] | None, problems: list[str]) -> pd.DataFrame:
+    """Read train.csv.
+
+    Args:
+        root: Folder that holds train.csv and images/ side by side, at its top or up to three folders down.
+        classes: Name of each label; None takes the labels themselves.
+        problems: Collects what is wrong with single rows, so that it can be reported all at once.
+
+    Returns:
+        One row a photo in the file's order: image_id, filename, label (texts), path.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read as a table with the columns it needs.
+    """
+    table = _read_photos(root, "train.csv", ["image_id", "filename", "label"], problems)
+    empty = table.index[table["label"] == ""]
+    if len(empty):
+        problems.append(f"train.csv: no label in line {first_few(empty + 2)}")
+    if classes is not None:
+        known = {str(label) for label in classes}
+        for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
+            problems.append(
+                f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows.index[0] + 2}) is not one of "
+                f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
+                "or pass --data.classes null to take the labels as they are"
+            )
+    return table
+
+
+def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:
+    """Read test.csv: image_id, filename (texts), path; arguments and errors as in `read_labelled`."""
+    return _read_photos(root, "test.csv", ["image_id", "filename"], problems)
+
+
+def find_table(root: Path, name: str) -> Path:
+    """Path of the one file `name` that has an images/ folder beside it, in `root` or up to three folders down.
+
+    Raises:
+        InputError: The root is missing, or there are no such files or several.
+    """
+    if not root.is_dir():
+        raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
+    candidates = sorted(path for depth in range(4) for path in root.glob("*/" * depth + name))
+    found = [path for path in candidates if (path.parent / "images").is_dir()]
+    if not found and candidates:
+        raise InputError(f"{candidates[0]} has no images/ folder beside it, where its photos should lie")
+    if not found:
+        raise InputError(f"no {name} under data.root {root} (searched three folders deep)")
+    if len(found) > 1:
+        raise InputError(f"several {name} under {root}: {first_few(found)}; point data.root at one competition")
+    return found[0]
+
+
+def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> dict[str, str]:
+    """Name of each label, in the order of all tables and logits.
+
+    Without `classes` the labels name themselves, in numerical order when all are whole numbers.
+    """
+    if classes is not None:
+        return {str(label): str(name) for label, name in classes.items()}
+    distinct = sorted(set(labels) - {""})
+    if all(label.lstrip("-").isdecimal() for label in distinct):
+        distinct.sort(key=int)
+    return {label: label for label in distinct}
+
+
+def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:
+    """Labels with their names, as an error message lists them: `1 crack`."""
+    return [f"{label} {name}" if str(label) != name else str(label) for label, name in classes.items()]
+
+
+def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read a CSV file as texts, without surrounding blanks, and check that it has rows and `columns`.
+
+    Raises:
+        InputError: The file is missing, empty, not a CSV file, or lacks columns.
+    """
+    try:
+        # utf-8-sig drops the byte-order mark that spreadsheet programs write
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path} is empty: it needs the columns {', '.join(columns)}") from error
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a CSV file: {error}") from error
+    table.columns = table.columns.str.strip()
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: it needs {', '.join(columns)} and has "
+            f"{', '.join(table.columns)}"
+        )
+    if table.empty:
+        raise InputError(f"{path} has a header but no rows")
+    return table.apply(lambda column: column.str.strip())
+
+
+def _read_photos(root: Path, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame:
+    path = find_table(root, name)
+    table = read_text_table(path, columns)[columns]
+    for column in ("image_id", "filename"):
+        empty = table.index[table[column] == ""]
+        if len(empty):
+            problems.append(f"{name}: no {column} in line {first_few(empty + 2)}")
+        repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
+        if len(repeated):
+            problems.append(f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}")
+    table["path"] = [str(path.parent / "images" / filename) for filename in table["filename"]]
+    return table

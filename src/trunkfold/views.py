@@ -1,0 +1,76 @@
+"""Test-time augmentation as data: a view is a part of the photo, perhaps mirrored, perhaps at another scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from trunkfold.errors import InputError
+
+STRIDE = 32  # ConvNeXt's whole reduction: sides that it divides lose no border
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model is shown of a photo.
+
+    Attributes:
+        box: Left, top, right and bottom edge of the part, as shares of width and height.
+        mirror: Whether left and right are exchanged.
+        scale: Side of the picture as a multiple of the model's own, rounded to its stride.
+    """
+
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    mirror: bool = False
+    scale: float = 1.0
+
+
+# The damage may lie at the border: the plain view is the whole photo squeezed into a square, not a centre crop.
+VIEWS = {
+    "plain": View(),
+    "hflip": View(mirror=True),
+    "larger": View(scale=1.15),
+    "larger_hflip": View(scale=1.15, mirror=True),
+    "smaller": View(scale=0.86),
+    "smaller_hflip": View(scale=0.86, mirror=True),
+    "centre": View(box=(0.1, 0.1, 0.9, 0.9)),
+    "centre_hflip": View(box=(0.1, 0.1, 0.9, 0.9), mirror=True),
+    "top_left": View(box=(0.0, 0.0, 0.8, 0.8)),
+    "top_right": View(box=(0.2, 0.0, 1.0, 0.8)),
+    "bottom_left": View(box=(0.0, 0.2, 0.8, 1.0)),
+    "bottom_right": View(box=(0.2, 0.2, 1.0, 1.0)),
+}
+
+
+def check_views(names: Sequence[str]) -> None:
+    """Raise an `InputError` that lists the known views unless all names are among them."""
+    unknown = [name for name in names if name not in VIEWS]
+    if unknown:
+        raise InputError(f"predict.views: there is no view {', '.join(unknown)}; there are {', '.join(VIEWS)}")
+
+
+def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
+    """Show a photo through a view.
+
+    Args:
+        pixels: uint8 of shape (height, width, 3).
+        size: The model's side in pixels.
+
+    Returns:
+        uint8 of shape (side, side, 3), with `size` for the side unless the view is scaled.
+    """
+    side = size if view.scale == 1 else max(STRIDE, round(size * view.scale / STRIDE) * STRIDE)
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = view.box
+    part = pixels[
+        _edge(top, height) : max(_edge(bottom, height), _edge(top, height) + 1),
+        _edge(left, width) : max(_edge(right, width), _edge(left, width) + 1),
+    ]
+    shrinks = part.shape[0] >= side and part.shape[1] >= side
+    shown = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(shown[:, ::-1]) if view.mirror else shown
+
+
+def _edge(share: float, length: int) -> int:
+    return min(round(share * length), length - 1) if share < 1 else length
