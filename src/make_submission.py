@@ -1,7 +1,7 @@
 """Predict the test photos with a run's ensemble and write its submission; several runs are averaged.
 
-    python src/make_submission.py
-    python src/make_submission.py --run submissions/a submissions/b --weights 2 1
+python src/make_submission.py
+python src/make_submission.py --run submissions/a submissions/b --weights 2 1
 """
 
 import logging

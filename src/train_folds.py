@@ -1,6 +1,6 @@
 """Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
 
-    accelerate launch src/train_folds.py --config configs/demo.yaml
+accelerate launch src/train_folds.py --config configs/demo.yaml
 """
 
 from dataclasses import asdict, replace

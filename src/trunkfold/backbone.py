@@ -36,7 +36,7 @@ class Trunk(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.stem, self.stages = stem, stages
-        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Trunk":
         """Stays in evaluation mode: the trunk must be the same function at all times."""
@@ -136,7 +136,7 @@ def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True)
         if part not in dict(model.named_modules()):
             raise InputError(f"model.name {config.name} has no {part}: only models of stem, stages and head can be cut")
     data_config = resolve_model_data_config(model)
-    model.eval()
+    model.eval().to(memory_format=torch.channels_last)
     probe = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         expected = model((probe - _pixels(data_config["mean"])) / _pixels(data_config["std"]))

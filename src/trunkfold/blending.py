@@ -74,9 +74,7 @@ def _average(
     for run, table in zip(runs, tables, strict=True):
         if set(table["image_id"]) != set(ids):
             raise InputError(f"{run / file} and {runs[0] / file} are about different photos")
-    total = sum(
-        share * probabilities_of(table.loc[ids], classes) for share, table in zip(shares, tables, strict=True)
-    )
+    total = sum(share * probabilities_of(table.loc[ids], classes) for share, table in zip(shares, tables, strict=True))
     return ids.reset_index(drop=True), total
 
 

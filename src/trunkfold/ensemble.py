@@ -107,7 +107,7 @@ def average_probabilities(
                     with accelerator.autocast():
                         logits = tail(features if chosen.all() else features[torch.from_numpy(chosen)])
                     sums[torch.from_numpy(rows[chosen])] += logits.float().softmax(1)
-    sums, visits = accelerator.reduce(sums), accelerator.reduce(visits)
+    sums, visits = accelerator.reduce(sums, "sum"), accelerator.reduce(visits, "sum")
     counts = members.sum(1)
     if not np.array_equal(visits.cpu().numpy()[counts > 0], np.full((counts > 0).sum(), seen_views)):
         raise RuntimeError("a photo was predicted twice or not at all")

@@ -63,9 +63,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
     except (TypeError, ValueError, AssertionError) as error:
         raise InputError(f"train.scheduler_args {config.scheduler_args}: {error}") from error
     if scheduler is None:
-        raise InputError(
-            f"train.scheduler: timm has no {config.scheduler!r}; it has cosine, step, multistep, poly ..."
-        )
+        raise InputError(f"train.scheduler: timm has no {config.scheduler!r}; it has cosine, step, multistep, poly ...")
     return scheduler
 
 

@@ -1,6 +1,7 @@
 """The process that runs: its device, precision and seeds through Accelerate, and what it says."""
 
 import logging
+import os
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +20,9 @@ def start_process(config: TrainConfig) -> Accelerator:
     Raises:
         InputError: The precision needs a device that is not there.
     """
-    accelerator = Accelerator(mixed_precision=choose_precision(config.mixed_precision))
+    # Accelerate joins launched processes over gloo only when it is told that there is no GPU.
+    on_cpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision))
     set_seed(config.seed)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not accelerator.is_main_process:

@@ -114,7 +114,7 @@ def _train_epoch(lockstep: Lockstep, loader: DataLoader, epoch: int, bar: tqdm) 
         total += lockstep.step(photos, targets)
         bar.update()
         if step % CHECK_EVERY == 0 or step == len(loader) - 1:
-            summed = lockstep.accelerator.reduce(total)
+            summed = lockstep.accelerator.reduce(total, "sum")
             _check_finite(summed, epoch)
     return (summed / len(loader)).tolist()
 

@@ -1,0 +1,56 @@
+"""A toy competition that is small enough to reason about, and what several tests share."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from accelerate import Accelerator
+
+LABELS = ("1", "2", "3")
+COPIES = 3
+
+
+def write_competition(
+    root: Path, sources: int = 30, unlabelled_sources: int = 4, labels: tuple[str, ...] = LABELS, nested: bool = True
+) -> Path:
+    """Write a competition of coloured pictures, each source there three times; the class decides the colour.
+
+    Classes take turns, so each has `sources / len(labels)` groups. `nested` chooses Kaggle's train/train layout.
+    groups.csv lies in the root.
+    """
+    rng = np.random.default_rng(0)
+    folders = {name: root / name / name if nested else root / name for name in ("train", "test")}
+    rows: dict[str, list[dict]] = {"train": [], "test": []}
+    groups = []
+    for source in range(sources + unlabelled_sources):
+        part = "train" if source < sources else "test"
+        label = labels[source % len(labels)]
+        base = rng.integers(0, 256, (30, 40, 3)) // 2
+        base[..., labels.index(label) % 3] += 100
+        for copy in range(COPIES):
+            image_id = str(source * COPIES + copy + 1)
+            pixels = np.clip(base[:, :: -1 if copy == 1 else 1] + rng.integers(-9, 10, base.shape), 0, 255)
+            (folders[part] / "images").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folders[part] / "images" / f"{image_id}.png"), pixels.astype(np.uint8))
+            rows[part].append({"image_id": image_id, "filename": f"{image_id}.png", "label": label})
+            groups.append({"image_id": image_id, "group": f"source {source}"})
+    pd.DataFrame(rows["train"]).to_csv(folders["train"] / "train.csv", index=False)
+    pd.DataFrame(rows["test"]).drop(columns="label").to_csv(folders["test"] / "test.csv", index=False)
+    pd.DataFrame(rows["test"])[["image_id", "label"]].assign(label=labels[0]).to_csv(
+        root / "sample_submission.csv", index=False
+    )
+    pd.DataFrame(groups).to_csv(root / "groups.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def competition(tmp_path: Path) -> Path:
+    """A fresh toy competition: 90 labelled photos of 30 sources, 12 unlabelled ones of 4; three classes."""
+    return write_competition(tmp_path / "input")
+
+
+@pytest.fixture(scope="session")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
