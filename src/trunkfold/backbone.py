@@ -4,8 +4,8 @@ import copy
 import difflib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from trunkfold.config import ModelConfig
 from trunkfold.dora import use_exact_norm
-from trunkfold.errors import InputError, first_few
+from trunkfold.errors import InputError
 
 logger = logging.getLogger(__name__)
-ADAPTED = ("mlp.fc1", "mlp.fc2")
+ADAPTED = r"stages\.({})\.blocks\.\d+\.mlp\.fc[12]"  # peft adapts the layers whose whole name matches
+HEAD = "head.fc."  # the classification layer, new in every run
 
 
 class Trunk(nn.Module):
@@ -44,7 +45,7 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def forward(self, photos: Tensor) -> Tensor:
-        normalised = (photos.float() - self.mean) / self.std
+        normalised = (photos.to(self.mean.dtype) - self.mean) / self.std
         features = self.stem(normalised.to(memory_format=torch.channels_last))
         for stage in self.stages.values():
             features = stage(features)
@@ -78,10 +79,11 @@ class Backbone:
     trunk: Trunk
     tail: Tail
     config: ModelConfig
-    frozen: set[int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.frozen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """What of the tail stays as it was, by name; adapters come on top and always learn."""
+        chosen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
+        return {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) in chosen}
 
     def make_tail(self, seed: int) -> Tail:
         """A tail of its own for one fold: new head, new adapters, and the frozen weights shared with all others.
@@ -89,7 +91,7 @@ class Backbone:
         Args:
             seed: Decides the initial head and adapters, whatever was drawn before.
         """
-        shared = {id(p): p for p in self.tail.parameters() if id(p) in self.frozen}
+        shared = {id(parameter): parameter for parameter in self.frozen().values()}
         tail = copy.deepcopy(self.tail, dict(shared))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -102,8 +104,7 @@ class Backbone:
 
     def shared_state(self) -> dict[str, Tensor]:
         """What all folds share, by timm's names: the trunk, and the frozen weights of the tails."""
-        frozen = {name: p.data for name, p in self.tail.named_parameters() if id(p) in self.frozen}
-        return {**self.trunk.state_dict(), **frozen}
+        return {**self.trunk.state_dict(), **{name: parameter.data for name, parameter in self.frozen().items()}}
 
     def load_shared_state(self, state: dict[str, Tensor]) -> None:
         """Take over what `shared_state` gave.
@@ -112,9 +113,7 @@ class Backbone:
             ValueError: Names or shapes are not those of this backbone.
         """
         own = self.shared_state()
-        wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
-        if wrong:
-            raise ValueError(f"{len(wrong)} tensors differ: {first_few(wrong)}")
+        check_tensors(own, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
@@ -171,13 +170,15 @@ def add_adapters(tail: Tail, config: ModelConfig) -> None:
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.rank * config.scale,  # peft's factor is lora_alpha / r
-        target_modules=list(ADAPTED),
+        target_modules=ADAPTED.format("|".join(tail.stages)),
         use_dora=True,
     )
     try:
         inject_adapter_in_model(lora, tail)
     except ValueError as error:
-        raise InputError(f"model.name {config.name} has no {' and '.join(ADAPTED)} that DoRA could adapt") from error
+        raise InputError(
+            f"model.name {config.name} has no mlp.fc1 and mlp.fc2 in its blocks that DoRA could adapt"
+        ) from error
     use_exact_norm(tail)
 
 
@@ -195,6 +196,18 @@ def merge(tail: Tail) -> Tail:
 def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters of a tail that learn."""
     return ((name, parameter) for name, parameter in tail.named_parameters() if parameter.requires_grad)
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError that names the first differences, unless names and shapes are the same."""
+    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    shapes = [name for name in expected if name in found and expected[name].shape != found[name].shape]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    wrong = {kind: names for kind, names in kinds.items() if names}
+    if wrong:
+        raise ValueError(
+            "; ".join(f"{len(names)} are {kind} ({', '.join(names[:3])})" for kind, names in wrong.items())
+        )
 
 
 def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
@@ -241,16 +254,15 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         if isinstance(model, ConvNeXt):
             state = checkpoint_filter_fn(state, model)
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.fc.")}
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     except Exception as error:  # each format has its own errors; a pickle that holds more than tensors is one of them
         raise InputError(f"model.weights {path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    missing = [name for name in missing if not name.startswith("head.fc.")]
-    if missing or unexpected:
-        raise InputError(
-            f"model.weights {path} is of another architecture: {len(missing)} tensors are missing "
-            f"({first_few(missing[:3])}), {len(unexpected)} are unknown ({first_few(unexpected[:3])})"
-        )
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(HEAD)}
+    try:
+        check_tensors(own, state)
+    except ValueError as error:
+        raise InputError(f"model.weights {path} is of another architecture: {error}") from error
+    model.load_state_dict(state, strict=False)
 
 
 def _cut(model: nn.Module, tune_stages: int, data_config: dict) -> tuple[Trunk, Tail]:
@@ -272,7 +284,6 @@ def _cut(model: nn.Module, tune_stages: int, data_config: dict) -> tuple[Trunk, 
 
 
 def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
-    """What of a tail stays as it was; adapters come on top and always learn."""
     if tune == "all":
         return
     for part in (tail.stem, tail.stages):

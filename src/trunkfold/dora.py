@@ -85,7 +85,7 @@ class _ExactNorm:
     def _norm(self, weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
         # Half precision would lose the small update beside the large weight.
         with torch.autocast(weight.device.type, enabled=False):
-            flat = [matrix.flatten(1).float() for matrix in (weight, lora_a, lora_b)]
+            flat = [_at_least_single(matrix.flatten(1)) for matrix in (weight, lora_a, lora_b)]
             return squared_row_norms(*flat, scale, self._kept_squares(weight)).sqrt()
 
     def _kept_squares(self, weight: Tensor) -> Tensor | None:
@@ -94,7 +94,7 @@ class _ExactNorm:
         # The version counts changes in place, such as loading other weights.
         identity = weight.data_ptr(), weight._version, weight.device
         if identity != self._of_weight:
-            self._of_weight, self._squared_weight = identity, weight.flatten(1).float().square().sum(1)
+            self._of_weight, self._squared_weight = identity, _at_least_single(weight.flatten(1)).square().sum(1)
         return self._squared_weight
 
 
@@ -104,6 +104,10 @@ class ExactNormLinear(_ExactNorm, DoraLinearVariant):
 
 class ExactNormConv2d(_ExactNorm, DoraConv2dVariant):
     """peft's DoRA of a 1 x 1 convolution with the exact, cheaper norm."""
+
+
+def _at_least_single(matrix: Tensor) -> Tensor:
+    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
 
 
 def _is_pointwise(layer: nn.Module) -> bool:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from trunkfold.backbone import Backbone, Tail, Trunk, build_backbone, merge, trained_parameters
+from trunkfold.backbone import Backbone, Tail, Trunk, build_backbone, check_tensors, merge, trained_parameters
 from trunkfold.config import Config
-from trunkfold.errors import InputError, first_few
+from trunkfold.errors import InputError
 from trunkfold.loaders import ViewedPhotos, choose_workers
 from trunkfold.runs import whole_file, write_text
 from trunkfold.views import VIEWS
@@ -101,7 +101,7 @@ def average_probabilities(
         seen_views += 1
         for rows, features in batches:
             features = features.to(accelerator.device).float()
-            visits[torch.from_numpy(rows)] += 1
+            visits += torch.bincount(torch.from_numpy(rows), minlength=len(visits)).to(visits)
             for tail, chosen in zip(tails, members[rows].T, strict=True):
                 if chosen.any():
                     with accelerator.autocast():
@@ -172,14 +172,14 @@ def _load_fold(folder: Path, backbone: Backbone) -> Tail:
     tail = backbone.make_tail(seed=0)
     adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(folder / ADAPTER).items()}
     others = _load(folder / TAIL)
-    own_adapter, own_others = get_peft_model_state_dict(tail), _without_adapters(tail)
-    for file, found, own in ((ADAPTER, adapter, own_adapter), (TAIL, others, own_others)):
-        wrong = sorted(set(found) ^ set(own)) or [name for name in own if own[name].shape != found[name].shape]
-        if wrong:
-            raise InputError(
-                f"{folder / file} does not fit the model of config.yaml: "
-                f"{len(wrong)} tensors differ: {first_few(wrong)}"
-            )
+    for file, own, found in (
+        (ADAPTER, get_peft_model_state_dict(tail), adapter),
+        (TAIL, _without_adapters(tail), others),
+    ):
+        try:
+            check_tensors(own, found)
+        except ValueError as error:
+            raise InputError(f"{folder / file} does not fit the model of config.yaml: {error}") from error
     set_peft_model_state_dict(tail, adapter)
     tail.load_state_dict(others, strict=False)
     return tail

@@ -130,7 +130,7 @@ class Lockstep:
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         of_fold = [
             F.cross_entropy(
-                fold_logits.float(),
+                fold_logits,
                 without_fold(targets, fold, self.batches.rows_per_fold),
                 weight=self.class_weights,
                 label_smoothing=self.config.label_smoothing,

@@ -9,7 +9,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
-from trunkfold.backbone import Tail, trained_parameters
+from trunkfold.backbone import HEAD, Tail, trained_parameters
 from trunkfold.config import TrainConfig
 from trunkfold.errors import InputError
 
@@ -26,7 +26,7 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for tail in tails:
         for name, parameter in trained_parameters(tail):
-            part = "head" if name.startswith("head.fc.") else "tail"
+            part = "head" if name.startswith(HEAD) else "tail"
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     settings = [
         {"params": params, "name": part, "lr": rates[part][0], "weight_decay": rates[part][1] if decays else 0.0}
@@ -48,6 +48,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
     Raises:
         InputError: timm has no such schedule, or it does not take the arguments.
     """
+    reason: object = "unknown"  # older releases of timm give no schedule rather than an error
     arguments = {"min_lr": 0.0, "warmup_lr": 1e-7, **config.scheduler_args}
     try:
         scheduler, _ = create_scheduler_v2(
@@ -61,9 +62,12 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
             **arguments,
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"train.scheduler_args {config.scheduler_args}: {error}") from error
+        scheduler, reason = None, error
     if scheduler is None:
-        raise InputError(f"train.scheduler: timm has no {config.scheduler!r}; it has cosine, step, multistep, poly ...")
+        raise InputError(
+            f"train.scheduler {config.scheduler} with train.scheduler_args {config.scheduler_args}: {reason}; "
+            "timm has cosine, tanh, step, multistep, plateau, poly ..."
+        )
     return scheduler
 
 

@@ -1,0 +1,204 @@
+"""Lockstep is a speed-up, not another method: K tails together learn what K separate models learn."""
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from trunkfold.backbone import Backbone, build_backbone, trained_parameters
+from trunkfold.config import ModelConfig, TrainConfig
+from trunkfold.errors import InputError
+from trunkfold.loaders import FoldBalancedBatches
+from trunkfold.lockstep import Lockstep, without_fold
+from trunkfold.optim import balanced_class_weights, make_optimizer, make_scheduler
+
+FOLDS, CLASSES, STEPS = 3, 4, 6
+
+
+class SeparateModel(nn.Module):
+    """One fold's whole timm model with peft's own DoRA, from the same initial numbers as the fold's tail."""
+
+    def __init__(self, config: ModelConfig, backbone: Backbone, seed: int) -> None:
+        super().__init__()
+        tail = backbone.make_tail(seed)
+        self.model = timm.create_model(config.name, num_classes=CLASSES)
+        tuned = "|".join(tail.stages)
+        targets = rf"stages\.({tuned})\.blocks\.\d+\.mlp\.fc[12]"
+        inject_adapter_in_model(
+            LoraConfig(r=config.rank, lora_alpha=32, target_modules=targets, use_dora=True), self.model
+        )
+        self.model.load_state_dict({**backbone.trunk.state_dict(), **tail.state_dict()})
+        learning = {name for name, _ in trained_parameters(tail)}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in learning)
+        self.mean, self.std = backbone.trunk.mean, backbone.trunk.std
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        return self.model((photos.float() - self.mean) / self.std)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        return {name: p.data for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("tune", ["adapters", "block", "all"])
+@pytest.mark.parametrize("tune_stages", [1, 4])
+def test_lockstep_equals_separate_models_on_the_same_batches(accelerator, tune, tune_stages):
+    config = ModelConfig(name="test_convnext", pretrained=False, tune=tune, tune_stages=tune_stages)
+    train = TrainConfig(epochs=2, batch_size=4 * FOLDS, optimizer="adamw", clip_grad=0.5, warmup_epochs=1)
+    torch.manual_seed(0)
+    backbone = build_backbone(config, CLASSES)
+    fold_of_row = np.arange(12 * FOLDS) % FOLDS
+    batches = FoldBalancedBatches(fold_of_row, train.batch_size, seed=0, accelerator=accelerator)
+    weights = torch.tensor([0.5, 1.0, 1.5, 1.0])
+    lockstep = Lockstep(accelerator, train, copy.deepcopy(backbone), batches, weights)
+    separate = [SeparateModel(config, backbone, seed) for seed in range(FOLDS)]
+    optimizers = [make_optimizer([model.model], train) for model in separate]
+    schedules = [make_scheduler(optimizer, train, len(batches)) for optimizer in optimizers]
+
+    for step in range(1, STEPS + 1):
+        photos = torch.randint(0, 256, (train.batch_size, 3, 64, 64), dtype=torch.uint8)
+        targets = torch.randint(0, CLASSES, (train.batch_size,))
+        losses = lockstep.step(photos, targets)
+        for fold, (model, optimizer, schedule) in enumerate(zip(separate, optimizers, schedules, strict=True)):
+            own = [without_fold(rows, fold, train.batch_size // FOLDS) for rows in (photos, targets)]
+            loss = nn.functional.cross_entropy(
+                model(own[0]), own[1], weights, reduction="none", label_smoothing=train.label_smoothing
+            ).mean()
+            torch.testing.assert_close(losses[fold], loss.detach(), rtol=1e-4, atol=1e-5)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.model.parameters(), train.clip_grad)
+            optimizer.step()
+            schedule.step_update(step)
+
+    for tail, model in zip(lockstep.tails, separate, strict=True):
+        for name, parameter in trained_parameters(tail):
+            torch.testing.assert_close(parameter.data, model.trained()[name], rtol=1e-5, atol=1e-5, msg=name)
+    assert not torch.allclose(lockstep.tails[0].head.fc.weight, backbone.make_tail(0).head.fc.weight)
+
+
+def small_lockstep(accelerator, **train) -> Lockstep:
+    backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False)
+    batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
+    return Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12, **train), backbone, batches)
+
+
+def some_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return photos, torch.randint(0, CLASSES, (12,), generator=generator)
+
+
+def test_a_tail_learns_nothing_from_its_own_fold(accelerator):
+    """Other photos and labels in fold 1's rows change every tail but fold 1's."""
+    photos, targets = some_batch()
+    changed_photos, changed_targets = photos.clone(), targets.clone()
+    changed_photos[4:8], changed_targets[4:8] = 255 - photos[4:8], (targets[4:8] + 1) % CLASSES
+    one, two = small_lockstep(accelerator), small_lockstep(accelerator)
+    for tail, other in zip(one.tails, two.tails, strict=True):
+        other.load_state_dict(tail.state_dict())
+    two.trunk.load_state_dict(one.trunk.state_dict())
+    for _ in range(2):
+        one.step(photos, targets)
+        two.step(changed_photos, changed_targets)
+    same = [
+        all(torch.equal(a, b) for a, b in zip(tail.state_dict().values(), other.state_dict().values(), strict=True))
+        for tail, other in zip(one.tails, two.tails, strict=True)
+    ]
+    assert same == [False, True, False]
+
+
+def test_without_fold_leaves_one_fold_out():
+    assert without_fold(torch.arange(6), 1, 2).tolist() == [0, 1, 4, 5]
+
+
+def test_the_averaged_weights_are_shown_for_a_while_and_kept_in_the_end(accelerator):
+    lockstep = small_lockstep(accelerator, ema_decay=0.5)
+    for _ in range(4):
+        lockstep.step(*some_batch())
+    raw = lockstep.tails[0].head.fc.weight.clone()
+    with lockstep.final_weights() as tails:
+        averaged = tails[0].head.fc.weight.clone()
+        assert not tails[0].training
+    assert not torch.equal(raw, averaged)
+    assert torch.equal(lockstep.tails[0].head.fc.weight, raw)
+    lockstep.keep_final_weights()
+    assert torch.equal(lockstep.tails[0].head.fc.weight, averaged)
+
+
+def test_tail_and_head_have_rates_and_decay_of_their_own_and_vectors_do_not_decay(accelerator):
+    tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES).make_tail(0)
+    config = TrainConfig(tail_lr=1e-3, head_lr=1e-2, tail_weight_decay=0.1, head_weight_decay=0.2)
+    decay_of = {}
+    for group in make_optimizer([tail], config).param_groups:
+        assert group["lr"] == {"tail": 1e-3, "head": 1e-2}[group["name"]]
+        decay_of |= {id(parameter): group["weight_decay"] for parameter in group["params"]}
+    found = {name: decay_of[id(parameter)] for name, parameter in trained_parameters(tail)}
+    assert found["head.fc.weight"] == 0.2
+    assert found["stages.3.blocks.0.conv_dw.weight"] == 0.1
+    assert found["stages.3.blocks.0.mlp.fc1.lora_A.default.weight"] == 0.1
+    assert {decay for name, decay in found.items() if name.endswith(("bias", "gamma"))} == {0.0}
+    assert found["stages.3.blocks.0.mlp.fc1.lora_magnitude_vector.default.weight"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "args", "expected"),
+    [
+        ("cosine", {}, [1.0, 0.5, 0.0]),
+        ("multistep", {"decay_milestones": [1, 2], "decay_rate": 0.1}, [1.0, 0.1, 0.01]),
+    ],
+)
+def test_the_schedule_is_stepped_once_an_update(scheduler, args, expected):
+    """Two epochs of ten updates: at the start, half-way and at the end."""
+    config = TrainConfig(epochs=2, scheduler=scheduler, scheduler_args=args, warmup_epochs=0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = make_scheduler(optimizer, config, 10)
+    rates = []
+    for update in range(21):
+        schedule.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose([rates[0], rates[10], rates[20]], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb", "lion", "nadamw", "muon"])
+def test_any_timm_optimizer_learns(accelerator, optimizer):
+    lockstep = small_lockstep(accelerator, optimizer=optimizer, warmup_epochs=0)
+    before = lockstep.tails[0].head.fc.weight.clone()
+    lockstep.step(*some_batch())
+    assert not torch.equal(before, lockstep.tails[0].head.fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"optimizer": "adamm"}, r"train\.optimizer adamm.*adamw"),
+        ({"optimizer_args": {"beta": 1}}, r"train\.optimizer_args .*beta"),
+        ({"scheduler": "cosinus"}, r"train\.scheduler cosinus .*cosine"),
+        ({"scheduler_args": {"warmup": 1}}, r"train\.scheduler_args .*warmup"),
+    ],
+)
+def test_unknown_optimizers_and_schedules_are_named(accelerator, train, message):
+    with pytest.raises(InputError, match=message):
+        small_lockstep(accelerator, **train)
+
+
+def test_balanced_class_weights_have_mean_one_over_the_photos():
+    targets = np.array([0, 0, 0, 1, 3, 3])
+    weights = balanced_class_weights(targets, 4)
+    assert weights[targets].mean() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(3)
+
+
+def test_the_same_seed_repeats_to_the_bit(accelerator):
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        lockstep = small_lockstep(accelerator)
+        for _ in range(3):
+            lockstep.step(*some_batch())
+        runs.append(lockstep.tails[1].state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
