@@ -80,8 +80,8 @@ def main() -> None:
 def complete(config: Config) -> Config:
     """Fill in what follows from other options, and check the names that only other modules know."""
     check_views(config.predict.views)
-    size = config.data.image_size or native_image_size(config.model.name)
-    return replace(config, data=replace(config.data, image_size=size))
+    native_size = native_image_size(config.model.name)
+    return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
 
 
 def prepare(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 LABELS = ("1", "2", "3")
 COPIES = 3
@@ -51,6 +52,12 @@ def competition(tmp_path: Path) -> Path:
     return write_competition(tmp_path / "input")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def _fresh_accelerate_state() -> None:
+    """Accelerate refuses a second precision in one process; a command has one to itself."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
 def accelerator() -> Accelerator:
     return Accelerator(cpu=True)

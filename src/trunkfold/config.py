@@ -206,7 +206,7 @@ def load_config(path: Path) -> Config:
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `--config` reads back to an equal one."""
-    return _parser().dump(_namespace(config), skip_none=False)
+    return _parser().dump(_namespace(config), skip_unset=False)
 
 
 class Parser(ArgumentParser):
@@ -224,7 +224,10 @@ def _parser(description: str = "") -> ArgumentParser:
 
 
 def _instantiate(parser: ArgumentParser, namespace: Namespace) -> Config:
-    values = parser.instantiate_classes(namespace).as_dict()
+    for name, option in Config.__dataclass_fields__.items():
+        if is_dataclass(option.type) and not isinstance(namespace[name], Namespace):  # jsonargparse lets it through
+            raise InputError(f"{name} must hold options of its own, not {namespace[name]!r}")
+    values = parser.instantiate(namespace).as_dict()
     return Config(**{key: values[key] for key in Config.__dataclass_fields__})
 
 
@@ -238,6 +241,8 @@ def _check(config: Config) -> None:
     data, split, train, name = config.data, config.split, config.train, config.run.name
     if data.classes is not None and len({str(label) for label in data.classes}) < len(data.classes):
         raise InputError("data.classes names a label twice, once as a number and once as a text")
+    if data.classes is not None and (len(data.classes) < 2 or len(set(data.classes.values())) < len(data.classes)):
+        raise InputError("data.classes must give at least two labels, each a name of its own")
     if split.folds < 2:
         raise InputError("split.folds must be at least 2: each photo is validated by a fold that did not see it")
     if split.holdout == 1:
@@ -254,5 +259,10 @@ def _check(config: Config) -> None:
         )
     if not config.predict.views:
         raise InputError("predict.views is empty: name at least one view, such as plain")
+    check_run_name("run.name", name)
+
+
+def check_run_name(option: str, name: str) -> None:
+    """Raise an `InputError` unless a run's name is that of a visible folder right under submissions/."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise InputError(f"run.name {name!r} must be a plain folder name")
+        raise InputError(f"{option} {name!r} must be a plain folder name")

@@ -1,0 +1,353 @@
+"""The commands from end to end, on a toy competition and with every shipped configuration."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from sklearn.metrics import accuracy_score, f1_score
+
+from conftest import LABELS, write_competition
+from trunkfold.views import VIEWS
+
+SOURCE = Path(__file__).parents[1] / "src"
+CONFIGS = sorted((SOURCE.parent / "configs").glob("*.yaml"))
+SMALL = {
+    "data.classes": "null",
+    "data.image_size": "64",
+    "model.name": "test_convnext",
+    "model.pretrained": "false",
+    "split.folds": "3",
+    "train.batch_size": "12",
+    "train.epochs": "2",
+}
+
+
+def words(options: dict[str, object]) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+def run_command(script: str, *args: object) -> None:
+    """Run an entry script in this process, as `python src/<script> <args>` would."""
+    before = sys.argv
+    sys.argv = [script, *map(str, args)]
+    try:
+        runpy.run_path(str(SOURCE / script), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def train(root: Path, name: str, **options: object) -> Path:
+    groups = {"split.groups": root / "groups.csv"} if (root / "groups.csv").exists() else {}
+    merged = {**SMALL, "data.root": root, **groups, "run.name": name} | {
+        key.replace("__", "."): value for key, value in options.items()
+    }
+    run_command("train_folds.py", *words(merged))
+    return Path("submissions") / name
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a toy competition and a run that was trained and submitted in it, not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        root = write_competition(folder / "input")
+        train(root, "toy")
+        run_command("make_submission.py")
+    return folder
+
+
+def read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"image_id": str, "label": str, "prediction": str})
+
+
+def assert_refused(message: str, capsys: pytest.CaptureFixture, call, *args, **options) -> None:
+    """The call ends with exit code 2 and one message, and without a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        call(*args, **options)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert re.search(message, error), error
+    assert "Traceback" not in error
+
+
+def test_a_run_has_all_that_is_promised(finished):
+    run = finished / "submissions/toy"
+    made = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    per_fold = {"adapter_config.json", "adapter_model.safetensors", "tail.safetensors"}
+    assert made == {
+        *("config.yaml", "folds.csv", "history.csv", "shared.safetensors", "metrics.json", "oof.csv", "holdout.csv"),
+        *("test_probabilities.csv", "submission.csv", "report.html"),
+        *(f"figures/{name}.png" for name in ("learning_curves", "confusion_oof", "confusion_holdout")),
+        *(f"fold_{fold}/{name}" for fold in range(3) for name in per_fold),
+    }
+
+
+def test_every_labelled_photo_is_scored_exactly_once(finished):
+    run = finished / "submissions/toy"
+    labelled = read(finished / "input/train/train/train.csv")
+    oof, holdout, folds = (read(run / f"{name}.csv") for name in ("oof", "holdout", "folds"))
+    assert sorted([*oof["image_id"], *holdout["image_id"]]) == sorted(labelled["image_id"])
+    assert set(holdout["fold"]) == {-1}
+    assert set(oof["fold"]) == {0, 1, 2}
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    scored = pd.concat([oof, holdout]).set_index("image_id").loc[folds["image_id"]]
+    assert scored["fold"].tolist() == folds["fold"].tolist()
+    assert scored["label"].tolist() == folds["label"].tolist()
+    probabilities = scored[["p_1", "p_2", "p_3"]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert scored["prediction"].tolist() == [LABELS[place] for place in probabilities.argmax(1)]
+
+
+def test_metrics_are_those_of_the_tables(finished):
+    run = finished / "submissions/toy"
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("oof", "holdout"):
+        table = read(run / f"{name}.csv")
+        assert metrics[name]["accuracy"] == pytest.approx(accuracy_score(table["label"], table["prediction"]))
+        assert metrics[name]["macro_f1"] == pytest.approx(f1_score(table["label"], table["prediction"], average="macro"))
+        assert np.sum(metrics[name]["confusion_matrix"]) == len(table)
+        low, high = metrics[name]["intervals"]["macro_f1"]
+        assert low <= metrics[name]["macro_f1"] <= high
+    assert [fold["fold"] for fold in metrics["folds"]] == [0, 1, 2]
+    assert metrics["parameters"]["trainable"] < metrics["parameters"]["total"]
+    assert {"reading photos", "training", "prediction", "test prediction"} <= set(metrics["seconds"])
+    assert metrics["images_per_second"] > 0
+
+
+def test_history_has_a_row_for_each_epoch_and_fold(finished):
+    history = pd.read_csv(finished / "submissions/toy/history.csv")
+    assert list(history.columns) == [
+        *("epoch", "fold", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr_tail", "lr_head", "seconds")
+    ]
+    assert list(zip(history["epoch"], history["fold"], strict=True)) == [(e, f) for e in (1, 2) for f in range(3)]
+
+
+def test_the_submission_has_the_test_photos_in_their_order(finished):
+    test = read(finished / "input/test/test/test.csv")
+    submission = read(finished / "submissions/toy/submission.csv")
+    probabilities = read(finished / "submissions/toy/test_probabilities.csv")
+    assert list(submission.columns) == ["image_id", "label"]
+    assert submission["image_id"].tolist() == probabilities["image_id"].tolist() == test["image_id"].tolist()
+    best = probabilities[["p_1", "p_2", "p_3"]].to_numpy().argmax(1)
+    assert submission["label"].tolist() == [LABELS[place] for place in best]
+
+
+def test_held_out_photos_are_predicted_as_test_photos_are(finished, monkeypatch):
+    """The same files as a test set get the same probabilities: what was scored is what is submitted."""
+    monkeypatch.chdir(finished)
+    holdout = read(finished / "submissions/toy/holdout.csv")
+    root = finished / "again"
+    (root / "test").mkdir(parents=True)
+    (root / "test/images").symlink_to(finished / "input/train/train/images")
+    files = holdout[["image_id"]].assign(filename=holdout["image_id"] + ".png")
+    files.to_csv(root / "test/test.csv", index=False)
+    before = (finished / "submissions/toy/metrics.json").read_text()
+    kept = {name: (finished / "submissions/toy" / name).read_bytes() for name in ("test_probabilities.csv",)}
+    run_command("make_submission.py", "--data.root", root)
+    found = read(finished / "submissions/toy/test_probabilities.csv")
+    columns = ["p_1", "p_2", "p_3"]
+    # the features of the plain view were kept in half precision for the hold-out
+    np.testing.assert_allclose(found[columns], holdout[columns], atol=2e-3)
+    (finished / "submissions/toy/metrics.json").write_text(before)
+    for name, content in kept.items():
+        (finished / "submissions/toy" / name).write_bytes(content)
+
+
+def test_a_run_repeats_to_the_bit_from_its_own_config(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    run_command("train_folds.py", "--config", "submissions/toy/config.yaml", "--run.name", "again")
+    for name in ("folds.csv", "oof.csv", "holdout.csv"):
+        assert (finished / "submissions/again" / name).read_text() == (finished / "submissions/toy" / name).read_text()
+    for file in (finished / "submissions/toy").rglob("*.safetensors"):
+        one, two = load_file(file), load_file(str(file).replace("/toy/", "/again/"))
+        assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("sources", [30, 31], ids=["divides", "does not divide"])
+def test_two_processes_predict_what_one_does(workplace, sources):
+    root = write_competition(workplace / "input", sources=sources)
+    train(root, "one", train__ema_decay=0.9)
+    options = {**SMALL, "data.root": root, "split.groups": root / "groups.csv", "train.ema_decay": 0.9}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--main_process_port", "0", str(SOURCE / "train_folds.py"), *words({**options, "run.name": "two"})]
+    finished = subprocess.run(launch, cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("epoch 1/2") + finished.stderr.count("epoch 1/2") == 1  # one process speaks
+    for name in ("oof", "holdout"):
+        one, two = (read(workplace / f"submissions/{run}/{name}.csv") for run in ("one", "two"))
+        assert one["image_id"].tolist() == two["image_id"].tolist()
+        columns = [column for column in one if column.startswith("p_")]
+        np.testing.assert_allclose(two[columns], one[columns], atol=1e-4)
+    losses = [pd.read_csv(workplace / f"submissions/{run}/history.csv")["train_loss"] for run in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_runs(workplace, config):
+    root = write_competition(workplace / "input", sources=42)
+    groups = {"split.groups": root / "groups.csv"}
+    short = {"data.root": root, "data.classes": "null", "data.image_size": 64, "train.epochs": 1}
+    run_command("train_folds.py", "--config", config, *words({**short, **groups, "model.pretrained": "false"}))
+    run_command("make_submission.py", "--run", f"submissions/{config.stem}")
+    assert (workplace / f"submissions/{config.stem}/submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train.keep": "best", "train.class_weights": "balanced", "train.clip_grad": "null"},
+        {"split.holdout": "0", "predict.views": f"[{','.join(VIEWS)}]", "augment": "none"},
+        {"split.holdout": "legacy", "split.groups": "none", "model.tune": "all", "model.tune_stages": "4"},
+        {"train.scheduler": "plateau", "train.optimizer": "sgd", "train.mixed_precision": "bf16"},
+        {"data.workers": "2", "model.name": "convnextv2_atto", "model.tune": "adapters", "train.epochs": "1"},
+        {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+def test_options_work_together(competition, workplace, options):
+    train(competition, "toy", **{key.replace(".", "__"): value for key, value in options.items()})
+    run_command("make_submission.py")
+    metrics = json.loads(Path("submissions/toy/metrics.json").read_text())
+    assert (metrics["holdout"] is None) == (options.get("split.holdout") == "0")
+    assert Path("submissions/toy/submission.csv").exists()
+
+
+def test_the_best_epoch_is_kept_when_asked(competition, workplace):
+    run = train(competition, "toy", train__keep="best", train__epochs=4, train__head_lr=0.05, predict__views="[plain]")
+    history = pd.read_csv(run / "history.csv")
+    best = history.groupby("fold")["val_accuracy"].max()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [fold["accuracy"] for fold in metrics["folds"]] == pytest.approx(best.tolist())
+
+
+def test_a_random_split_is_called_random(competition, workplace, capsys):
+    (competition / "groups.csv").unlink()
+    train(competition, "toy")
+    assert "RANDOM" in capsys.readouterr().out
+    assert "RANDOM" in Path("submissions/toy/report.html").read_text()
+
+
+def test_runs_are_averaged_by_id_with_weights(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    train(finished / "input", "other", train__seed=1)
+    run_command("make_submission.py", "--run", "submissions/toy", "submissions/other", "--weights", "3", "1")
+    toy, other, blend = (
+        read(finished / "submissions" / name / "test_probabilities.csv") for name in ("toy", "other", "toy+other")
+    )
+    columns = ["p_1", "p_2", "p_3"]
+    np.testing.assert_allclose(blend[columns], (3 * toy[columns] + other[columns]) / 4, atol=1e-6)
+    assert (finished / "submissions/toy+other/submission.csv").exists()
+    assert (finished / "submissions/toy+other/report.html").exists()
+    metrics = json.loads((finished / "submissions/toy+other/metrics.json").read_text())
+    assert metrics["runs"] == {"submissions/toy": 0.75, "submissions/other": 0.25}
+    assert metrics["oof"]["photos"] == len(read(finished / "submissions/toy/oof.csv"))
+
+
+def test_an_unreadable_test_photo_gets_the_prior_and_is_named(competition, workplace, caplog):
+    run = train(competition, "toy")
+    image = sorted((competition / "test/test/images").iterdir())[0]
+    image.write_bytes(b"<html>not a photo</html>")
+    run_command("make_submission.py")
+    assert image.name in caplog.text
+    row = read(run / "test_probabilities.csv").set_index("image_id").loc[image.stem]
+    holdout = read(run / "holdout.csv")["label"].value_counts(normalize=True)
+    assert row[["p_1", "p_2", "p_3"]].tolist() == pytest.approx([holdout.get(label, 0) for label in LABELS])
+    assert len(read(run / "submission.csv")) == 12
+
+
+def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, capsys):
+    run = train(competition, "toy")
+    before = (run / "metrics.json").read_text()
+    assert_refused(r"submissions/toy holds a finished run.*--run\.restart", capsys, train, competition, "toy")
+    assert (run / "metrics.json").read_text() == before
+    train(competition, "toy", run__restart="true", train__epochs=1)
+    assert pd.read_csv(run / "history.csv")["epoch"].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train.epoch": "3"}, r"train\.epoch\b"),
+        ({"train.epochs": "many"}, r"train\.epochs"),
+        ({"split.folds": "1"}, r"split\.folds must be at least 2"),
+        ({"train.batch_size": "13"}, r"train\.batch_size 13 must be a multiple of split\.folds 3.*12"),
+        ({"data.root": "nowhere"}, r"data\.root nowhere"),
+        ({"data.classes": "{1: crack, 3: dent}"}, r"label '2' of 30 photos.*data\.classes.*null"),
+        ({"split.folds": "11", "train.batch_size": "11"}, r"class '1' has 10 groups .* 11 folds"),
+        ({"split.groups": "nowhere.csv"}, r"nowhere\.csv does not exist"),
+        ({"split.holdout": "legacy"}, r"legacy.*split\.groups none"),
+        ({"model.name": "convnext_tinny"}, r"model\.name.*convnext_tiny"),
+        ({"model.name": "resnet18"}, r"resnet18 has no"),
+        ({"model.weights": "nowhere.pth"}, r"model\.weights nowhere\.pth does not exist"),
+        ({"predict.views": "[plain, sideways]"}, r"no view sideways; there are plain"),
+        ({"predict.views": "[]"}, r"predict\.views is empty"),
+        ({"augment": "wild"}, r"augment.*'wild'.*standard"),
+        ({"train.optimizer": "adamm"}, r"train\.optimizer adamm"),
+        ({"train.scheduler": "cosinus"}, r"train\.scheduler cosinus"),
+        ({"train.mixed_precision": "fp16"}, r"fp16 needs a GPU"),
+        ({"run.name": "a/b"}, r"run\.name 'a/b'"),
+        ({"config": "nowhere.yaml"}, r"nowhere\.yaml"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_options_are_refused_before_anything_is_made(competition, workplace, capsys, options, message):
+    if "train.mixed_precision" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU, so fp16 is right")
+    assert_refused(
+        message, capsys, train, competition, "toy", **{key.replace(".", "__"): value for key, value in options.items()}
+    )
+    assert not Path("submissions/toy").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(competition, workplace, capsys):
+    options = {"train__head_lr": 1e38, "train__optimizer": "sgd", "train__clip_grad": "null", "train__tail_lr": 1e38}
+    assert_refused(
+        r"loss of fold .* is not finite in epoch \d.*train\.tail_lr", capsys, train, competition, "toy", **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda root: (root / "test/test/test.csv").unlink(), r"no test\.csv under data\.root"),
+        (lambda root: (root / "test/test/test.csv").write_text("image_id\n1\n"), r"test\.csv has no column filename"),
+        (
+            lambda root: (root / "sample_submission.csv").write_text("image_id,label\n91,1\n92,1\n"),
+            r"not written: test\.csv has 10 ids that .*sample_submission\.csv lacks",
+        ),
+        (lambda root: (root / "sample_submission.csv").write_text("id,label\n91,1\n"), r"has the columns id, label"),
+    ],
+    ids=["no test.csv", "no column", "other ids", "other columns"],
+)
+def test_no_submission_is_written_for_a_test_set_that_is_wrong(competition, workplace, capsys, break_it, message):
+    run = train(competition, "toy", train__epochs=1)
+    break_it(competition)
+    assert_refused(message, capsys, run_command, "make_submission.py")
+    assert not (run / "submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], r"no finished run under submissions/"),
+        (["--run", "submissions/none"], r"submissions/none/metrics\.json is missing"),
+        (["--rum", "x"], r"--rum"),
+    ],
+)
+def test_a_submission_needs_a_finished_run(workplace, capsys, args, message):
+    assert_refused(message, capsys, run_command, "make_submission.py", *args)
