@@ -40,7 +40,7 @@ def make_augmentation(spec: str | list[dict[str, dict[str, Any]]], size: int) ->
         same seed gives the same pixels, in whichever process.
 
     Raises:
-        InputError: An unknown preset, transform or argument.
+        InputError: An unknown preset, transform or argument, or transforms that fail or do not give uint8.
     """
     if isinstance(spec, str):
         if spec not in PRESETS:
@@ -48,6 +48,7 @@ def make_augmentation(spec: str | list[dict[str, dict[str, Any]]], size: int) ->
         spec = PRESETS[spec]
     steps = [_transform(name, arguments, size) for step in spec for name, arguments in step.items()]
     compose = A.Compose([*steps, A.Resize(size, size, interpolation=cv2.INTER_AREA)])
+    _try_out(compose, size)
 
     def augment(pixels: np.ndarray, seed: int) -> np.ndarray:
         compose.set_random_seed(seed)
@@ -70,3 +71,13 @@ def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransf
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"augment: {name} does not accept {arguments}: {error}") from error
+
+
+def _try_out(compose: A.Compose, size: int) -> None:
+    """Show the transforms a black photo: what they cannot do is better known now than amid an epoch."""
+    try:
+        dtype = compose(image=np.zeros((size, size, 3), np.uint8))["image"].dtype
+    except Exception as error:  # each transform has its own
+        raise InputError(f"augment: the transforms fail on a photo of {size} x {size} pixels: {error}") from error
+    if dtype != np.uint8:
+        raise InputError(f"augment: the transforms give {dtype} instead of uint8: leave out what normalises the pixels")

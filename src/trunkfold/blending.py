@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.config import check_run_name
 from trunkfold.errors import InputError
 from trunkfold.predictions import probabilities_of, probability_table, read_predictions, scored_table
 from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
@@ -32,7 +33,9 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
     Raises:
         InputError: Runs of different classes or test photos, weights that do not fit, or a name that is taken.
     """
-    folder = SUBMISSIONS / (name or "+".join(run.name for run in runs))
+    name = name or "+".join(run.name for run in runs)
+    check_run_name("--name", name)
+    folder = SUBMISSIONS / name
     if (folder / "config.yaml").exists():
         raise InputError(f"{folder} is a training run: give the blend another --name")
     shares = _shares(runs, weights)
@@ -42,6 +45,8 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
         if other["classes"] != classes:
             raise InputError(f"{run} and {runs[0]} have different classes: they are not of one competition")
     folder.mkdir(parents=True, exist_ok=True)
+    for file in ("oof.csv", "holdout.csv"):
+        (folder / file).unlink(missing_ok=True)  # of an earlier blend, which perhaps had one split
     ids, probabilities = _average(runs, "test_probabilities.csv", shares, classes)
     write_csv(probability_table(ids, probabilities, classes), folder / "test_probabilities.csv")
     write_json(

@@ -23,8 +23,11 @@ class FoldBalancedBatches:
     and no photo comes twice before every other of its fold has come once. What stands at a place of the stream is a
     function of the seed alone, so that any process can name its share of any batch without asking the others.
 
-    Iterating gives an epoch's batches of this process as lists of (row, visit), where visit counts how often the row
-    was drawn before; fold by fold, `rows_per_fold` of each.
+    Each iteration gives the next epoch's batches of this process as lists of (row, visit), where visit counts how often
+    the row was drawn before; fold by fold, `rows_per_fold` of each.
+
+    Attributes:
+        epoch: Epochs that were begun, and so the number of the next one.
     """
 
     def __init__(
@@ -73,7 +76,8 @@ class FoldBalancedBatches:
         return self.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+        begun, self.epoch = self.epoch, self.epoch + 1
+        for step in range(begun * self.steps, (begun + 1) * self.steps):
             first = step * self.batch_rows_per_fold
             yield [self._draw(fold, first + place) for fold in range(self.folds) for place in self.places]
 

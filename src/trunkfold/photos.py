@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,10 +66,13 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         with Image.open(path) as image:
             if side is not None:
                 image.draft("RGB", (side, side))  # JPEG decodes at 1/2, 1/4, 1/8 several times as fast
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(_reduce(_to_rgb(upright), side))
+            image.load()
+            with suppress(Exception):  # pixels that could be read are not worse for damaged EXIF data
+                image = ImageOps.exif_transpose(image)
+            return np.array(_reduce(_to_rgb(image), side))  # not asarray: tensors want memory that can be written
     except Exception as error:  # decoders raise whatever their libraries do: OSError, SyntaxError, struct.error ...
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error).splitlines()[0]
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "not a picture" if unknown else str(error).partition("\n")[0]
         raise ValueError(reason or type(error).__name__) from error
 
 

@@ -63,7 +63,8 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
-    bad = table.loc[~np.isclose(table[columns].sum(axis=1), 1, atol=1e-3), "image_id"]
+    sums = probabilities_of(table, classes).sum(1)  # of an array, because pandas leaves NaN out of its sums
+    bad = table.loc[~np.isclose(sums, 1, atol=1e-3), "image_id"]
     if len(bad):
         raise InputError(f"{path}: probabilities do not sum to 1 for image_id {first_few(bad)}")
     return table

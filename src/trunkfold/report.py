@@ -111,7 +111,6 @@ def draw_learning_curves(history: pd.DataFrame) -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
         if len(columns) > 1:
             axis.legend(frameon=False)
-    axes[-1].set_yscale("log" if (history[["lr_tail", "lr_head"]] > 0).all(axis=None) else "linear")
     return figure
 
 
@@ -126,8 +125,8 @@ def draw_confusion(scores: dict) -> Figure:
     for (truth, predicted), count in np.ndenumerate(counts):
         colour = "white" if shares[truth, predicted] > 0.5 else "black"
         axis.text(predicted, truth, count, ha="center", va="center", color=colour)
-    axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
-    axis.set_yticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)  # a $ is a $
+    axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.set(xlabel="predicted", ylabel="true")
     axis.grid(visible=False)
     figure.colorbar(image, label="share of the true class", shrink=0.8)

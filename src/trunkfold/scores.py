@@ -73,7 +73,9 @@ def bootstrap_intervals(
     drawn = (counts @ confusions.reshape(len(kinds), -1)).reshape(RESAMPLES, len(labels), len(labels))
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     sizes = drawn.sum(1) + drawn.sum(2)
-    f1 = np.divide(2 * hits, sizes, out=np.zeros_like(hits), where=sizes > 0).mean(1)
+    # A class that a draw happens to miss says nothing there; one that the whole table lacks counts as 0, as in `score`.
+    averaged = (sizes > 0) | (confusions.sum((0, 1)) + confusions.sum((0, 2)) == 0)
+    f1 = np.divide(2 * hits, sizes, out=np.zeros_like(hits), where=sizes > 0).sum(1) / averaged.sum(1)
     accuracy = hits.sum(1) / drawn.sum((1, 2))
     tails = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
     return {"accuracy": np.quantile(accuracy, tails).tolist(), "macro_f1": np.quantile(f1, tails).tolist()}

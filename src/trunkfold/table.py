@@ -34,6 +34,12 @@ def read_labelled(root: Path, classes: Mapping[int | str, str] | None, problems:
                 f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
                 "or pass --data.classes null to take the labels as they are"
             )
+        absent = {label: name for label, name in classes.items() if str(label) not in set(table["label"])}
+        if absent:  # it could not be learned, and would count as 0 in every macro F1
+            problems.append(
+                f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
+                "leave it out there, or pass --data.classes null to take the labels as they are"
+            )
     return table
 
 
@@ -50,7 +56,7 @@ def find_table(root: Path, name: str) -> Path:
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
-    candidates = sorted(path for depth in range(4) for path in root.glob("*/" * depth + name))
+    candidates = sorted(path for depth in range(4) for path in root.glob("*/" * depth + name) if path.is_file())
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
         raise InputError(f"{candidates[0]} has no images/ folder beside it, where its photos should lie")
@@ -86,14 +92,13 @@ def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
         InputError: The file is missing, empty, not a CSV file, or lacks columns.
     """
     try:
-        # utf-8-sig drops the byte-order mark that spreadsheet programs write
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path} is empty: it needs the columns {', '.join(columns)}") from error
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a CSV file: {error}") from error
+        raise InputError(f"{path} cannot be read as a CSV file: {str(error).strip()}") from error
     table.columns = table.columns.str.strip()
     missing = [column for column in columns if column not in table.columns]
     if missing:
@@ -103,6 +108,8 @@ def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
         )
     if table.empty:
         raise InputError(f"{path} has a header but no rows")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
+        raise InputError(f"{path} has more fields in its rows than in its header: is there a comma without quotes?")
     return table.apply(lambda column: column.str.strip())
 
 

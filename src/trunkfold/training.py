@@ -64,8 +64,9 @@ def train(lockstep: Lockstep, loader: DataLoader, validation: Validation) -> pd.
         total=epochs * len(loader), desc="training", unit="step", disable=not lockstep.accelerator.is_main_process
     ) as bar:
         for epoch in range(1, epochs + 1):
-            started, rates = time.perf_counter(), lockstep.learning_rates()
+            started = time.perf_counter()
             train_losses = _train_epoch(lockstep, loader, epoch, bar)
+            rates = lockstep.learning_rates()
             with lockstep.final_weights() as tails:
                 scores = validation.score(lockstep.accelerator, tails)
                 if lockstep.config.keep == "best":

@@ -63,14 +63,13 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
     side = size if view.scale == 1 else max(STRIDE, round(size * view.scale / STRIDE) * STRIDE)
     height, width = pixels.shape[:2]
     left, top, right, bottom = view.box
-    part = pixels[
-        _edge(top, height) : max(_edge(bottom, height), _edge(top, height) + 1),
-        _edge(left, width) : max(_edge(right, width), _edge(left, width) + 1),
-    ]
+    part = pixels[_span(top, bottom, height), _span(left, right, width)]
     shrinks = part.shape[0] >= side and part.shape[1] >= side
     shown = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.ascontiguousarray(shown[:, ::-1]) if view.mirror else shown
 
 
-def _edge(share: float, length: int) -> int:
-    return min(round(share * length), length - 1) if share < 1 else length
+def _span(start: float, end: float, length: int) -> slice:
+    """The pixels between two shares of a length, at least one."""
+    first = min(round(start * length), length - 1)
+    return slice(first, max(round(end * length), first + 1))

@@ -1,0 +1,136 @@
+"""Batches hold every fold equally, cover every photo before any comes again, and do not depend on who draws them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from trunkfold.augment import make_augmentation
+from trunkfold.errors import InputError
+from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, choose_workers, training_loader
+from trunkfold.views import VIEWS
+
+FOLD_OF_ROW = np.array([0] * 7 + [1] * 5 + [-1] * 4 + [2] * 6)
+
+
+@dataclass
+class Process:
+    """What `FoldBalancedBatches` asks of an accelerator."""
+
+    process_index: int = 0
+    num_processes: int = 1
+
+
+def make_batches(batch_size: int = 6, seed: int = 0, process: Process | None = None) -> FoldBalancedBatches:
+    return FoldBalancedBatches(FOLD_OF_ROW, batch_size, seed, process or Process())
+
+
+def draw(batches: FoldBalancedBatches, epochs: int = 5) -> list[list[tuple[int, int]]]:
+    """The batches of some epochs, one after another."""
+    return [batch for _ in range(epochs) for batch in batches]
+
+
+@pytest.mark.parametrize("batch_size", [3, 6, 12])
+def test_each_batch_holds_as_many_photos_of_every_fold_and_none_held_out(batch_size):
+    for batch in draw(make_batches(batch_size)):
+        assert FOLD_OF_ROW[[row for row, _ in batch]].tolist() == sorted([0, 1, 2] * (batch_size // 3))
+
+
+@pytest.mark.parametrize("batch_size", [3, 6, 12, 24])
+def test_each_pass_covers_each_folds_rows_exactly_once_before_any_comes_again(batch_size):
+    """Folds of 7, 5 and 6 rows: also where the end of a pass lies within a batch."""
+    drawn = [pair for batch in draw(make_batches(batch_size), epochs=9) for pair in batch]
+    for fold in range(3):
+        own = np.flatnonzero(np.equal(FOLD_OF_ROW, fold))
+        stream = [(row, visit) for row, visit in drawn if FOLD_OF_ROW[row] == fold]
+        assert len(stream) > 2 * len(own)
+        for first in range(0, len(stream) - len(own) + 1, len(own)):
+            rows, visits = zip(*stream[first : first + len(own)], strict=True)
+            assert sorted(rows) == own.tolist()
+            assert set(visits) == {first // len(own)}
+
+
+def test_an_epoch_is_about_one_pass_over_the_learning_photos():
+    batches = make_batches(batch_size=6)
+    assert len(batches) == len(list(batches)) == 3  # 18 photos that learn
+    assert len(make_batches(batch_size=180)) == 1
+
+
+def test_the_next_epoch_goes_on_where_the_last_one_ended():
+    batches = make_batches()
+    assert list(batches) != list(batches)
+    assert batches.epoch == 2
+    resumed = make_batches()
+    resumed.epoch = 2
+    assert list(resumed) == list(batches)
+
+
+def test_the_order_is_the_seeds():
+    assert draw(make_batches(seed=3)) == draw(make_batches(seed=3))
+    assert draw(make_batches(seed=3)) != draw(make_batches(seed=4))
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(6, 2), (15, 2), (12, 3), (15, 4)])
+def test_the_processes_shares_together_are_the_batches_of_one_process(batch_size, processes):
+    """Also when 5 rows a fold are shared by 2 or 4 processes."""
+    alone = draw(make_batches(batch_size))
+    shares = [draw(make_batches(batch_size, process=Process(rank, processes))) for rank in range(processes)]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert sorted(batch) == sorted(pair for part in parts for pair in part)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_is_told_how_many_rows_of_a_fold_it_draws(rank):
+    batches = make_batches(15, process=Process(rank, 2))
+    assert batches.rows_per_fold == [3, 2][rank]
+    assert all(len(batch) == 3 * batches.rows_per_fold for batch in batches)
+
+
+@pytest.mark.parametrize(("batch_size", "processes", "least"), [(3, 2, 6), (2, 1, 3), (9, 4, 12)])
+def test_a_batch_that_is_too_small_for_all_processes_is_an_error_with_the_least(batch_size, processes, least):
+    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: {least} is the least"
+    with pytest.raises(InputError, match=message):
+        make_batches(batch_size, process=Process(0, processes))
+    make_batches(least, process=Process(0, processes))
+
+
+def some_photos(rows: int = len(FOLD_OF_ROW)) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (rows, 20, 30, 3)).astype(np.uint8))
+
+
+def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
+    targets = np.arange(len(FOLD_OF_ROW))
+    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    first, target = photos[4, 0]
+    assert (first.shape, first.dtype, target) == ((3, 32, 32), torch.uint8, 4)
+    other_visit, other_seed = photos[4, 1][0], TrainingPhotos(photos.pixels, targets, photos.augment, seed=2)[4, 0][0]
+    assert torch.equal(first, photos[4, 0][0])
+    assert not torch.equal(first, other_visit)
+    assert not torch.equal(first, other_seed)
+
+
+def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_workers():
+    targets = np.arange(len(FOLD_OF_ROW))
+    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    expected = [[row for row, _ in batch] for batch in draw(make_batches(), epochs=2)]
+    alone, shared = (training_loader(photos, make_batches(), workers) for workers in (0, 2))
+    loaded = [batch for _ in range(2) for batch in alone]
+    assert [batch[1].tolist() for batch in loaded] == expected
+    for (pixels, rows), (same_pixels, same_rows) in zip(loaded, [b for _ in range(2) for b in shared], strict=True):
+        assert torch.equal(pixels, same_pixels)
+        assert torch.equal(rows, same_rows)
+
+
+def test_viewed_photos_come_in_the_order_of_their_rows():
+    pixels = some_photos()
+    viewed = ViewedPhotos(pixels, np.array([3, 0]), VIEWS["plain"], size=20)
+    assert len(viewed) == 2
+    square = ViewedPhotos([photo[:, :20] for photo in pixels], np.array([3, 0]), VIEWS["hflip"], size=20)
+    np.testing.assert_array_equal(square[0].permute(1, 2, 0), pixels[3][:, :20][:, ::-1])
+    np.testing.assert_array_equal(square[1].permute(1, 2, 0), pixels[0][:, :20][:, ::-1])
+
+
+def test_a_cpus_cores_are_left_to_the_model_unless_workers_are_asked_for(accelerator):
+    assert choose_workers(None, accelerator) == 0
+    assert choose_workers(3, accelerator) == 3

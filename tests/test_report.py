@@ -1,0 +1,201 @@
+"""The page shows the run's own numbers, stands alone, and takes no class name for markup."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from trunkfold.errors import InputError
+from trunkfold.report import describe_split, draw_confusion, draw_learning_curves, summary, write_report
+from trunkfold.runs import write_csv, write_json
+from trunkfold.scores import score_run
+
+CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
+
+
+def make_predictions(rows: int, first_id: int, fold: list[int]) -> pd.DataFrame:
+    """Labels by turns; every fourth photo is taken for class 1."""
+    label = np.array(list("123"))[np.arange(rows) % 3]
+    prediction = np.where(np.arange(rows) % 4 == 1, "1", label)
+    ids = [str(first_id + row) for row in range(rows)]
+    return pd.DataFrame({"image_id": ids, "fold": fold, "label": label, "prediction": prediction})
+
+
+def make_run(folder: Path) -> Path:
+    """A made-up finished run of two folds and three epochs, with a submission."""
+    run = folder / "made <up>"
+    run.mkdir()
+    oof, holdout = make_predictions(60, 0, [0, 1] * 30), make_predictions(24, 60, [-1] * 24)
+    groups = pd.Series([str(number // 3) for number in range(84)], index=[str(number) for number in range(84)])
+    metrics = {
+        **score_run(oof, holdout, groups, CLASSES),
+        "classes": CLASSES,
+        "split": {"groups": "groups.csv", "folds": 2, "holdout": 0.135, "seed": 42},
+        "parameters": {"trainable": 14399238, "total": 27920000},
+        "seconds": {"reading photos": 1.25, "training": 61.7},
+        "images_per_second": 123.4,
+    }
+    write_json(metrics, run / "metrics.json")
+    history = pd.DataFrame({"epoch": [1, 1, 2, 2, 3, 3], "fold": [0, 1] * 3})
+    for column in ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr_tail", "lr_head", "seconds"):
+        history[column] = np.linspace(0.9, 0.1, 6)
+    write_csv(history, run / "history.csv")
+    (run / "submission.csv").write_text("image_id,label\n101,1\n102,3\n103,3\n")
+    return run
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run without a report, to be changed."""
+    return make_run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A run with its report, to be looked at."""
+    run = make_run(tmp_path_factory.mktemp("reported"))
+    write_report(run)
+    return run
+
+
+def read_page(run: Path) -> tuple[str, dict]:
+    """The page without its pictures, and the run's metrics."""
+    page = (run / "report.html").read_text(encoding="utf-8")
+    return re.sub(r'src="data:[^"]*"', "", page), json.loads((run / "metrics.json").read_text())
+
+
+def cells(page: str, first: str) -> list[str]:
+    """The texts of the table row that begins with `first`, of the first such row."""
+    rows = [re.findall(r"<td>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)]
+    return next(row for row in rows if row and row[0] == first)
+
+
+def test_the_pages_numbers_are_those_of_the_metrics(reported):
+    page, metrics = read_page(reported)
+    for key, title in (("oof", "out-of-fold"), ("holdout", "hold-out")):
+        scores, row = metrics[key], cells(page, title)
+        for text, name in ((row[1], "macro_f1"), (row[2], "accuracy")):
+            low, high = scores["intervals"][name]
+            assert text == f"{scores[name]:.4f} [{low:.3f}, {high:.3f}]"
+        assert row[3:] == [str(scores["photos"]), str(scores["groups"])]
+    crack = metrics["oof"]["per_class"]["crack"]
+    assert cells(page, "crack") == [
+        "crack",
+        *(f"{crack[key]:.3f}" for key in ("precision", "recall", "f1")),
+        str(crack["support"]),
+    ]
+    fold = metrics["folds"][1]
+    assert cells(page, "1") == ["1", f"{fold['macro_f1']:.4f}", f"{fold['accuracy']:.4f}", "30"]
+    assert "14,399,238 of 27,920,000 numbers" in page
+    assert "123 photos a second" in page
+    assert "reading photos 1 s, training 62 s." in page
+
+
+def test_the_submissions_labels_are_counted_by_class(reported):
+    page, _ = read_page(reported)
+    counts = page[page.index("<h2>Submission") :]
+    assert [cells(counts, name)[1] for name in ("crack", "$\\oops$ &amp; up")] == ["1", "2"]
+
+
+def test_before_there_is_a_submission_its_counts_are_left_out(run):
+    (run / "submission.csv").unlink()
+    write_report(run)
+    assert "<h2>Submission" not in read_page(run)[0]
+
+
+def test_a_name_with_markup_stays_text(reported):
+    page, _ = read_page(reported)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<h1>made &lt;up&gt;</h1>" in page
+
+
+def test_the_page_stands_alone(reported):
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//|url\(|@import|<link|<script", re.sub(r"base64,[^\"]*", "", page))
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_figures_are_pictures_with_something_on_them(reported):
+    names = {path.name for path in (reported / "figures").iterdir()}
+    assert names == {"learning_curves.png", "confusion_oof.png", "confusion_holdout.png"}
+    for name in names:
+        pixels = np.asarray(Image.open(reported / "figures" / name).convert("RGB"))
+        assert min(pixels.shape[:2]) > 200
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    assert plt.get_fignums() == []  # none is left open
+
+
+def test_the_confusion_figure_holds_every_count_at_its_place(run):
+    scores = json.loads((run / "metrics.json").read_text())["oof"]
+    figure = draw_confusion(scores)
+    shown = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    counts = scores["confusion_matrix"]
+    assert shown == {(column, row): str(counts[row][column]) for row in range(3) for column in range(3)}
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(CLASSES.values())
+    plt.close(figure)
+
+
+def test_learning_curves_are_thin_by_fold_and_thick_in_the_mean():
+    history = pd.DataFrame({"epoch": [1, 1, 2, 2], "fold": [0, 1, 0, 1]})
+    for column in ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr_tail", "lr_head"):
+        history[column] = [0.1, 0.3, 0.5, 0.9]
+    figure = draw_learning_curves(history)
+    lines = [list(line.get_ydata()) for line in figure.axes[1].lines]
+    assert lines[:2] == [[0.1, 0.5], [0.3, 0.9]]
+    assert lines[2] == pytest.approx([0.2, 0.7])
+    plt.close(figure)
+
+
+def test_a_random_split_is_called_one(run, reported):
+    assert 'class="leaky"' not in read_page(reported)[0]
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["split"]["groups"] = "none"
+    write_json(metrics, run / "metrics.json")
+    write_report(run)
+    assert '<p class="leaky">Split RANDOM by photo' in read_page(run)[0]
+    assert "split: RANDOM by photo (split.groups none)" in summary(run)
+
+
+def test_a_split_by_group_names_its_file():
+    assert describe_split({"groups": "copies.csv"}) == "by group (copies.csv): no copy of a scored photo was trained on"
+
+
+def test_the_summary_is_a_table_of_scores_and_files(run, reported):
+    metrics = json.loads((run / "metrics.json").read_text())
+    lines = summary(run).splitlines()
+    assert lines[0].split() == ["macro", "F1", "accuracy", "photos", "groups"]
+    for line, key, title in ((lines[1], "oof", "out-of-fold"), (lines[2], "holdout", "hold-out")):
+        scores = metrics[key]
+        assert line.startswith(title)
+        for part, name in zip(line.split("]"), ("macro_f1", "accuracy"), strict=False):
+            low, high = scores["intervals"][name]
+            assert part.endswith(f" {scores[name]:.4f} [{low:.3f}, {high:.3f}")
+        assert line.split()[-2:] == [str(scores["photos"]), str(scores["groups"])]
+    assert len({len(line) for line in lines[:3]}) == 1  # the columns stand under each other
+    assert lines[-2] == f"split: {describe_split(metrics['split'])}"
+    assert lines[-1] == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
+    assert summary(reported).splitlines()[-1].count(str(reported)) == 3
+
+
+def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    write_json({**metrics, "holdout": None}, run / "metrics.json")
+    write_report(run)
+    page, _ = read_page(run)
+    assert "<td>hold-out</td>" not in page
+    assert cells(page, "out-of-fold")
+    assert "hold-out" not in summary(run).splitlines()[2]
+    assert not (run / "figures" / "confusion_holdout.png").exists()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match="is not a run, or did not finish training"):
+        write_report(tmp_path)

@@ -1,0 +1,129 @@
+"""A run's folder is made once, found again, and never holds half a file."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from trunkfold.errors import InputError
+from trunkfold.runs import (
+    Stopwatch,
+    check_run_is_new,
+    create_run,
+    newest_run,
+    read_metrics,
+    whole_file,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def finish(name: str, seconds: int):
+    """A finished run of that age."""
+    run = create_run(name)
+    write_text("", run / "config.yaml")
+    write_json({}, run / "metrics.json")
+    os.utime(run / "metrics.json", (seconds, seconds))
+    return run
+
+
+def fail_amid_writing(path):
+    with whole_file(path) as partial:
+        partial.write_text("half of the ne")
+        raise OSError("disk full")
+
+
+def test_a_file_is_replaced_when_all_is_written(tmp_path):
+    write_text("old", tmp_path / "a.txt")
+    write_text("new é", tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new é"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path):
+    write_text("old", tmp_path / "a.txt")
+    with pytest.raises(OSError, match="disk full"):
+        fail_amid_writing(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_no_file_appears_when_writing_fails(tmp_path):
+    with pytest.raises(OSError, match="disk full"):
+        fail_amid_writing(tmp_path / "a.txt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_probabilities_keep_eight_digits(tmp_path):
+    write_csv(pd.DataFrame({"image_id": ["007"], "p": [1 / 3]}), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "image_id,p\n007,0.33333333\n"
+
+
+def test_the_newest_run_is_the_one_that_finished_last():
+    newer = finish("a", 200)
+    finish("b", 100)
+    create_run("unfinished")
+    assert newest_run() == newer
+
+
+def test_a_blend_is_no_run():
+    newer = finish("a", 100)
+    (finish("a+b", 200) / "config.yaml").unlink()
+    assert newest_run() == newer
+
+
+def test_without_a_finished_run_training_is_asked_for():
+    create_run("unfinished")
+    with pytest.raises(InputError, match="no finished run under submissions/: train one first"):
+        newest_run()
+
+
+def test_a_new_run_is_an_empty_folder_under_submissions(tmp_path):
+    assert os.listdir(tmp_path / create_run("first")) == []
+    assert (tmp_path / "submissions" / "first").is_dir()
+
+
+@pytest.mark.parametrize("state", ["a finished", "an unfinished"])
+def test_an_earlier_run_is_not_overwritten_unless_asked_to(state):
+    run = finish("first", 100)
+    if state == "an unfinished":
+        (run / "metrics.json").unlink()
+    for attempt in (create_run, check_run_is_new):
+        with pytest.raises(InputError, match=f"first holds {state} run: .* --run.name, .* --run.restart true"):
+            attempt("first")
+    assert (run / "config.yaml").exists()
+    check_run_is_new("first", restart=True)
+    assert (run / "config.yaml").exists()
+    assert os.listdir(create_run("first", restart=True)) == []
+
+
+def test_metrics_are_read_as_they_were_written():
+    run = create_run("first")
+    write_json({"oof": {"macro_f1": 0.5}, "holdout": None}, run / "metrics.json")
+    assert read_metrics(run) == {"oof": {"macro_f1": 0.5}, "holdout": None}
+
+
+def test_missing_and_damaged_metrics_are_named():
+    run = create_run("first")
+    with pytest.raises(InputError, match=r"metrics.json is missing: .*first is not a run, or did not finish training"):
+        read_metrics(run)
+    write_text("{", run / "metrics.json")
+    with pytest.raises(InputError, match=r"metrics.json is damaged"):
+        read_metrics(run)
+
+
+def test_a_stopwatch_keeps_the_seconds_of_each_phase(monkeypatch):
+    times = iter([10.0, 12.5, 20.0, 21.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    watch = Stopwatch()
+    with watch("training"):
+        pass
+    with watch("prediction"):
+        pass
+    assert watch.seconds == {"training": 2.5, "prediction": 1.0}

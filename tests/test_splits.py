@@ -1,0 +1,167 @@
+"""Copies are never separated, every photo has its place, and only the split's own options move it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trunkfold.config import SplitConfig
+from trunkfold.errors import InputError
+from trunkfold.splits import HELD_OUT, assign_folds, check_split, read_groups
+
+RIPIK = Path(__file__).parents[2] / "shared" / "data" / "ripik_train.csv"
+
+
+def make_table(groups_of_class: dict[str, int], copies: int = 3) -> pd.DataFrame:
+    """Photos of pure groups of `copies`, in an order that mixes the classes."""
+    labels = [label for label, groups in groups_of_class.items() for _ in range(groups)]
+    table = pd.DataFrame(
+        {"label": np.repeat(labels, copies), "group": np.repeat([f"g{n}" for n in range(len(labels))], copies)}
+    )
+    table = table.sample(frac=1, random_state=0, ignore_index=True)
+    table.insert(0, "image_id", [str(number) for number in range(1, len(table) + 1)])
+    return table
+
+
+TABLE = make_table({"a": 60, "b": 30, "c": 10})
+
+
+def fold_of_id(table: pd.DataFrame, split: SplitConfig) -> dict[str, int]:
+    return dict(zip(table["image_id"], assign_folds(table, split), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("holdout", [0.0, 0.135, 0.3])
+def test_no_group_straddles_folds_or_the_hold_out(seed, holdout):
+    folds = assign_folds(TABLE, SplitConfig(seed=seed, holdout=holdout))
+    assert (folds.groupby(TABLE["group"]).nunique() == 1).all()
+
+
+def test_groups_of_unequal_size_and_mixed_labels_stay_whole():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"image_id": [str(n) for n in range(400)], "label": rng.choice(["a", "b"], 400)})
+    table["group"] = [f"g{n}" for n in np.sort(rng.integers(0, 60, 400))]
+    folds = assign_folds(table, SplitConfig())
+    assert (folds.groupby(table["group"]).nunique() == 1).all()
+    assert set(folds) == {HELD_OUT, 0, 1, 2, 3, 4}
+
+
+def test_every_row_is_in_one_fold_or_held_out():
+    folds = assign_folds(TABLE, SplitConfig(folds=4))
+    assert folds.index.equals(TABLE.index)
+    assert set(folds) == {HELD_OUT, 0, 1, 2, 3}
+
+
+def test_hold_out_and_folds_have_their_shares_of_every_class():
+    """100 groups of 3: 20 held out; of 60, 30 and 10 groups a fifth, and a fifth of the rest in each fold."""
+    folds = assign_folds(TABLE, SplitConfig(holdout=0.2))
+    counts = pd.crosstab(folds, TABLE["label"]) // 3
+    assert counts.loc[HELD_OUT].tolist() == [12, 6, 2]
+    for fold in range(5):
+        assert counts.loc[fold].tolist() == pytest.approx([9.6, 4.8, 1.6], abs=1)
+
+
+def test_a_class_with_just_enough_groups_is_in_every_fold_and_in_the_hold_out():
+    table = make_table({"a": 40, "b": 6})
+    problems: list[str] = []
+    check_split(table, SplitConfig(), problems)
+    assert problems == []
+    for seed in range(10):
+        folds = assign_folds(table, SplitConfig(seed=seed))
+        assert set(folds[table["label"] == "b"]) == {HELD_OUT, 0, 1, 2, 3, 4}
+
+
+def test_without_a_hold_out_every_photo_is_in_a_fold():
+    assert set(assign_folds(TABLE, SplitConfig(holdout=0.0))) == {0, 1, 2, 3, 4}
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    shuffled = TABLE.sample(frac=1, random_state=1)
+    for table in (shuffled, shuffled.reset_index(drop=True)):
+        assert fold_of_id(table, SplitConfig()) == fold_of_id(TABLE, SplitConfig())
+
+
+def test_the_names_of_the_groups_do_not_matter():
+    names = {name: f"{number * 7919 % 101} renamed" for number, name in enumerate(TABLE["group"].unique())}
+    renamed = TABLE.assign(group=TABLE["group"].map(names))
+    assert fold_of_id(renamed, SplitConfig()) == fold_of_id(TABLE, SplitConfig())
+
+
+def test_the_seed_decides_about_folds_and_hold_out():
+    first, second = SplitConfig(seed=1, holdout=0.0), SplitConfig(seed=2, holdout=0.0)
+    assert fold_of_id(TABLE, first) == fold_of_id(TABLE, first) != fold_of_id(TABLE, second)
+    held_out = [assign_folds(TABLE, SplitConfig(seed=seed)) == HELD_OUT for seed in (1, 1, 2)]
+    assert held_out[0].equals(held_out[1])
+    assert not held_out[0].equals(held_out[2])
+
+
+@pytest.mark.skipif(not RIPIK.exists(), reason="the competition's label file is not on this machine")
+def test_legacy_is_the_split_of_the_student_projects():
+    table = pd.read_csv(RIPIK, dtype=str)
+    table["group"] = table["image_id"]
+    held_out = table[assign_folds(table, SplitConfig(holdout="legacy")) == HELD_OUT]
+    assert len(held_out) == 973
+    assert held_out["label"].value_counts().sort_index().tolist() == [21, 309, 77, 275, 170, 121]
+
+
+def test_a_class_with_too_few_groups_is_named_with_both_fixes():
+    table = make_table({"a": 40, "b": 5, "c": 6})
+    problems: list[str] = []
+    check_split(table, SplitConfig(), problems)
+    assert problems == [
+        "class 'b' has 5 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
+        "lower split.folds or split.holdout, or leave the class out"
+    ]
+    check_split(table, SplitConfig(holdout=0.0), problems := [])
+    assert problems == []
+
+
+def test_a_hold_out_that_cannot_hold_every_class_is_an_error():
+    with pytest.raises(
+        InputError, match=r"split.holdout 0.01 of 100 groups cannot hold every class .*raise it, or set"
+    ):
+        assign_folds(TABLE, SplitConfig(holdout=0.01))
+
+
+def test_without_a_groups_file_each_photo_is_a_group():
+    assert read_groups("none", TABLE, []).tolist() == TABLE["image_id"].tolist()
+
+
+def write_groups(folder: Path, text: str) -> str:
+    (folder / "groups.csv").write_text(text)
+    return str(folder / "groups.csv")
+
+
+IDS = pd.DataFrame({"image_id": ["1", "2", "03"]})
+
+
+def test_groups_are_read_by_id_as_texts(tmp_path):
+    file = write_groups(tmp_path, "group,image_id\n01,03\nx,2\n1,1\nx,99\n")
+    assert read_groups(file, IDS, []).tolist() == ["1", "x", "01"]
+
+
+def test_of_a_file_about_both_sets_the_labelled_photos_rows_are_read(tmp_path):
+    file = write_groups(tmp_path, "image_id,set,group\n1,test,t\n1,train,a\n2,train,a\n03,train,b\n03,test,t\n")
+    assert read_groups(file, IDS, []).tolist() == ["a", "a", "b"]
+
+
+def test_photos_without_a_group_are_named(tmp_path):
+    problems: list[str] = []
+    file = write_groups(tmp_path, "image_id,group\n1,a\n3,b\n2,\n")
+    read_groups(file, IDS, problems)
+    assert problems == [f"{file} has no group for 2 labelled photos: 2, 03"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "groups.csv does not exist"),
+        ("image_id,source\n1,a\n", "groups.csv has no column group"),
+        ("image_id,group\n1,a\n1,b\n2,a\n", "groups.csv: 1 values of image_id occur twice or more: 1"),
+    ],
+)
+def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
+    file = str(tmp_path / "groups.csv") if text is None else write_groups(tmp_path, text)
+    with pytest.raises(InputError, match=message):
+        read_groups(file, IDS, [])
