@@ -72,7 +72,7 @@ def test_a_part_is_never_empty(box):
 
 
 def test_a_scale_never_goes_below_the_models_stride():
-    assert render(PHOTO, View(scale=0.1), 64).shape == (32, 32, 3)
+    assert render(PHOTO, View(strides=-9), 64).shape == (32, 32, 3)
 
 
 def test_an_unknown_view_is_named_beside_the_known_ones():

@@ -8,7 +8,7 @@ import numpy as np
 
 from trunkfold.errors import InputError
 
-STRIDE = 32  # ConvNeXt's whole reduction: sides that it divides lose no border
+STRIDE = 32  # ConvNeXt's whole reduction
 
 
 @dataclass(frozen=True)
@@ -18,22 +18,22 @@ class View:
     Attributes:
         box: Left, top, right and bottom edge of the part, as shares of width and height.
         mirror: Whether left and right are exchanged.
-        scale: Side of the picture as a multiple of the model's own, rounded to its stride.
+        strides: By how many of the model's strides of 32 pixels the picture is longer than the model's own.
     """
 
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     mirror: bool = False
-    scale: float = 1.0
+    strides: int = 0
 
 
 # The damage may lie at the border: the plain view is the whole photo squeezed into a square, not a centre crop.
 VIEWS = {
     "plain": View(),
     "hflip": View(mirror=True),
-    "larger": View(scale=1.15),
-    "larger_hflip": View(scale=1.15, mirror=True),
-    "smaller": View(scale=0.86),
-    "smaller_hflip": View(scale=0.86, mirror=True),
+    "larger": View(strides=1),
+    "larger_hflip": View(strides=1, mirror=True),
+    "smaller": View(strides=-1),
+    "smaller_hflip": View(strides=-1, mirror=True),
     "centre": View(box=(0.1, 0.1, 0.9, 0.9)),
     "centre_hflip": View(box=(0.1, 0.1, 0.9, 0.9), mirror=True),
     "top_left": View(box=(0.0, 0.0, 0.8, 0.8)),
@@ -58,9 +58,9 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
         size: The model's side in pixels.
 
     Returns:
-        uint8 of shape (side, side, 3), with `size` for the side unless the view is scaled.
+        uint8 of shape (side, side, 3), with `size` for the side unless the view says otherwise.
     """
-    side = size if view.scale == 1 else max(STRIDE, round(size * view.scale / STRIDE) * STRIDE)
+    side = max(size + view.strides * STRIDE, STRIDE)
     height, width = pixels.shape[:2]
     left, top, right, bottom = view.box
     part = pixels[_span(top, bottom, height), _span(left, right, width)]

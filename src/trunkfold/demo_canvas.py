@@ -1,0 +1,89 @@
+"""A picture that is drawn on with OpenCV, and the shapes that cars are made of.
+
+Lengths are in heights of the picture: x runs from 0 to 4/3, y from 0 (top) to 1.
+"""
+
+import cv2
+import numpy as np
+
+Colour = tuple[float, float, float]
+ASPECT = 4 / 3
+SHIFT = 4  # OpenCV draws at 1/16 pixel: without it outlines jump from pixel to pixel on small photos
+TURN = 2 * np.pi
+
+
+class Canvas:
+    """An RGB picture, and drawing on it in heights of the picture."""
+
+    def __init__(self, height: int):
+        self.height = height
+        self.pixels = np.zeros((height, round(height * ASPECT), 3), np.uint8)
+
+    def fill(self, points: np.ndarray, colour: Colour, alpha: float = 1.0) -> None:
+        """Fill the polygon `points` (n, 2)."""
+        layer = self.pixels if alpha == 1 else self.pixels.copy()
+        cv2.fillPoly(layer, [self._fixed(points)], colour, cv2.LINE_AA, SHIFT)
+        self._blend(layer, alpha)
+
+    def line(self, points: np.ndarray, colour: Colour, width: float, alpha: float = 1.0, closed: bool = False) -> None:
+        """Draw a line through `points` (n, 2)."""
+        layer = self.pixels if alpha == 1 else self.pixels.copy()
+        pixels = max(1, round(width * self.height))
+        cv2.polylines(layer, [self._fixed(points)], closed, colour, pixels, cv2.LINE_AA, SHIFT)
+        self._blend(layer, alpha)
+
+    def mask(self, points: np.ndarray) -> np.ndarray:
+        """How much of each pixel lies in the polygon, (height, width, 1) in 0..1."""
+        layer = np.zeros(self.pixels.shape[:2], np.uint8)
+        cv2.fillPoly(layer, [self._fixed(points)], 255, cv2.LINE_AA, SHIFT)
+        return layer[..., None] / np.float32(255)
+
+    def multiply(self, factor: np.ndarray) -> None:
+        """Brighten or darken the pixels by `factor`, which broadcasts to (height, width, 3)."""
+        self.pixels = np.clip(self.pixels * factor, 0, 255).astype(np.uint8)
+
+    def soften(self, contrast: float, grey: float) -> None:
+        """Draw all pixels towards `grey` (0..255), so that `contrast` (0..1) is left."""
+        self.pixels = cv2.addWeighted(self.pixels, contrast, np.full_like(self.pixels, round(grey)), 1 - contrast, 0)
+
+    def keep(self, before: np.ndarray, mask: np.ndarray) -> None:
+        """Undo outside `mask` what was drawn since the pixels were `before`."""
+        self.pixels = (before + (self.pixels.astype(np.float32) - before) * mask).astype(np.uint8)
+
+    def grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of every pixel, (height, width, 1) each."""
+        y, x = np.mgrid[: self.pixels.shape[0], : self.pixels.shape[1]].astype(np.float32) / self.height
+        return x[..., None], y[..., None]
+
+    def _fixed(self, points: np.ndarray) -> np.ndarray:
+        return np.round(np.asarray(points) * self.height * 2**SHIFT).astype(np.int32)
+
+    def _blend(self, layer: np.ndarray, alpha: float) -> None:
+        if alpha < 1:
+            self.pixels = cv2.addWeighted(layer, alpha, self.pixels, 1 - alpha, 0)
+
+
+def jagged(
+    start: np.ndarray,
+    angle: float,
+    length: float,
+    rng: np.random.Generator,
+    centred: bool = True,
+    wild: float = 0.022,
+) -> np.ndarray:
+    """A zigzag (9, 2) of `length` from `start`, or around it; `wild` is how far its corners stray."""
+    along = np.array((np.cos(angle), np.sin(angle)))
+    steps = (np.linspace(0, 1, 9) - 0.5 * centred)[:, None] * length
+    stray = rng.uniform(-wild, wild, (9, 2)) * (np.arange(9) > 0)[:, None]
+    return start + steps * along + stray
+
+
+def ellipse(middle: np.ndarray | tuple[float, float], wide: float, high: float, corners: int = 32) -> np.ndarray:
+    """A polygon (corners, 2) around `middle` with the half-axes `wide` and `high`."""
+    angles = np.arange(corners) * TURN / corners
+    return np.asarray(middle) + np.stack((np.cos(angles) * wide, np.sin(angles) * high), 1)
+
+
+def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """A rectangle (4, 2)."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
