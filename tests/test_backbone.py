@@ -33,7 +33,7 @@ def test_the_seeds_number_of_parameters():
 @pytest.mark.parametrize(
     ("tune", "trainable"),
     [
-        # DoRA of three blocks 3 x (4 x 768 + 3072 x 4 + 3072 + 4 x 3072 + 768 x 4 + 768), norm 2 x 768, head 768 x 6 + 6
+        # DoRA of three blocks 3 x (4 x 768 + 3072 x 4 + 3072 + 4 x 3072 + 768 x 4 + 768), norm 2 x 768, head 769 x 6
         ("adapters", 103_680 + 1_536 + 4_614),
         # and depthwise convolutions, norms and layer scales of three blocks
         ("block", 103_680 + 1_536 + 4_614 + 3 * (768 * 49 + 768 + 2 * 768 + 768)),

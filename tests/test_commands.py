@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import LABELS, write_competition
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
-from conftest import LABELS, write_competition
 from trunkfold.views import VIEWS
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -118,8 +118,9 @@ def test_metrics_are_those_of_the_tables(finished):
     metrics = json.loads((run / "metrics.json").read_text())
     for name in ("oof", "holdout"):
         table = read(run / f"{name}.csv")
-        assert metrics[name]["accuracy"] == pytest.approx(accuracy_score(table["label"], table["prediction"]))
-        assert metrics[name]["macro_f1"] == pytest.approx(f1_score(table["label"], table["prediction"], average="macro"))
+        truth, predicted = table["label"], table["prediction"]
+        assert metrics[name]["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+        assert metrics[name]["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
         assert np.sum(metrics[name]["confusion_matrix"]) == len(table)
         low, high = metrics[name]["intervals"]["macro_f1"]
         assert low <= metrics[name]["macro_f1"] <= high
@@ -205,6 +206,21 @@ def test_every_shipped_config_runs(workplace, config):
     run_command("train_folds.py", "--config", config, *words({**short, **groups, "model.pretrained": "false"}))
     run_command("make_submission.py", "--run", f"submissions/{config.stem}")
     assert (workplace / f"submissions/{config.stem}/submission.csv").exists()
+
+
+def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace):
+    """The README's first command, whole: hold-out above 0.85, and the answer key agrees with it."""
+    run_command("make_demo_data.py")
+    run_command("train_folds.py", "--config", SOURCE.parent / "configs/demo.yaml")
+    run_command("make_submission.py")
+    metrics = json.loads(Path("submissions/demo/metrics.json").read_text())
+    answers = read(Path("input/demo/answer_key.csv")).set_index("image_id")["label"]
+    submission = read(Path("submissions/demo/submission.csv"))
+    leaderboard = f1_score(answers[submission["image_id"]], submission["label"], average="macro")
+    assert metrics["holdout"]["macro_f1"] > 0.85
+    assert leaderboard > 0.85
+    low, high = metrics["oof"]["intervals"]["macro_f1"]
+    assert low - 0.05 < leaderboard < high + 0.05  # an ensemble is a little better than the single tails of OOF
 
 
 @pytest.mark.parametrize(

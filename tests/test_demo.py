@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from trunkfold.demo import COMPETITION_COUNTS, DemoOptions, make_demo, plan_photos, share_out
-from trunkfold.demo_drawing import draw_photo
+from trunkfold.demo_drawing import DAMAGES, draw_photo
 from trunkfold.errors import InputError
 
 SCRIPT = Path(__file__).parents[1] / "src" / "make_demo_data.py"
@@ -256,6 +256,16 @@ def test_every_drawing_of_every_class_works_and_is_a_picture():
             assert pixels.shape == (48, 64, 3)
             assert pixels.dtype == np.uint8
             assert pixels.std() > 10
+
+
+@pytest.mark.parametrize("label", sorted(COMPETITION_COUNTS))
+def test_every_damage_can_be_seen(label: int, monkeypatch: pytest.MonkeyPatch):
+    damaged = [draw_photo(label, 96, np.random.default_rng(number)).astype(int) for number in range(20)]
+    monkeypatch.setitem(DAMAGES, label, lambda canvas, car, rng: None)
+    for number, photo in enumerate(damaged):
+        whole = draw_photo(label, 96, np.random.default_rng(number)).astype(int)  # may be mirrored
+        changed = min((np.abs(photo - other).max(2) > 25).mean() for other in (whole, whole[:, ::-1]))
+        assert 0.01 < changed < 0.4
 
 
 def test_a_linear_model_of_the_pixels_stays_under_0_6(demo: Path):

@@ -8,16 +8,22 @@ The modules follow the flow of a run, each importing only from those above it:
     table        train.csv and test.csv, read and checked
     splits       groups, hold-out and folds
     photos       any picture file as upright RGB
+    competition  tables, folds and photos in memory
     views        what the model is shown of a photo when it predicts
     augment      what it is shown when it learns
-    loaders      fold-balanced batches, and photos in the order of their rows
+    loaders      fold-balanced batches
+    process      device, precision and seeds, by Accelerate
     dora         DoRA's forward pass with the exact, cheaper norm
     backbone     a timm model cut into a frozen trunk and a tuned tail
-    ensemble     K tails behind one trunk: saved, loaded, merged, predicting
-    training     K tails learning in lockstep
-    predictions  tables of probabilities by image_id
+    ensemble     K tails behind one trunk: saved, loaded, predicting
+    optim        timm's optimizers and schedules over the tails
+    lockstep     one batch, one trunk pass, a step of every tail
     scores       accuracy, F1, confusion, intervals
+    training     the epochs
+    predictions  tables of probabilities by image id
+    blending     several runs as one
     submission   the CSV that is uploaded
     report       figures and the page
-    demo         a synthetic competition to try it all on
+
+Apart from the flow, demo, demo_drawing, demo_car and demo_canvas draw a synthetic competition to try it all on.
 """
