@@ -38,6 +38,7 @@ def main() -> None:
 
     with watch("reading photos"):
         labelled = load_labelled(config, accelerator.is_main_process)
+    accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     backbone = build_backbone(config.model, len(labelled.classes))
     lockstep, loader = prepare(config, labelled, augment, backbone, accelerator)
     if accelerator.is_main_process:
@@ -49,6 +50,10 @@ def main() -> None:
         clean = source.keep(labelled.rows_by_fold, bar="clean features")
     with watch("training"):
         history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets))
+    if accelerator.is_main_process:  # before anything else can go wrong
+        write_csv(history, run / "history.csv")
+        for fold, tail in enumerate(lockstep.tails):
+            save_fold(run / f"fold_{fold}", tail)
     with watch("prediction"):
         views = [
             clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
@@ -58,9 +63,6 @@ def main() -> None:
         probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
 
     if accelerator.is_main_process:
-        for fold, tail in enumerate(lockstep.tails):
-            save_fold(run / f"fold_{fold}", tail)
-        write_csv(history, run / "history.csv")
         scores = save_predictions(run, labelled, probabilities)
         learned = config.train.epochs * len(loader) * config.train.batch_size
         metrics = {

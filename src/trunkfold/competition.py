@@ -46,6 +46,14 @@ class Labelled:
         """All rows, fold after fold, so that a batch of features goes through few tails."""
         return np.argsort(self.fold_of_row, kind="stable")
 
+    def describe(self) -> str:
+        """How many photos, groups and classes there are, and how they are divided."""
+        held_out = (self.fold_of_row == HELD_OUT).sum()
+        return (
+            f"{len(self.table)} photos in {self.table['group'].nunique()} groups, {len(self.classes)} classes: "
+            f"{held_out} held out, the others in {self.fold_of_row.max() + 1} folds"
+        )
+
     @property
     def groups(self) -> pd.Series:
         """Group by image_id."""
