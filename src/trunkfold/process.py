@@ -23,6 +23,9 @@ def start_process(config: TrainConfig) -> Accelerator:
     # Accelerate joins launched processes over gloo only when it is told that there is no GPU.
     on_cpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision))
+    if accelerator.device.type == "cpu":
+        # `accelerate launch` leaves a process one thread; without a GPU the cores are all there is.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
     set_seed(config.seed)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not accelerator.is_main_process:
