@@ -60,7 +60,7 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
     Returns:
         uint8 of shape (side, side, 3), with `size` for the side unless the view says otherwise.
     """
-    side = max(size + view.strides * STRIDE, STRIDE)
+    side = max(size + view.strides * STRIDE, min(size, STRIDE))
     height, width = pixels.shape[:2]
     left, top, right, bottom = view.box
     part = pixels[_span(top, bottom, height), _span(left, right, width)]
