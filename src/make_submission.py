@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from accelerate import Accelerator
 
 from trunkfold.blending import blend_runs
 from trunkfold.competition import class_prior, load_unlabelled
 from trunkfold.config import Config, Parser, load_config
+from trunkfold.consensus import average_groups, labels_of_copies
 from trunkfold.ensemble import FeatureSource, average_probabilities, load_ensemble
 from trunkfold.errors import exit_on_input_error
+from trunkfold.groups import groups_of, load_run_groups
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_predictions
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
@@ -38,7 +41,10 @@ def main() -> None:
 
     if accelerator.is_main_process:
         run = runs[0] if len(runs) == 1 else blend_runs(runs, options.weights, options.name)
-        write_submission(run, configs[0].data.root)
+        copy_labels = (
+            configs[0].decode.copy_labels if options.decode.copy_labels is None else options.decode.copy_labels
+        )
+        write_submission(run, runs[0], configs[0], copy_labels)
         write_report(run)
         print(f"\n{summary(run)}")
     accelerator.end_training()
@@ -51,6 +57,9 @@ def parse_options() -> Namespace:
     parser.add_argument("--weights", type=float, nargs="+", help="A weight for each run; by default equal ones.")
     parser.add_argument("--name", type=str, help="Folder name for the average of several runs; by default A+B.")
     parser.add_argument("--data.root", type=Path, help="Where the photos lie now; by default where they lay.")
+    parser.add_argument(
+        "--decode.copy_labels", type=bool, help="Test photos take the label of a labelled copy; by default as the run."
+    )
     return parser.parse_args()
 
 
@@ -77,26 +86,58 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         probabilities = average_probabilities(accelerator, tails, all_tails, views)
     if not accelerator.is_main_process:
         return
+    metrics = read_metrics(run)
+    if config.predict.consensus:
+        groups = load_run_groups(run, config.split.groups, config.data.root, test["image_id"])
+        groups = groups_of(test["image_id"], "test", groups)
+        groups.iloc[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
+        alone, probabilities = probabilities, average_groups(probabilities, groups.to_numpy())
+        changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
+        metrics["consensus"] = {**(metrics["consensus"] or {}), "test_labels_changed": changed}
     if photos.unreadable:
         folds = read_text_table(run / "folds.csv", ["label", "fold"])
         probabilities[list(photos.unreadable)] = class_prior(folds, classes)
         for message in photos.describe_unreadable(test["filename"]):
             logger.warning("%s; they get the class shares of the hold-out instead of a prediction", message)
     write_csv(probability_table(test["image_id"], probabilities, classes), run / "test_probabilities.csv")
-    metrics = read_metrics(run)
     metrics["seconds"].update(watch.seconds)
     write_json(metrics, run / "metrics.json")
 
 
-def write_submission(run: Path, root: Path) -> None:
-    """Decode test_probabilities.csv, check against the competition's files, and write submission.csv."""
-    classes = read_metrics(run)["classes"]
+def write_submission(run: Path, trained: Path, config: Config, copy_labels: bool) -> None:
+    """Decode test_probabilities.csv, check against the competition's files, and write submission.csv.
+
+    Args:
+        run: Whose probabilities.
+        trained: A run that was trained: `run`, or the first of those that it averages.
+        config: Its configuration.
+        copy_labels: Whether photos take the label of a labelled copy.
+    """
+    metrics = read_metrics(run)
+    classes = metrics["classes"]
     table = read_predictions(run / "test_probabilities.csv", classes)
     table["prediction"] = decode(probabilities_of(table, classes), classes)
-    test = read_unlabelled(root, [])
+    known = known_labels(table["image_id"], trained, config)
+    metrics["copy_labels"] = {
+        "used": copy_labels,
+        "photos": int(known.notna().sum()),
+        "different": int((known.notna() & (known != table["prediction"])).sum()),
+    }
+    if copy_labels:
+        table["prediction"] = known.fillna(table["prediction"])
+    test = read_unlabelled(config.data.root, [])
     submission = make_submission(test, table)
-    check_submission(submission, test, list(classes), find_sample(root))
+    check_submission(submission, test, list(classes), find_sample(config.data.root))
     write_csv(submission, run / "submission.csv")
+    write_json(metrics, run / "metrics.json")
+
+
+def known_labels(test_ids: pd.Series, run: Path, config: Config) -> pd.Series:
+    """Label of each test photo's labelled copies, missing where there are none."""
+    groups = load_run_groups(run, config.split.groups, config.data.root, test_ids)
+    folds = read_text_table(run / "folds.csv", ["image_id", "label"])
+    folds["group"] = groups_of(folds["image_id"], "train", groups)
+    return labels_of_copies(groups_of(test_ids, "test", groups), folds)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
@@ -14,6 +15,7 @@ from trunkfold.augment import Augmentation, make_augmentation
 from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge, native_image_size
 from trunkfold.competition import Labelled, load_labelled
 from trunkfold.config import Config, dump_config, parse_config
+from trunkfold.consensus import average_in_folds
 from trunkfold.ensemble import FeatureSource, average_probabilities, save_fold, save_shared, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
@@ -23,7 +25,7 @@ from trunkfold.predictions import scored_table
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
-from trunkfold.scores import score_run
+from trunkfold.scores import macro_f1, score_run
 from trunkfold.splits import HELD_OUT
 from trunkfold.training import Validation, train
 from trunkfold.views import check_views
@@ -63,7 +65,7 @@ def main() -> None:
         probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
 
     if accelerator.is_main_process:
-        scores = save_predictions(run, labelled, probabilities)
+        scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
         learned = config.train.epochs * len(loader) * config.train.batch_size
         metrics = {
             **scores,
@@ -91,7 +93,8 @@ def prepare(
 ) -> tuple[Lockstep, DataLoader]:
     """What learns, and the batches that it learns from."""
     fold_of_row, targets, seed = labelled.fold_of_row, labelled.targets, config.train.seed
-    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, seed, accelerator)
+    groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
+    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, seed, accelerator, groups)
     photos = TrainingPhotos(labelled.pixels, targets, augment, seed)
     loader = training_loader(photos, batches, choose_workers(config.data.workers, accelerator))
     weights = None
@@ -105,18 +108,23 @@ def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbon
     resolved = replace(config, data=replace(config.data, classes=labelled.classes))
     write_text(dump_config(resolved), run / "config.yaml")
     write_csv(labelled.table, run / "folds.csv")
+    write_csv(labelled.groups, run / "groups.csv")
     save_shared(run, backbone)
 
 
-def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray) -> dict:
-    """Write oof.csv and holdout.csv; their scores."""
-    held_out = labelled.fold_of_row == HELD_OUT
-    tables = {}
+def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:
+    """Write oof.csv and holdout.csv; their scores, and what the consensus of copies added to them."""
+    folds, held_out = labelled.table, labelled.fold_of_row == HELD_OUT
+    shared = average_in_folds(probabilities, folds) if consensus else probabilities
+    tables, gains = {}, {}
     for name, rows in {"oof": ~held_out, "holdout": held_out}.items():
         if rows.any():
-            tables[name] = scored_table(labelled.table[rows], probabilities[rows], labelled.classes)
+            tables[name] = scored_table(folds[rows], shared[rows], labelled.classes)
             write_csv(tables[name], run / f"{name}.csv")
-    return score_run(tables["oof"], tables.get("holdout"), labelled.groups, labelled.classes)
+            alone = scored_table(folds[rows], probabilities[rows], labelled.classes)
+            gains[name] = macro_f1(tables[name], labelled.classes) - macro_f1(alone, labelled.classes)
+    scores = score_run(tables["oof"], tables.get("holdout"), folds, labelled.classes)
+    return {**scores, "consensus": {"macro_f1_gain": gains} if consensus else None}
 
 
 if __name__ == "__main__":

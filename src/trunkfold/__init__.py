@@ -2,28 +2,37 @@
 
 The modules follow the flow of a run, each importing only from those above it:
 
-    errors       what the user can mend, said in one message
-    config       an experiment: dataclasses, YAML, command line
-    runs         a run's folder: names, whole files or none
-    table        train.csv and test.csv, read and checked
-    splits       groups, hold-out and folds
-    photos       any picture file as upright RGB
-    competition  tables, folds and photos in memory
-    views        what the model is shown of a photo when it predicts
-    augment      what it is shown when it learns
-    loaders      fold-balanced batches
-    process      device, precision and seeds, by Accelerate
-    dora         DoRA's forward pass with the exact, cheaper norm
-    backbone     a timm model cut into a frozen trunk and a tuned tail
-    ensemble     K tails behind one trunk: saved, loaded, predicting
-    optim        timm's optimizers and schedules over the tails
-    lockstep     one batch, one trunk pass, a step of every tail
-    scores       accuracy, F1, confusion, intervals
-    training     the epochs
-    predictions  tables of probabilities by image id
-    blending     several runs as one
-    submission   the CSV that is uploaded
-    report       figures and the page
+    errors          what the user can mend, said in one message
+    config          an experiment: dataclasses, YAML, command line
+    runs            a run's folder: names, whole files or none
+    table           train.csv and test.csv, read and checked
+    photos          any picture file as upright RGB
+    local_features  what is kept of a photo to find its copies
+    candidates      photos that share rare visual words
+    verification    whether two photos are copies: their features fit, their pixels agree
+    grouping        links become groups
+    copies_page     the page to judge them by
+    copies          the search, step by step, and its result
+    groups          which photos are copies, wherever that is known from
+    splits          hold-out and folds
+    competition     tables, folds and photos in memory
+    views           what the model is shown of a photo when it predicts
+    augment         what it is shown when it learns
+    loaders         fold-balanced batches
+    process         device, precision and seeds, by Accelerate
+    dora            DoRA's forward pass with the exact, cheaper norm
+    backbone        a timm model cut into a frozen trunk and a tuned tail
+    ensemble        K tails behind one trunk: saved, loaded, predicting
+    optim           timm's optimizers and schedules over the tails
+    lockstep        one batch, one trunk pass, a step of every tail
+    leaks           how well photos are predicted whose copies were learned from
+    scores          accuracy, F1, confusion, intervals
+    training        the epochs
+    predictions     tables of probabilities by image id
+    consensus       one prediction for all copies of a photo
+    blending        several runs as one
+    submission      the CSV that is uploaded
+    report          figures and the page
 
 Apart from the flow, demo, demo_drawing, demo_car and demo_canvas draw a synthetic competition to try it all on.
 """

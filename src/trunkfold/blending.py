@@ -88,7 +88,7 @@ def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], f
     folds = [table.sort_values("image_id", ignore_index=True) for table in folds]
     if not all(table[["image_id", "label", "fold"]].equals(folds[0][["image_id", "label", "fold"]]) for table in folds):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
-        return {"oof": None, "holdout": None, "folds": []}
+        return {"oof": None, "holdout": None, "folds": [], "leak": None}
     truth = folds[0].set_index("image_id", drop=False)
     tables = {}
     for name in ("oof", "holdout"):
@@ -96,4 +96,4 @@ def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], f
             ids, probabilities = _average(runs, f"{name}.csv", shares, classes)
             tables[name] = scored_table(truth.loc[ids], probabilities, classes)
             write_csv(tables[name], folder / f"{name}.csv")
-    return score_run(tables["oof"], tables.get("holdout"), truth["group"], classes)
+    return score_run(tables["oof"], tables.get("holdout"), folds[0].astype({"fold": int}), classes)

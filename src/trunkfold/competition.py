@@ -10,8 +10,9 @@ import pandas as pd
 
 from trunkfold.config import Config
 from trunkfold.errors import raise_problems
-from trunkfold.photos import Photos, decode_photos
-from trunkfold.splits import HELD_OUT, assign_folds, check_split, read_groups
+from trunkfold.groups import SEARCHED, check_groups, groups_of, load_groups
+from trunkfold.photos import Photos, decode_photos, missing_photos
+from trunkfold.splits import HELD_OUT, assign_folds, check_split
 from trunkfold.table import class_names, read_labelled, read_unlabelled
 
 MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
@@ -25,11 +26,13 @@ class Labelled:
         table: A row a photo: image_id, filename, label, group, fold (-1 = held out).
         classes: Name of each label, in the order of all tables and logits.
         pixels: uint8 (height, width, 3) by row.
+        groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
     """
 
     table: pd.DataFrame
     classes: dict[str, str]
     pixels: list[np.ndarray]
+    groups: pd.DataFrame
 
     @property
     def targets(self) -> np.ndarray:
@@ -54,14 +57,9 @@ class Labelled:
             f"{held_out} held out, the others in {self.fold_of_row.max() + 1} folds"
         )
 
-    @property
-    def groups(self) -> pd.Series:
-        """Group by image_id."""
-        return self.table.set_index("image_id")["group"]
-
 
 def load_labelled(config: Config, show_progress: bool) -> Labelled:
-    """Read train.csv, its photos and groups, and divide them into hold-out and folds.
+    """Read train.csv and its photos, find their groups, and divide them into hold-out and folds.
 
     Args:
         config: Its image size is known.
@@ -72,14 +70,18 @@ def load_labelled(config: Config, show_progress: bool) -> Labelled:
     """
     problems: list[str] = []
     table = read_labelled(config.data.root, config.data.classes, problems)
-    table["group"] = read_groups(config.split.groups, table, problems)
+    if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
+        raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
+    groups = load_groups(config.split.groups, config.data.root)
+    table["group"] = groups_of(table["image_id"], "train", groups)
+    check_groups(table, config.split.groups, problems)
     check_split(table, config.split, problems)
     photos = decode_photos(table["path"], side_to_keep(config.data.image_size), show_progress)
     problems += photos.describe_unreadable(table["filename"])
     raise_problems(problems)
     table["fold"] = assign_folds(table, config.split)
     columns = ["image_id", "filename", "label", "group", "fold"]
-    return Labelled(table[columns], class_names(table["label"], config.data.classes), photos.pixels)
+    return Labelled(table[columns], class_names(table["label"], config.data.classes), photos.pixels, groups)
 
 
 def load_unlabelled(root: Path, image_size: int, show_progress: bool) -> tuple[pd.DataFrame, Photos]:

@@ -42,15 +42,16 @@ class SplitConfig:
     """Which photos are held out, and which fold validates which.
 
     Attributes:
-        groups: CSV file with image_id and group; photos of one group (copies of one source photo) are never
-            separated. "none" splits at random, which measures memory where there are copies.
+        groups: Photos of one group (copies of one source photo) are never separated. "copies" finds the groups; or a
+            CSV file with image_id and group (and set, train or test, where ids of both overlap). "none" splits at
+            random, which measures memory where there are copies: it finds them too, to say how much.
         folds: Number of folds, and so of models in the ensemble.
         holdout: Share of the photos that no fold ever trains on, 0 for none; "legacy" is the unstratified
             13.5 % that student projects on the vehicle damage data used, copies and all.
         seed: Seed of the split alone.
     """
 
-    groups: str = "none"
+    groups: str = "copies"
     folds: PositiveInt = 5
     holdout: ClosedUnitInterval | Literal["legacy"] = 0.135
     seed: NonNegativeInt = 42
@@ -87,6 +88,8 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the photos.
+        one_copy_per_epoch: A pass visits one photo of each group, another one each time, and so costs a third where
+            every photo is there three times.
         batch_size: Photos a step over all processes, the same number of each fold; each fold learns from those of
             the others.
         tail_lr: Peak learning rate of all that is tuned but the head.
@@ -109,6 +112,7 @@ class TrainConfig:
     """
 
     epochs: PositiveInt = 30
+    one_copy_per_epoch: bool = False
     batch_size: PositiveInt = 40
     tail_lr: PositiveFloat = 2e-4
     head_lr: PositiveFloat = 2e-3
@@ -134,11 +138,24 @@ class PredictConfig:
 
     Attributes:
         views: Test-time augmentation: names of trunkfold.views.VIEWS, whose probabilities are averaged.
+        consensus: Photos of one group share the mean of their probabilities.
         batch_size: Photos a forward pass.
     """
 
     views: list[str] = field(default_factory=lambda: ["plain", "hflip"])
+    consensus: bool = True
     batch_size: PositiveInt = 64
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How probabilities become labels.
+
+    Attributes:
+        copy_labels: An unlabelled photo with a labelled copy takes that label.
+    """
+
+    copy_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
     run: RunConfig = field(default_factory=RunConfig)
     augment: str | list[dict[str, dict[str, Any]]] = "standard"
 

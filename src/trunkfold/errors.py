@@ -34,6 +34,11 @@ def raise_problems(problems: list[str]) -> None:
         raise InputError(f"{len(problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def first_few(names: Iterable[object]) -> str:
     """The first 20 names, and how many more there are: `a, b, c ... and 17 more`."""
     names = [str(name) for name in names]

@@ -20,11 +20,12 @@ class FoldBalancedBatches:
     """Batches that hold the same number of photos of every fold.
 
     Each fold's photos are an endless stream, one shuffled pass after another: nothing is dropped at an epoch's end,
-    and no photo comes twice before every other of its fold has come once. What stands at a place of the stream is a
-    function of the seed alone, so that any process can name its share of any batch without asking the others.
+    and no photo (or none of its group) comes twice before every other of its fold has come once. What stands at a place
+    of the stream is a function of the seed alone, so that any process can name its share of any batch without asking
+    the others.
 
     Each iteration gives the next epoch's batches of this process as lists of (row, visit), where visit counts how often
-    the row was drawn before; fold by fold, `rows_per_fold` of each.
+    the row, or its group, was drawn before; fold by fold, `rows_per_fold` of each.
 
     Attributes:
         epoch: Epochs that were begun, and so the number of the next one.
@@ -36,6 +37,7 @@ class FoldBalancedBatches:
         batch_size: int,
         seed: int,
         accelerator: Accelerator,
+        group_of_row: np.ndarray | None = None,
     ) -> None:
         """Plan the batches.
 
@@ -44,11 +46,13 @@ class FoldBalancedBatches:
             batch_size: Photos a batch over all processes, a multiple of the number of folds.
             seed: Seed of the order.
             accelerator: Its processes share each batch.
+            group_of_row: A pass visits one row of each group, another one each time; None visits all rows.
 
         Raises:
             InputError: A batch is too small for every process to get a photo of every fold.
         """
-        self.rows_of_fold = [np.flatnonzero(fold_of_row == fold) for fold in range(fold_of_row.max() + 1)]
+        groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
+        self.groups_of_fold = [_rows_by_group(groups, fold_of_row == fold) for fold in range(fold_of_row.max() + 1)]
         self.batch_rows_per_fold = batch_size // self.folds
         self.places = range(accelerator.process_index, self.batch_rows_per_fold, accelerator.num_processes)
         if self.batch_rows_per_fold < accelerator.num_processes:
@@ -59,13 +63,13 @@ class FoldBalancedBatches:
         self.seed = seed
         self.epoch = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
-        learning = sum(len(rows) for rows in self.rows_of_fold)
+        learning = sum(map(len, self.groups_of_fold))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * self.folds)))
 
     @property
     def folds(self) -> int:
         """Number of folds."""
-        return len(self.rows_of_fold)
+        return len(self.groups_of_fold)
 
     @property
     def rows_per_fold(self) -> int:
@@ -82,14 +86,22 @@ class FoldBalancedBatches:
             yield [self._draw(fold, first + place) for fold in range(self.folds) for place in self.places]
 
     def _draw(self, fold: int, position: int) -> tuple[int, int]:
-        visit, place = divmod(position, len(self.rows_of_fold[fold]))
-        return int(self._order(fold, visit)[place]), visit
+        visit, place = divmod(position, len(self.groups_of_fold[fold]))
+        rows = self.groups_of_fold[fold][self._order(fold, visit)[place]]
+        return int(rows[visit % len(rows)]), visit
 
     def _order(self, fold: int, visit: int) -> np.ndarray:
         if self._orders.get(fold, (None, None))[0] != visit:
-            order = np.random.default_rng([self.seed, fold, visit]).permutation(self.rows_of_fold[fold])
+            order = np.random.default_rng([self.seed, fold, visit]).permutation(len(self.groups_of_fold[fold]))
             self._orders[fold] = visit, order
         return self._orders[fold][1]
+
+
+def _rows_by_group(group_of_row: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
+    """The chosen rows, those of one group together."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(group_of_row[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(np.diff(group_of_row[rows])) + 1)
 
 
 class TrainingPhotos(Dataset):

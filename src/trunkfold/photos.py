@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from trunkfold.errors import first_few
+from trunkfold.errors import counted, first_few
 
 MOST_ELONGATED = 4  # a longer picture loses resolution along its short side rather than filling the memory
 
@@ -35,7 +35,7 @@ class Photos:
             kind = reason if reason in (MISSING, EMPTY) else UNREADABLE
             rows_by_reason.setdefault(kind, []).append(row)
         return [
-            f"{len(rows)} photos are {kind}: "
+            f"{counted(len(rows), 'photo')} {kind}: "
             + first_few(names[row] + (f" ({self.unreadable[row]})" if kind == UNREADABLE else "") for row in rows)
             for kind, rows in rows_by_reason.items()
         ]
@@ -93,6 +93,11 @@ def decode_photos(paths: Sequence[str], side: int, show_progress: bool = True) -
                 result = np.zeros((side, side, 3), np.uint8)
             photos.pixels.append(result)
     return photos
+
+
+def missing_photos(paths: Sequence[str]) -> Photos:
+    """The files that do not exist, as the unreadable ones among photos that were not decoded."""
+    return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
 
 
 def _read_or_reason(path: str, side: int) -> np.ndarray | str:

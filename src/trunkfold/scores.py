@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+from trunkfold.leaks import has_learned_copy, score_leak
+
 RESAMPLES = 1000
 COVERAGE = 0.95
 
@@ -50,11 +52,17 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
         "photos": len(predictions),
         "groups": int(group_of_row.nunique()),
         "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
+        "macro_f1": macro_f1(predictions, classes),
         "intervals": bootstrap_intervals(truth, predicted, group_of_row, labels),
         "per_class": per_class,
         "confusion_matrix": confusion_matrix(truth, predicted, labels=labels).tolist(),
     }
+
+
+def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
+    """Mean F1 of the classes of a prediction table; a class that neither is there nor was predicted counts as 0."""
+    truth, predicted = predictions["label"], predictions["prediction"]
+    return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
 
 
 def bootstrap_intervals(
@@ -82,9 +90,21 @@ def bootstrap_intervals(
 
 
 def score_run(
-    oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
+    oof: pd.DataFrame, holdout: pd.DataFrame | None, folds: pd.DataFrame, classes: dict[str, str]
 ) -> dict[str, object]:
-    """The scores of a run's metrics.json: oof, holdout (null without one), and the folds' own as a list."""
+    """The scores of a run's metrics.json.
+
+    Args:
+        oof: Out-of-fold predictions.
+        holdout: Predictions of the held-out photos; None without any.
+        folds: image_id, group and fold of all of them.
+        classes: Name of each label, in order.
+
+    Returns:
+        oof, holdout (null without one), the folds' own as a list, and leak (see `trunkfold.leaks`; null where no photo
+        was predicted by a tail that had learned from its copy).
+    """
+    groups = folds.set_index("image_id")["group"]
     of_fold = [
         {"fold": int(fold), **{key: score(rows, groups, classes)[key] for key in ("photos", "accuracy", "macro_f1")}}
         for fold, rows in oof.groupby("fold")
@@ -93,4 +113,15 @@ def score_run(
         "oof": score(oof, groups, classes),
         "holdout": None if holdout is None else score(holdout, groups, classes),
         "folds": of_fold,
+        "leak": _leak({"oof": oof, "holdout": holdout}, folds),
+    }
+
+
+def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> dict | None:
+    leaked = pd.Series(has_learned_copy(folds), index=folds["image_id"])
+    if not leaked.any():
+        return None
+    return {
+        name: None if table is None else score_leak(table, leaked[table["image_id"]].to_numpy())
+        for name, table in tables.items()
     }

@@ -56,7 +56,7 @@ def find_table(root: Path, name: str) -> Path:
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
-    candidates = sorted(path for depth in range(4) for path in root.glob("*/" * depth + name) if path.is_file())
+    candidates = _files_named(root, name)
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
         raise InputError(f"{candidates[0]} has no images/ folder beside it, where its photos should lie")
@@ -65,6 +65,11 @@ def find_table(root: Path, name: str) -> Path:
     if len(found) > 1:
         raise InputError(f"several {name} under {root}: {first_few(found)}; point data.root at one competition")
     return found[0]
+
+
+def has_table(root: Path, name: str) -> bool:
+    """Whether there is a file `name` where `find_table` looks for it."""
+    return bool(_files_named(root, name))
 
 
 def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> dict[str, str]:
@@ -78,6 +83,10 @@ def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> d
     if all(label.lstrip("-").isdecimal() for label in distinct):
         distinct.sort(key=int)
     return {label: label for label in distinct}
+
+
+def _files_named(root: Path, name: str) -> list[Path]:
+    return sorted(path for depth in range(4) for path in root.glob("*/" * depth + name) if path.is_file())
 
 
 def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:

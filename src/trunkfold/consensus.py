@@ -1,0 +1,45 @@
+"""What copies know of each other: one prediction for all of a group, or the label of a labelled copy."""
+
+import numpy as np
+import pandas as pd
+
+
+def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Give each photo the mean probabilities of its group.
+
+    Args:
+        probabilities: Of shape (rows, classes).
+        groups: Group of each row; "" for a photo that stands alone.
+    """
+    table = pd.DataFrame(probabilities)
+    alone = groups == ""
+    shared = table.groupby(np.where(alone, "", groups)).transform("mean").to_numpy()
+    return np.where(alone[:, None], probabilities, shared)
+
+
+def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarray:
+    """Give each labelled photo the mean probabilities of its group, if all of it is in one fold or all held out.
+
+    Where a split divides groups, some of their photos are predicted by tails that have learned from the others.
+
+    Args:
+        probabilities: Of shape (rows, classes).
+        folds: group and fold of each row.
+    """
+    undivided = folds.groupby("group")["fold"].transform("nunique") == 1
+    return average_groups(probabilities, folds["group"].where(undivided, "").to_numpy())
+
+
+def labels_of_copies(groups: pd.Series, folds: pd.DataFrame) -> pd.Series:
+    """Label that the labelled copies of photos have.
+
+    Args:
+        groups: Group of each unlabelled photo, "" where none is known.
+        folds: group and label of each labelled photo.
+
+    Returns:
+        Labels, indexed as `groups`; missing where there is no labelled copy, or where they contradict each other.
+    """
+    of_group = folds.groupby("group")["label"]
+    agreed = of_group.first()[of_group.nunique() == 1]
+    return groups.map(agreed).where(groups != "")

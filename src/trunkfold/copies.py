@@ -1,0 +1,229 @@
+"""The search for copies: photos of one source, labelled or not, become groups in a table of their own.
+
+What is found is written block by block, so that a search that was interrupted goes on where it was.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
+
+from trunkfold import candidates, grouping, local_features, verification
+from trunkfold.candidates import find_candidates
+from trunkfold.copies_page import facts, write_page
+from trunkfold.errors import InputError, counted, raise_problems
+from trunkfold.grouping import Group, join
+from trunkfold.local_features import RECORD, describe_photo
+from trunkfold.runs import SUBMISSIONS, whole_file, write_csv, write_json
+from trunkfold.table import has_table, read_labelled, read_text_table, read_unlabelled
+from trunkfold.verification import IDENTICAL, Evidence, compare
+
+logger = logging.getLogger(__name__)
+
+GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
+PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
+WORKERS = os.cpu_count() or 1
+
+
+def copies_folder(root: Path) -> Path:
+    """Where the groups of a competition lie: submissions/copies/<name of its folder>."""
+    return SUBMISSIONS / "copies" / root.resolve().name
+
+
+def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
+    """Find the photos of a competition that show the same source, or read what was found before.
+
+    Of several processes that ask at once, one searches, and says so, while the others wait.
+
+    Args:
+        root: Folder that is searched for train.csv and, where there is one, test.csv.
+        out: Folder for groups.csv, copies.json and copies.html; None takes `copies_folder`.
+
+    Returns:
+        A row a photo, labelled ones first: image_id, set ("train" or "test"), group; a photo without copies has a group
+        of its own. A photo that cannot be read is nobody's copy.
+
+    Raises:
+        InputError: The tables are wrong, or nothing can be written to `out`.
+    """
+    photos = read_photos(root)
+    out = out or copies_folder(root)
+    key = _key(photos)
+    _make_folder(out)
+    with FileLock(out / ".lock"):
+        if _summary(out).get("key") != key:
+            print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
+            _search(photos, key, out)
+    return read_text_table(out / GROUPS, ["image_id", "set", "group"])
+
+
+def read_photos(root: Path) -> pd.DataFrame:
+    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path.
+
+    Raises:
+        InputError: The tables are wrong.
+    """
+    problems: list[str] = []
+    tables = [read_labelled(root, None, problems).assign(set="train")]
+    if has_table(root, "test.csv"):
+        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
+    raise_problems(problems)
+    return pd.concat(tables, ignore_index=True)
+
+
+def describe_copies(out: Path) -> str:
+    """What a search found, in a few lines."""
+    return "\n".join([*facts(_summary(out)), f"look at {out / PAGE}"])
+
+
+def _search(photos: pd.DataFrame, key: str, out: Path) -> None:
+    """Describe all photos, compare those that may be copies, join them, and write what was found."""
+    work = out / f".search-{key}"
+    for earlier in set(out.glob(".search-*")) - {work}:
+        shutil.rmtree(earlier)
+    work.mkdir(exist_ok=True)
+    with threadpool_limits(1):  # the threads are ours, a photo or a pair each
+        records = _describe(photos["path"], work)
+        duplicates, unreadable = _exact_duplicates(records)
+        looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
+        links = _compare(records, looked_at, work)
+        groups = join(looked_at, links, lambda one, other: compare(records[one], records[other]))
+    groups = _complete(groups, duplicates, unreadable)
+    photos = photos.assign(group=_names(groups, len(photos)))
+    summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
+    write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
+    write_page(out / PAGE, photos, groups, summary)
+    write_json(summary, out / SUMMARY)  # last, because it says that all is done
+    shutil.rmtree(work)
+
+
+def _describe(paths: Sequence[str], work: Path) -> list[np.ndarray]:
+    def block(rows: slice) -> np.ndarray:
+        described = thread_map(describe_photo, paths[rows], max_workers=WORKERS, disable=True)
+        return np.array(described, RECORD)
+
+    blocks = _blocks(work / "photos", len(paths), PHOTOS, block, "describing photos")
+    return [record for block in blocks for record in block]
+
+
+def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
+    """Rows that repeat the pixels of an earlier row, with that row; and rows that could not be read."""
+    first: dict[bytes, int] = {}
+    duplicates, unreadable = {}, []
+    for row, record in enumerate(records):
+        digest = record["digest"].tobytes()
+        if not any(digest):
+            unreadable.append(row)
+        elif first.setdefault(digest, row) != row:
+            duplicates[row] = first[digest]
+    return duplicates, unreadable
+
+
+def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict[tuple[int, int], Evidence]:
+    """Evidence of the pairs of rows that may be copies."""
+
+    def find(_: slice) -> np.ndarray:
+        places = find_candidates([records[row] for row in rows], WORKERS)
+        return np.array(rows)[places] if len(places) else places
+
+    def block(part: slice) -> np.ndarray:
+        look = lambda pair: astuple(compare(records[pair[0]], records[pair[1]]))  # noqa: E731
+        return np.array(thread_map(look, pairs[part], max_workers=WORKERS, disable=True))
+
+    (pairs,) = _blocks(work / "pairs", 1, 1, find, None)
+    evidence = _blocks(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
+    found = (Evidence(int(row[0]), *row[1:].tolist()) for block in evidence for row in block)
+    return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
+
+
+def _blocks(
+    name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None
+) -> list[np.ndarray]:
+    """Arrays for rows 0 to `count`, `size` rows each: made and saved, or mapped from the files of an earlier time."""
+    blocks = []
+    with tqdm(total=count, desc=bar, disable=bar is None) as progress:
+        for number in range(math.ceil(count / size)):
+            rows = slice(number * size, min((number + 1) * size, count))
+            path = name.with_name(f"{name.name}-{number:05}.npy")
+            if not path.exists():
+                with whole_file(path) as partial, partial.open("wb") as file:
+                    np.save(file, make(rows))
+            blocks.append(np.load(path, mmap_mode="r"))
+            progress.update(rows.stop - rows.start)
+    return blocks
+
+
+def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:
+    """The groups with the rows that were not looked at, in the order of their first members."""
+    group_of = {member: group for group in groups for member in group.members}
+    for row, original in duplicates.items():
+        group_of[original].members.append(row)
+        group_of[original].links.append((original, row, IDENTICAL))
+    for group in groups:
+        group.members.sort()
+    return sorted([*groups, *(Group([row]) for row in unreadable)], key=lambda group: group.members[0])
+
+
+def _names(groups: list[Group], photos: int) -> np.ndarray:
+    digits = len(str(len(groups)))
+    names = np.empty(photos, object)
+    for number, group in enumerate(groups, start=1):
+        names[group.members] = f"g{number:0{digits}}"
+    return names
+
+
+def _summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int]) -> dict:
+    sizes = Counter(photos["group"].value_counts().tolist())
+    labels = photos[photos["set"] == "train"].groupby("group")["label"].nunique()
+    sets = photos.groupby("group")["set"].nunique()
+    return {
+        "photos": {name: int((photos["set"] == name).sum()) for name in ("train", "test")},
+        "groups": photos["group"].nunique(),
+        "groups_by_size": {str(size): sizes[size] for size in sorted(sizes)},
+        "conflicting": labels.index[labels > 1].tolist(),
+        "crossing": sets.index[sets > 1].tolist(),
+        "exact_duplicates": exact_duplicates,
+        "unreadable": photos["filename"].iloc[unreadable].tolist(),
+    }
+
+
+def _summary(out: Path) -> dict:
+    """copies.json of a finished search; empty where there is none."""
+    try:
+        summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if (out / GROUPS).exists() else {}
+
+
+def _key(photos: pd.DataFrame) -> str:
+    """What the groups depend on, in 16 letters: the photos' names, sizes and times, and how they are compared."""
+    key = hashlib.blake2b(digest_size=8)
+    for module in (local_features, candidates, verification, grouping):
+        key.update(Path(module.__file__).read_bytes())
+    for row in photos.itertuples():
+        path = Path(row.path)
+        stat = path.stat() if path.exists() else None
+        state = (stat.st_size, stat.st_mtime_ns) if stat else None
+        key.update(repr((row.set, row.image_id, row.label, row.filename, state)).encode())
+    return key.hexdigest()
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out} ({error.strerror}): choose another --out") from error

@@ -1,0 +1,121 @@
+"""The page that shows what a search for copies found: the least sure groups first, for a person to judge."""
+
+import base64
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+import pandas as pd
+
+from trunkfold.errors import counted, first_few
+from trunkfold.grouping import Group
+from trunkfold.photos import read_photo
+from trunkfold.runs import write_text
+from trunkfold.verification import IDENTICAL, Evidence
+
+GROUPS_SHOWN, PHOTOS_SHOWN = 10, 6
+PICTURE = 144  # pixels of the short side
+
+
+def write_page(path: Path, photos: pd.DataFrame, groups: list[Group], summary: dict) -> None:
+    """Write one self-contained page.
+
+    Args:
+        path: Where to.
+        photos: image_id, set, filename, label, path and group of each photo.
+        groups: Of rows of `photos`.
+        summary: See `trunkfold.copies`.
+    """
+    several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
+    conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
+    crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
+    sections = {
+        "Least sure": (several, "If these show one source each, so do the others."),
+        "Conflicting labels": (conflicting, "One source with two labels: at most one of them is right."),
+        "Labelled and unlabelled": (crossing, "Test photos with a labelled copy: see the option decode.copy_labels."),
+        "Surest": (several[::-1], "To see what a copy is."),
+    }
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("copies.html")
+    page = template.render(
+        name=path.parent.name,
+        facts=facts(summary),
+        sizes={int(size): count for size, count in summary["groups_by_size"].items()},
+        sections=[
+            {
+                "title": title,
+                "remark": remark,
+                "count": len(members),
+                "groups": [_show(photos, group) for group in members[:GROUPS_SHOWN]],
+            }
+            for title, (members, remark) in sections.items()
+            if members
+        ],
+    )
+    write_text(page, path)
+
+
+def facts(summary: dict) -> list[str]:
+    """What a search found, in a few sentences."""
+    sizes = ", ".join(f"{count} of {size}" for size, count in summary["groups_by_size"].items())
+    train, test = summary["photos"]["train"], summary["photos"]["test"]
+    sentences = [f"{train} labelled and {test} unlabelled photos show {counted(summary['groups'], 'source')}: {sizes}."]
+    conflicting, crossing = summary["conflicting"], summary["crossing"]
+    if conflicting:
+        sentences.append(f"Conflicting labels in {counted(len(conflicting), 'group')}: {first_few(conflicting)}.")
+    else:
+        sentences.append("No group has conflicting labels.")
+    if crossing:
+        number = counted(len(crossing), "group")
+        sentences.append(f"Labelled and unlabelled photos together in {number}: {first_few(crossing)}.")
+    else:
+        sentences.append("No group has labelled and unlabelled photos together.")
+    if summary["exact_duplicates"]:
+        sentences.append(f"Exact duplicates of other photos: {summary['exact_duplicates']}.")
+    if unreadable := summary["unreadable"]:
+        sentences.append(
+            f"Unreadable, and nobody's copies: {counted(len(unreadable), 'photo')}: {first_few(unreadable)}."
+        )
+    return sentences
+
+
+def _labels(photos: pd.DataFrame, group: Group) -> pd.Series:
+    """Labels of the labelled photos of a group."""
+    members = photos.iloc[group.members]
+    return members.loc[members["set"] == "train", "label"]
+
+
+def _show(photos: pd.DataFrame, group: Group) -> dict:
+    members = photos.iloc[group.members[:PHOTOS_SHOWN]]
+    return {
+        "name": members["group"].iloc[0],
+        "evidence": _in_words(photos, *group.weakest),
+        "photos": [
+            {
+                "id": photo.image_id,
+                "picture": _picture(photo.path),
+                "remark": f"label {photo.label}" if photo.set == "train" else "unlabelled",
+            }
+            for photo in members.itertuples()
+        ],
+        "more": len(group.members) - len(members),
+    }
+
+
+def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) -> str:
+    names = f"{photos['image_id'].iloc[one]} and {photos['image_id'].iloc[other]}"
+    if evidence == IDENTICAL:
+        return f"{names} are the same picture"
+    return (
+        f"weakest link {names}: {evidence.inliers} features fit, they share {evidence.overlap:.0%} of the photo, "
+        f"and {evidence.agreement:.0%} of that looks alike"
+    )
+
+
+def _picture(path: str) -> str:
+    """A photo as the data address of a small JPEG."""
+    pixels = np.ascontiguousarray(read_photo(path, PICTURE)[..., ::-1])
+    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

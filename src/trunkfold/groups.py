@@ -1,0 +1,86 @@
+"""Which photos are copies of one source, wherever that is known from."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.copies import find_copies
+from trunkfold.errors import InputError, counted, first_few
+from trunkfold.table import read_text_table
+
+SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
+
+
+def load_groups(choice: str, root: Path) -> pd.DataFrame:
+    """Groups of the photos of a competition.
+
+    Args:
+        choice: `split.groups`: "copies" or "none" searches for copies (or reads what an earlier search found), all else
+            names a CSV file with image_id and group, and perhaps set ("train" or "test").
+        root: Folder of the competition.
+
+    Returns:
+        image_id, set ("" where a file has no such column) and group, all texts.
+
+    Raises:
+        InputError: The file is missing or cannot be read, or the competition's tables are wrong.
+    """
+    if choice in SEARCHED:
+        return find_copies(root)
+    return read_groups(Path(choice))
+
+
+def load_run_groups(run: Path, choice: str, root: Path, test_ids: pd.Series) -> pd.DataFrame:
+    """Groups for the photos that a run predicts: those that it was trained with or, for new photos, of a new search.
+
+    Args:
+        run: A run's folder, with groups.csv.
+        choice: The run's `split.groups`.
+        root: Folder of the competition.
+        test_ids: The unlabelled photos.
+
+    Returns:
+        See `load_groups`.
+    """
+    groups = read_groups(run / "groups.csv")
+    if choice in SEARCHED and (groups_of(test_ids, "test", groups) == "").any():
+        return find_copies(root)
+    return groups
+
+
+def read_groups(path: Path) -> pd.DataFrame:
+    """Read a CSV file of groups; see `load_groups`."""
+    groups = read_text_table(path, ["image_id", "group"])
+    if "set" not in groups:
+        groups["set"] = ""
+    repeated = groups.loc[groups.duplicated(["image_id", "set"]), "image_id"]
+    if len(repeated):
+        raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
+    return groups[["image_id", "set", "group"]]
+
+
+def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
+    """Group of each photo of one set, "" where none is known.
+
+    Args:
+        image_ids: The photos.
+        name: Their set, "train" or "test".
+        groups: See `load_groups`.
+
+    Returns:
+        Texts, indexed as `image_ids`.
+    """
+    own = groups[groups["set"].isin([name, ""])]
+    return image_ids.map(own.set_index("image_id")["group"]).fillna("").rename("group")
+
+
+def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:
+    """Collect the labelled photos whose group is not known.
+
+    Args:
+        table: image_id and group.
+        choice: Where the groups are from.
+    """
+    missing = table.loc[table["group"] == "", "image_id"]
+    if len(missing):
+        problems.append(f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}")
