@@ -26,7 +26,7 @@ def make_demo_data(
     """
     drawn = make_demo(out, DemoOptions(photos, size, seed))
     done = f"wrote {photos // 15 * 9} labelled and {photos // 15 * 6} unlabelled photos to {out}"
-    elsewhere = "" if out == DEFAULT_OUT else f" --data.root {out} --split.groups {out / 'groups.csv'}"
+    elsewhere = "" if out == DEFAULT_OUT else f" --data.root {out}"
     print(
         f"{done if drawn else f'{out} already holds this demo competition, left as it is'}; next: "
         f"accelerate launch src/train_folds.py --config configs/demo.yaml{elsewhere}"

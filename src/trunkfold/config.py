@@ -284,3 +284,5 @@ def check_run_name(option: str, name: str) -> None:
     """Raise an `InputError` unless a run's name is that of a visible folder right under submissions/."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise InputError(f"{option} {name!r} must be a plain folder name")
+    if name == "copies":
+        raise InputError(f"{option} copies is where the groups of copies lie: choose another name")

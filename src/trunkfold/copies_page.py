@@ -59,7 +59,7 @@ def write_page(path: Path, photos: pd.DataFrame, groups: list[Group], summary: d
 
 def facts(summary: dict) -> list[str]:
     """What a search found, in a few sentences."""
-    sizes = ", ".join(f"{count} of {size}" for size, count in summary["groups_by_size"].items())
+    sizes = ", ".join(f"{count} of {counted(int(size), 'photo')}" for size, count in summary["groups_by_size"].items())
     train, test = summary["photos"]["train"], summary["photos"]["test"]
     sentences = [f"{train} labelled and {test} unlabelled photos show {counted(summary['groups'], 'source')}: {sizes}."]
     conflicting, crossing = summary["conflicting"], summary["crossing"]

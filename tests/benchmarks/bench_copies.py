@@ -1,0 +1,103 @@
+"""How long the search for copies takes, how that grows with the number of photos, and how right it is.
+
+    python tests/benchmarks/bench_copies.py                  # 1,500 to 12,000 photos of 1,000 x 750 pixels: half an hour
+    python tests/benchmarks/bench_copies.py --photos 300 600
+
+Draws demo competitions (once, in --work), searches each in a process of its own, and prints a table; --json FILE writes
+it. The exponent is the slope of seconds over photos, both logarithmic: 1 is linear.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from trunkfold.demo import DemoOptions, make_demo
+
+DRAWN = 250  # pixels; enlarged four times, since decoding and reducing large photos is what takes the time
+ENLARGED = 4
+COMMAND = Path(__file__).parents[2] / "src" / "find_copies.py"
+
+
+def main() -> None:
+    """Draw, search, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, nargs="+", default=[1500, 3000, 6000, 12000])
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-copies")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for photos in options.photos:
+        root = options.work / str(photos)
+        draw(root, photos)
+        rows.append({"photos": photos, **measure(root, options.work / "found")})
+    exponent = None
+    if len(rows) > 1:
+        logs = np.log([[row["photos"], row["seconds"]] for row in rows])
+        exponent = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    print(f"photos of {DRAWN * ENLARGED} pixels; {device}")
+    print(f"{'photos':>8}{'seconds':>10}{'photos/s':>10}{'peak GiB':>10}{'precision':>11}{'recall':>9}")
+    for row in rows:
+        print(
+            f"{row['photos']:>8}{row['seconds']:>10.0f}{row['photos'] / row['seconds']:>10.0f}"
+            f"{row['peak_gib']:>10.2f}{row['precision']:>11.4f}{row['recall']:>9.4f}"
+        )
+    if exponent is not None:
+        print(f"seconds grow with photos to the power of {exponent:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps({"device": device, "rows": rows, "exponent": exponent}, indent=2) + "\n")
+
+
+def draw(root: Path, photos: int) -> None:
+    """Draw a demo competition and enlarge its photos, unless an earlier run did."""
+    if root.exists():
+        return
+    partial = root.with_name(f".{root.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_demo(partial, DemoOptions(photos, DRAWN))
+    for path in tqdm(sorted(partial.rglob("*.jpg")), "enlarging", leave=False):
+        large = cv2.resize(cv2.imread(str(path)), None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), large)
+    partial.rename(root)
+
+
+def measure(root: Path, out: Path) -> dict[str, float]:
+    """Search in a process of its own: seconds and peak memory of all of it, precision and recall of pairs."""
+    shutil.rmtree(out, ignore_errors=True)
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, str(COMMAND), "--data.root", str(root), "--out", str(out)])
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        sys.exit(f"the search in {root} failed")
+    truth, found = (pd.read_csv(path) for path in (root / "answer_key.csv", out / "groups.csv"))
+    true_pairs, found_pairs = pairs(truth, "source"), pairs(found, "group")
+    right = len(true_pairs & found_pairs)
+    return {
+        "seconds": seconds,
+        "peak_gib": usage.ru_maxrss / 2**20,
+        "precision": right / max(len(found_pairs), 1),
+        "recall": right / len(true_pairs),
+    }
+
+
+def pairs(table: pd.DataFrame, column: str) -> set[tuple[int, int]]:
+    """Pairs of ids with the same value."""
+    return {pair for _, ids in table.groupby(column)["image_id"] for pair in itertools.combinations(sorted(ids), 2)}
+
+
+if __name__ == "__main__":
+    main()
