@@ -88,7 +88,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         return
     metrics = read_metrics(run)
     if config.predict.consensus:
-        groups = load_run_groups(run, config.split.groups, config.data.root, test["image_id"])
+        groups = load_run_groups(run, config.split.groups, config.data.root)
         groups = groups_of(test["image_id"], "test", groups)
         groups.iloc[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
         alone, probabilities = probabilities, average_groups(probabilities, groups.to_numpy())
@@ -134,7 +134,7 @@ def write_submission(run: Path, trained: Path, config: Config, copy_labels: bool
 
 def known_labels(test_ids: pd.Series, run: Path, config: Config) -> pd.Series:
     """Label of each test photo's labelled copies, missing where there are none."""
-    groups = load_run_groups(run, config.split.groups, config.data.root, test_ids)
+    groups = load_run_groups(run, config.split.groups, config.data.root)
     folds = read_text_table(run / "folds.csv", ["image_id", "label"])
     folds["group"] = groups_of(folds["image_id"], "train", groups)
     return labels_of_copies(groups_of(test_ids, "test", groups), folds)

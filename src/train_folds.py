@@ -16,8 +16,10 @@ from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge
 from trunkfold.competition import Labelled, load_labelled
 from trunkfold.config import Config, dump_config, parse_config
 from trunkfold.consensus import average_in_folds
+from trunkfold.copies import search_key
 from trunkfold.ensemble import FeatureSource, average_probabilities, save_fold, save_shared, scoring_members
 from trunkfold.errors import exit_on_input_error
+from trunkfold.groups import SEARCHED
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.lockstep import Lockstep
 from trunkfold.optim import balanced_class_weights
@@ -71,6 +73,7 @@ def main() -> None:
             **scores,
             "classes": labelled.classes,
             "split": asdict(config.split),
+            "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
             "parameters": count_parameters(backbone, lockstep.tails[0]),
             "seconds": watch.seconds,
             "images_per_second": round(learned / watch.seconds["training"], 1),

@@ -106,7 +106,7 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
         folder = blend_runs(runs)
     assert "the runs have different splits: no honest score of their blend exists" in caplog.text
     metrics = read_metrics(folder)
-    assert (metrics["oof"], metrics["holdout"], metrics["folds"]) == (None, None, [])
+    assert (metrics["oof"], metrics["holdout"], metrics["folds"], metrics["leak"]) == (None, None, [], None)
     assert not (folder / "oof.csv").exists()
     assert len(read(folder / "test_probabilities.csv")) == 3
     write_report(folder)
@@ -160,3 +160,25 @@ def test_a_run_that_has_not_predicted_yet_is_named():
     (runs[1] / "test_probabilities.csv").unlink()
     with pytest.raises(InputError, match=r"submissions/b/test_probabilities.csv does not exist"):
         blend_runs(runs)
+
+
+def test_a_blend_may_not_lie_where_the_searches_for_copies_do():
+    with pytest.raises(InputError, match="--name copies is where the groups of copies lie"):
+        blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="copies")
+
+
+def test_the_scores_of_a_blend_are_warned_of_as_those_of_its_runs():
+    """Photos 1 and 3 are copies in two folds, 2 and 6 are one in a fold and one held out."""
+    folds = FOLDS.assign(group=["a", "b", "a", "d", "e", "b"])
+    runs = [make_run(name, p_crack, folds=folds) for name, p_crack in (("a", 0.9), ("b", 0.8))]
+    for run in runs:
+        write_json({**read_metrics(run), "split": {"groups": "none"}}, run / "metrics.json")
+    folder = blend_runs(runs)
+    leak = read_metrics(folder)["leak"]
+    assert (leak["oof"]["with_copies"]["photos"], leak["oof"]["without_copies"]["photos"]) == (2, 2)
+    assert (leak["holdout"]["with_copies"]["photos"], leak["holdout"]["without_copies"]["photos"]) == (1, 1)
+    assert "WARNING: out-of-fold, accuracy 1.000" in summary(folder)
+
+
+def test_a_blend_of_runs_without_copies_leaks_nothing():
+    assert read_metrics(blend_runs([make_run("a", 0.1), make_run("b", 0.9)]))["leak"] is None

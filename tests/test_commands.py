@@ -1,23 +1,26 @@
 """The commands from end to end, on a toy competition and with every shipped configuration."""
 
+import contextlib
+import io
 import json
 import re
-import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS, write_competition
+from conftest import LABELS, SOURCE, run_command, write_competition
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from trunkfold.views import VIEWS
 
-SOURCE = Path(__file__).parents[1] / "src"
 CONFIGS = sorted((SOURCE.parent / "configs").glob("*.yaml"))
 SMALL = {
     "data.classes": "null",
@@ -32,16 +35,6 @@ SMALL = {
 
 def words(options: dict[str, object]) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key}", str(value))]
-
-
-def run_command(script: str, *args: object) -> None:
-    """Run an entry script in this process, as `python src/<script> <args>` would."""
-    before = sys.argv
-    sys.argv = [script, *map(str, args)]
-    try:
-        runpy.run_path(str(SOURCE / script), run_name="__main__")
-    finally:
-        sys.argv = before
 
 
 def train(root: Path, name: str, **options: object) -> Path:
@@ -90,7 +83,16 @@ def test_a_run_has_all_that_is_promised(finished):
     made = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     per_fold = {"adapter_config.json", "adapter_model.safetensors", "tail.safetensors"}
     assert made == {
-        *("config.yaml", "folds.csv", "history.csv", "shared.safetensors", "metrics.json", "oof.csv", "holdout.csv"),
+        *(
+            "config.yaml",
+            "folds.csv",
+            "groups.csv",
+            "history.csv",
+            "shared.safetensors",
+            "metrics.json",
+            "oof.csv",
+            "holdout.csv",
+        ),
         *("test_probabilities.csv", "submission.csv", "report.html"),
         *(f"figures/{name}.png" for name in ("learning_curves", "confusion_oof", "confusion_holdout")),
         *(f"fold_{fold}/{name}" for fold in range(3) for name in per_fold),
@@ -184,11 +186,22 @@ def test_two_processes_predict_what_one_does(workplace, sources):
     root = write_competition(workplace / "input", sources=sources)
     train(root, "one", train__ema_decay=0.9)
     options = {**SMALL, "data.root": root, "split.groups": root / "groups.csv", "train.ema_decay": 0.9}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--main_process_port", "0", str(SOURCE / "train_folds.py"), *words({**options, "run.name": "two"})]
-    finished = subprocess.run(launch, cwd=workplace, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("epoch 1/2") + finished.stderr.count("epoch 1/2") == 1  # one process speaks
+    launched = launch({**options, "run.name": "two"}, workplace)
+    assert (launched.stdout + launched.stderr).count("epoch 1/2") == 1  # one process speaks
+    assert_same_predictions(workplace)
+
+
+def launch(options: dict[str, object], folder: Path) -> subprocess.CompletedProcess:
+    """Train with two processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", str(SOURCE / "train_folds.py"), *words(options)]
+    launched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert launched.returncode == 0, launched.stderr
+    return launched
+
+
+def assert_same_predictions(workplace: Path) -> None:
+    """Runs "one" and "two" agree but for rounding."""
     for name in ("oof", "holdout"):
         one, two = (read(workplace / f"submissions/{run}/{name}.csv") for run in ("one", "two"))
         assert one["image_id"].tolist() == two["image_id"].tolist()
@@ -233,6 +246,7 @@ def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace
         {"split.holdout": "0", "predict.views": f"[{','.join(VIEWS)}]", "augment": "none"},
         {"split.holdout": "legacy", "split.groups": "none", "model.tune": "all", "model.tune_stages": "4"},
         {"train.scheduler": "plateau", "train.optimizer": "sgd", "train.mixed_precision": "bf16"},
+        {"train.one_copy_per_epoch": "true", "split.groups": "none", "predict.consensus": "false"},
         {"data.workers": "2", "model.name": "convnextv2_atto", "model.tune": "adapters", "train.epochs": "1"},
         {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
     ],
@@ -254,11 +268,287 @@ def test_the_best_epoch_is_kept_when_asked(competition, workplace):
     assert [fold["accuracy"] for fold in metrics["folds"]] == pytest.approx(best.tolist())
 
 
-def test_a_random_split_is_called_random(competition, workplace, capsys):
-    (competition / "groups.csv").unlink()
-    train(competition, "toy")
-    assert "RANDOM" in capsys.readouterr().out
-    assert "RANDOM" in Path("submissions/toy/report.html").read_text()
+@dataclass
+class Searched:
+    """A folder with a competition whose copies were found, and what the commands printed.
+
+    Three of its four unlabelled sources are also labelled. Their labels are not those that their colours suggest, so
+    that they are not predicted.
+    """
+
+    folder: Path
+    root: Path
+    out: dict[str, str]
+
+    def run(self, name: str) -> Path:
+        return self.folder / "submissions" / name
+
+    def metrics(self, name: str) -> dict:
+        return json.loads((self.run(name) / "metrics.json").read_text())
+
+    def sources(self, ids: pd.Series) -> pd.Series:
+        return ids.map(read(self.root / "groups.csv").set_index("image_id")["group"])
+
+
+def said(call: Callable, *args: object, **options: object) -> str:
+    """What a command prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        call(*args, **options)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """Three runs: by group, the same without consensus but with the labels of copies, and at random."""
+    folder = tmp_path_factory.mktemp("searched")
+    root = write_competition(folder / "input", crossing=3)
+    table = root / "train/train/train.csv"
+    labelled = read(table)
+    labelled.loc[:8, "label"] = list("222333111")
+    labelled.to_csv(table, index=False)
+    options = {"first": {}, "second": {"predict__consensus": "false", "decode__copy_labels": "true"}}
+    unsure = {"train__head_lr": 5e-4, "train__warmup_epochs": 0, "augment": "none"}  # some copies are not as others
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        out = {
+            name: said(train, root, name, split__groups="copies", **unsure, **more) for name, more in options.items()
+        }
+        out["random"] = said(train, root, "random", split__groups="none", train__epochs=1)
+        for name in list(out):
+            out[f"submit {name}"] = said(run_command, "make_submission.py", "--run", f"submissions/{name}")
+    return Searched(folder, root, out)
+
+
+def test_copies_are_searched_for_once(searched):
+    folder = "submissions/copies/input"
+    line = f"searching 102 photos for copies; the groups will be in {folder}/groups.csv"
+    assert searched.out["first"].splitlines().count(line) == 1
+    assert [name for name, text in searched.out.items() if "searching" in text] == ["first"]
+    made = {path.name for path in (searched.folder / folder).iterdir() if not path.name.startswith(".")}
+    assert made == {"groups.csv", "copies.json", "copies.html"}
+
+
+@pytest.mark.parametrize("name", ["first", "random"])
+def test_the_groups_of_a_run_are_the_true_sources(searched, name):
+    folds, groups = (read(searched.run(name) / f"{file}.csv") for file in ("folds", "groups"))
+    for table in (folds, groups):
+        pairs = set(zip(table["group"], searched.sources(table["image_id"]), strict=True))
+        assert len(pairs) == table["group"].nunique() == len({source for _, source in pairs})
+    assert groups["set"].value_counts().to_dict() == {"train": 90, "test": 12}
+    assert groups["group"].nunique() == 31
+    found = read(searched.folder / "submissions/copies/input/groups.csv")
+    pd.testing.assert_frame_equal(groups, found)
+
+
+def test_by_default_a_run_divides_no_copies_and_warns_of_nothing(searched):
+    folds = read(searched.run("first") / "folds.csv")
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert searched.metrics("first")["leak"] is None
+    assert searched.metrics("first")["oof"]["groups"] + searched.metrics("first")["holdout"]["groups"] == 30
+    page = (searched.run("first") / "report.html").read_text()
+    for text in (searched.out["first"], searched.out["submit first"], page):
+        assert "by group (copies): no copy of a scored photo was trained on" in text
+        assert "WARNING" not in text
+        assert "RANDOM" not in text
+
+
+def test_a_random_split_that_divides_copies_is_warned_of_with_its_numbers(searched):
+    """Recounted from folds.csv: a photo is known if a copy of it lies in a fold of another tail's training."""
+    folds = read(searched.run("random") / "folds.csv")
+    places = folds[folds["fold"] >= 0].groupby("group")["fold"].agg(list).to_dict()
+    known = {row.image_id: any(fold != row.fold for fold in places.get(row.group, [])) for row in folds.itertuples()}
+    leak = searched.metrics("random")["leak"]
+    page = (searched.run("random") / "report.html").read_text()
+    for name, title in (("oof", "out-of-fold"), ("holdout", "hold-out")):
+        table = read(searched.run("random") / f"{name}.csv")
+        has_copy = table["image_id"].map(known)
+        assert 0 < has_copy.sum() == leak[name]["with_copies"]["photos"]
+        right = table["label"] == table["prediction"]
+        assert leak[name]["with_copies"]["accuracy"] == pytest.approx(right[has_copy].mean())
+        if not has_copy.all():
+            assert leak[name]["without_copies"]["accuracy"] == pytest.approx(right[~has_copy].mean())
+        warning = f"WARNING: {title}, accuracy {right[has_copy].mean():.3f}, "
+        for text in (searched.out["random"], searched.out["submit random"], page):
+            assert text.count(warning) == 1
+            assert "RANDOM by photo (split.groups none)" in text
+
+
+def test_a_random_split_of_photos_without_copies_is_not_warned_of(workplace):
+    root = write_competition(workplace / "input", sources=45, copies=1)
+    out = said(train, root, "toy", split__groups="none", train__epochs=1)
+    out += said(run_command, "make_submission.py")
+    assert "searching 49 photos" in out
+    assert json.loads(Path("submissions/toy/metrics.json").read_text())["leak"] is None
+    for text in (out, Path("submissions/toy/report.html").read_text()):
+        assert "random by photo (split.groups none); no copies were found" in text
+        assert "WARNING" not in text
+        assert "RANDOM" not in text
+
+
+def spread(table: pd.DataFrame, groups: pd.Series) -> pd.Series:
+    """How far the probabilities of a group's photos lie apart."""
+    columns = [column for column in table if column.startswith("p_")]
+    return (table.groupby(groups)[columns].max() - table.groupby(groups)[columns].min()).max(axis=1)
+
+
+@pytest.mark.parametrize("file", ["oof", "holdout", "test_probabilities"])
+def test_with_consensus_copies_share_their_mean_and_without_they_do_not(searched, file):
+    with_it, without = (read(searched.run(name) / f"{file}.csv") for name in ("first", "second"))
+    groups = searched.sources(with_it["image_id"])
+    assert spread(with_it, groups).max() == 0
+    assert spread(without, groups).min() > 1e-6
+    columns = ["p_1", "p_2", "p_3"]
+    np.testing.assert_allclose(with_it[columns], without.groupby(groups)[columns].transform("mean"), atol=1e-6)
+
+
+def test_what_the_consensus_changed_is_told(searched):
+    first, second = searched.metrics("first"), searched.metrics("second")
+    assert second["consensus"] is None
+    for name in ("oof", "holdout"):
+        gain = first[name]["macro_f1"] - second[name]["macro_f1"]
+        assert first["consensus"]["macro_f1_gain"][name] == pytest.approx(gain)
+        assert gain != 0
+    tables = [read(searched.run(name) / "test_probabilities.csv") for name in ("first", "second")]
+    best = [table[["p_1", "p_2", "p_3"]].to_numpy().argmax(1) for table in tables]
+    assert first["consensus"]["test_labels_changed"] == (best[0] != best[1]).sum()
+    assert "consensus of copies: macro F1 " in searched.out["first"]
+    assert "test label" in searched.out["submit first"]
+    assert "consensus" not in searched.out["submit second"]
+
+
+def test_the_test_labels_that_the_consensus_changed_are_counted(searched, monkeypatch):
+    """With all test photos in one group they share one label."""
+    monkeypatch.chdir(searched.folder)
+    shutil.copytree(searched.run("first"), searched.run("one group"))
+    groups = read(searched.run("one group") / "groups.csv")
+    groups.loc[groups["set"] == "test", "group"] = "all"
+    groups.to_csv(searched.run("one group") / "groups.csv", index=False)
+    out = said(run_command, "make_submission.py", "--run", "submissions/one group")
+    alone = read(searched.run("second") / "test_probabilities.csv")[["p_1", "p_2", "p_3"]].to_numpy()
+    changed = (alone.argmax(1) != alone.mean(0).argmax()).sum()
+    assert changed > 0
+    assert searched.metrics("one group")["consensus"]["test_labels_changed"] == changed
+    assert f"{changed} test label" in out
+    assert read(searched.run("one group") / "submission.csv")["label"].nunique() == 1
+
+
+def test_where_a_split_divides_copies_their_predictions_stay_apart(searched):
+    """Some of them were predicted by tails that had learned from the others."""
+    folds = read(searched.run("random") / "folds.csv").set_index("image_id")
+    table = pd.concat([read(searched.run("random") / f"{name}.csv") for name in ("oof", "holdout")], ignore_index=True)
+    groups = table["image_id"].map(folds["group"])
+    divided = folds.groupby("group")["fold"].nunique() > 1
+    found = spread(table, groups)
+    assert (found[divided[found.index]] > 0).all()
+    assert (found[~divided[found.index]] == 0).all()
+
+
+def submit(searched: Searched, name: str, *args: object) -> tuple[pd.Series, pd.Series, dict, str]:
+    """Labels submitted and predicted by id, what metrics.json says of labelled copies, and what was printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(searched.folder)
+        out = said(run_command, "make_submission.py", "--run", f"submissions/{name}", *args)
+    submission = read(searched.run(name) / "submission.csv").set_index("image_id")["label"]
+    probabilities = read(searched.run(name) / "test_probabilities.csv").set_index("image_id")
+    predicted = [LABELS[place] for place in probabilities[["p_1", "p_2", "p_3"]].to_numpy().argmax(1)]
+    return submission, pd.Series(predicted, submission.index), searched.metrics(name)["copy_labels"], out
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "used"),
+    [
+        ("first", [], False),
+        ("first", ["--decode.copy_labels", "true"], True),
+        ("second", [], True),
+        ("second", ["--decode.copy_labels", "false"], False),
+        ("random", ["--decode.copy_labels", "true"], True),
+    ],
+)
+def test_test_photos_take_the_label_of_a_labelled_copy_when_asked(searched, name, args, used):
+    submission, predicted, told, out = submit(searched, name, *args)
+    known = pd.Series(list("222333111"), submission.index[:9])
+    different = (predicted[:9] != known).sum()
+    assert different > 0
+    assert told == {"used": used, "photos": 9, "different": different}
+    assert submission.iloc[:9].tolist() == (known if used else predicted.iloc[:9]).tolist()
+    assert submission.iloc[9:].tolist() == predicted.iloc[9:].tolist()
+    done = "were given" if used else "could be given"
+    line = f"labels of copies for 9 test photos {done} (decode.copy_labels), {different} of them unlike the prediction"
+    assert line in out
+    assert line in (searched.run(name) / "report.html").read_text()
+
+
+def test_averaged_runs_take_the_labels_of_copies_too(searched):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(searched.folder)
+        runs = ["submissions/first", "submissions/second"]
+        run_command("make_submission.py", "--run", *runs, "--name", "both", "--decode.copy_labels", "true")
+    submission = read(searched.run("both") / "submission.csv")
+    assert submission["label"].tolist()[:9] == list("222333111")
+    assert searched.metrics("both")["copy_labels"]["photos"] == 9
+    assert searched.metrics("both")["leak"] is None
+
+
+def test_photos_that_a_run_does_not_know_need_no_training_photos_beside_them(searched, monkeypatch):
+    """As the README says: a run's folder holds all that predicting needs."""
+    monkeypatch.chdir(searched.folder)
+    root = write_competition(searched.folder / "new")
+    shutil.rmtree(root / "train")
+    test = read(root / "test/test/test.csv")
+    test.assign(image_id="new " + test["image_id"]).to_csv(root / "test/test/test.csv", index=False)
+    (root / "sample_submission.csv").unlink()
+    shutil.copytree(searched.run("second"), searched.run("elsewhere"))
+    run_command("make_submission.py", "--run", "submissions/elsewhere", "--data.root", root)
+    assert len(read(searched.run("elsewhere") / "submission.csv")) == 12
+
+
+def test_new_photos_are_searched_for_copies_of_each_other_and_of_the_labelled_ones(searched, monkeypatch):
+    monkeypatch.chdir(searched.folder)
+    root = write_competition(searched.folder / "more", unlabelled_sources=6, crossing=1)
+    shutil.copytree(searched.run("first"), searched.run("first again"))
+    args = ("--run", "submissions/first again", "--data.root", root, "--decode.copy_labels", "true")
+    out = said(run_command, "make_submission.py", *args)
+    assert "searching 108 photos" in out
+    table = read(searched.run("first again") / "test_probabilities.csv")
+    sources = table["image_id"].map(read(root / "groups.csv").set_index("image_id")["group"])
+    assert table.groupby(sources)["p_1"].nunique().tolist() == [1] * 6
+    assert table["p_1"].nunique() == 6
+    # what the run learned the first three photos as, which is not what this folder's train.csv says
+    assert read(searched.run("first again") / "submission.csv")["label"].tolist()[:3] == ["2"] * 3
+
+
+@pytest.mark.parametrize("choice", ["copies", "none"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, r"1 photo missing: 7\.png"), ({"data.classes": "{1: crack, 3: dent}"}, r"label '2' of 30 photos")],
+    ids=["photo", "label"],
+)
+def test_what_is_missing_is_told_before_the_search(competition, workplace, capsys, choice, options, message):
+    (competition / "train/train/images/7.png").unlink()
+    options = {key.replace(".", "__"): value for key, value in options.items()}
+    assert_refused(message, capsys, train, competition, "toy", split__groups=choice, **options)
+    assert not Path("submissions").exists()
+
+
+def test_two_processes_search_once_and_predict_what_one_does(workplace):
+    root = write_competition(workplace / "input", crossing=1)
+    options = {"split.groups": "copies", "train.one_copy_per_epoch": "true", "train.epochs": "3"}
+    launched = launch({**SMALL, "data.root": root, **options, "run.name": "two"}, workplace)
+    assert (launched.stdout + launched.stderr).count("searching 102 photos") == 1
+    one = said(train, root, "one", **{key.replace(".", "__"): value for key, value in options.items()})
+    assert "searching" not in one
+    assert_same_predictions(workplace)
+
+
+def test_one_copy_an_epoch_is_a_third_of_the_work(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    train(finished / "input", "one copy", train__one_copy_per_epoch="true")
+    learned = []
+    for name in ("toy", "one copy"):
+        metrics = json.loads((finished / "submissions" / name / "metrics.json").read_text())
+        learned.append(metrics["images_per_second"] * metrics["seconds"]["training"] / metrics["oof"]["photos"])
+    assert learned[0] == pytest.approx(2, rel=0.1)  # epochs
+    assert learned[1] == pytest.approx(2 / 3, rel=0.25)  # rounded to whole batches
 
 
 def test_runs_are_averaged_by_id_with_weights(finished, monkeypatch):
@@ -287,6 +577,16 @@ def test_an_unreadable_test_photo_gets_the_prior_and_is_named(competition, workp
     holdout = read(run / "holdout.csv")["label"].value_counts(normalize=True)
     assert row[["p_1", "p_2", "p_3"]].tolist() == pytest.approx([holdout.get(label, 0) for label in LABELS])
     assert len(read(run / "submission.csv")) == 12
+    # what was predicted of the black picture in its place is no part of its copies' mean
+    shared = read(run / "test_probabilities.csv").set_index("image_id")["p_1"]
+    config = (run / "config.yaml").read_text()
+    assert "consensus: true" in config
+    (run / "config.yaml").write_text(config.replace("consensus: true", "consensus: false"))
+    run_command("make_submission.py")
+    alone = read(run / "test_probabilities.csv").set_index("image_id")["p_1"]
+    groups = read(competition / "groups.csv").set_index("image_id")["group"][shared.index]
+    copies = groups.index[(groups == groups[image.stem]) & (groups.index != image.stem)]
+    assert shared[copies].tolist() == pytest.approx([alone[copies].mean()] * 2, abs=1e-6)
 
 
 def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, capsys):
@@ -320,6 +620,7 @@ def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, caps
         ({"train.scheduler": "cosinus"}, r"train\.scheduler cosinus"),
         ({"train.mixed_precision": "fp16"}, r"fp16 needs a GPU"),
         ({"run.name": "a/b"}, r"run\.name 'a/b'"),
+        ({"run.name": "copies"}, r"run\.name copies is where"),
         ({"config": "nowhere.yaml"}, r"nowhere\.yaml"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

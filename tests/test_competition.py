@@ -24,7 +24,9 @@ def test_a_competition_is_read_with_groups_folds_and_photos(competition):
     assert table["image_id"].tolist() == [str(number) for number in range(1, 91)]
     assert labelled.classes == {"1": "1", "2": "2", "3": "3"}
     assert labelled.targets.tolist() == [int(label) - 1 for label in table["label"]]
-    assert labelled.groups["4"] == labelled.groups["6"] == "source 1"
+    group = table.set_index("image_id")["group"]
+    assert group["4"] == group["6"] == "source 1"
+    assert labelled.groups["image_id"].tolist() == [str(number) for number in range(1, 103)]  # the unlabelled ones too
     assert (table.groupby("group")["fold"].nunique() == 1).all()
     assert {pixels.shape for pixels in labelled.pixels} == {(16, 21, 3)}  # 30 x 40, reduced to 8/7 of the model's 14
 
@@ -77,16 +79,51 @@ def test_everything_wrong_is_told_at_once(competition):
         "  - train.csv: no label in line 2",
         "  - class 'rare' has 1 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
         "lower split.folds or split.holdout, or leave the class out",
-        "  - 1 photos are missing: 7.png",
-        "  - 1 photos are empty (0 bytes): 8.png",
-        "  - 1 photos are unreadable: 9.png (not a picture)",
+        "  - 1 photo missing: 7.png",
+        "  - 1 photo empty (0 bytes): 8.png",
+        "  - 1 photo unreadable: 9.png (not a picture)",
     ]
 
 
 def test_a_single_problem_is_told_without_a_list(competition):
     (competition / "train" / "train" / "images" / "7.png").unlink()
-    with pytest.raises(InputError, match=r"^1 photos are missing: 7.png$"):
+    with pytest.raises(InputError, match=r"^1 photo missing: 7.png$"):
         load_labelled(make_config(competition), show_progress=False)
+
+
+@pytest.mark.parametrize("choice", ["copies", "none"])
+def test_what_can_be_said_at_once_is_said_before_copies_are_searched_for(choice, competition, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trunkfold.groups.find_copies", lambda root: pytest.fail("searched"))
+    folder = competition / "train" / "train"
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table.loc[0, "label"] = ""
+    table.to_csv(folder / "train.csv", index=False)
+    for name in ("7.png", "9.png"):
+        (folder / "images" / name).unlink()
+    with pytest.raises(InputError) as raised:
+        load_labelled(make_config(competition, groups=choice), show_progress=False)
+    assert str(raised.value).splitlines() == [
+        "2 problems:",
+        "  - train.csv: no label in line 2",
+        "  - 2 photos missing: 7.png, 9.png",
+    ]
+    assert not (tmp_path / "submissions").exists()
+
+
+def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(competition, monkeypatch):
+    """They are what the warning is made of."""
+    found = load_labelled(make_config(competition), show_progress=False).groups
+    monkeypatch.setattr("trunkfold.groups.find_copies", lambda root: found)
+    tables = {
+        choice: load_labelled(make_config(competition, groups=choice), show_progress=False).table
+        for choice in ("none", "copies")
+    }
+    true = [f"source {row // 3}" for row in range(90)]
+    for table in tables.values():
+        assert table["group"].tolist() == true
+    divided = {choice: (table.groupby("group")["fold"].nunique() > 1).any() for choice, table in tables.items()}
+    assert divided == {"none": True, "copies": False}
 
 
 def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):

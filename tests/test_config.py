@@ -21,7 +21,12 @@ def test_without_arguments_the_experiment_is_the_competitions():
     config = parse_config([])
     assert config == replace(Config(), run=RunConfig("default"))
     assert config.data.classes == VEHICLE_DAMAGE
-    assert (config.split.folds, config.split.holdout, config.split.groups) == (5, 0.135, "none")
+    assert (config.split.folds, config.split.holdout, config.split.groups) == (5, 0.135, "copies")
+    assert (config.train.one_copy_per_epoch, config.predict.consensus, config.decode.copy_labels) == (
+        False,
+        True,
+        False,
+    )
     assert (config.model.name, config.model.pretrained) == ("convnext_tiny", True)
     assert (config.model.tune, config.model.tune_stages, config.model.rank, config.model.scale) == ("block", 1, 4, 8.0)
 
@@ -50,7 +55,8 @@ def test_the_run_is_named_as_its_config_file_unless_it_has_a_name(tmp_path):
         ["--data.classes", "null"],
         ["--data.classes", "{1: crack, a b: 'x: y', '2': é}"],
         ["--data.classes", "{'01': one, '-1': minus, 'yes': certainly}"],
-        ["--split.holdout", "legacy"],
+        ["--split.holdout", "legacy", "--split.groups", "none"],
+        ["--train.one_copy_per_epoch", "true", "--predict.consensus", "false", "--decode.copy_labels", "true"],
         ["--model.weights", "some/where.safetensors", "--train.clip_grad", "null", "--train.ema_decay", "0.99"],
         ["--augment", "[{HorizontalFlip: {p: 0.5}}, {GaussNoise: {std_range: [0.1, 0.2]}}]"],
         ["--train.optimizer_args", "{betas: [0.9, 0.99]}", "--predict.views", "[plain]"],
@@ -75,12 +81,17 @@ def test_what_is_dumped_loads_as_an_equal_configuration(args, tmp_path):
         (["--config", "absent.yaml"], "absent.yaml"),
         (["--split.holdout", "1"], "split.holdout must be less than 1"),
         (["--split.holdout", "legacy", "--split.groups", "groups.csv"], "it needs split.groups none"),
+        (["--split.holdout", "legacy"], "it needs split.groups none"),
+        (["--decode.copy_labels", "perhaps"], "decode.copy_labels"),
+        (["--predict.consensus", "perhaps"], "predict.consensus"),
+        (["--train.one_copy_per_epoch", "2"], "train.one_copy_per_epoch"),
         (["--split.folds", "1"], "split.folds must be at least 2"),
         (["--train.batch_size", "42"], r"train.batch_size 42 .* split.folds 5, .*: 40 would do"),
         (["--train.batch_size", "4"], "5 would do"),
         (["--predict.views", "[]"], "predict.views is empty"),
         (["--run.name", "a/b"], "run.name 'a/b' must be a plain folder name"),
         (["--run.name", ".."], "run.name"),
+        (["--run.name", "copies"], "run.name copies is where the groups of copies lie: choose another name"),
         (["--data.classes", "{1: a, '1': b}"], "data.classes names a label twice"),
         (["--data.classes", "{1: a, 2: a}"], "data.classes must give at least two labels, each a name of its own"),
         (["--data.classes", "{}"], "data.classes must give at least two labels"),
@@ -124,3 +135,12 @@ def test_there_are_shipped_configs():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_config_parses_and_is_named_after_its_file(path):
     assert parse_config(["--config", str(path)]).run.name == path.stem
+
+
+def test_a_config_file_named_copies_needs_a_run_name_of_its_own(tmp_path):
+    """Its run would lie where the searches do."""
+    (tmp_path / "copies.yaml").write_text("train: {epochs: 3}")
+    args = ["--config", str(tmp_path / "copies.yaml")]
+    with pytest.raises(InputError, match="run.name copies is where"):
+        parse_config(args)
+    assert parse_config([*args, "--run.name", "copies2"]).run.name == "copies2"

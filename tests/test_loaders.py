@@ -22,8 +22,10 @@ class Process:
     num_processes: int = 1
 
 
-def make_batches(batch_size: int = 6, seed: int = 0, process: Process | None = None) -> FoldBalancedBatches:
-    return FoldBalancedBatches(FOLD_OF_ROW, batch_size, seed, process or Process())
+def make_batches(
+    batch_size: int = 6, seed: int = 0, process: Process | None = None, groups: np.ndarray | None = None
+) -> FoldBalancedBatches:
+    return FoldBalancedBatches(FOLD_OF_ROW, batch_size, seed, process or Process(), groups)
 
 
 def draw(batches: FoldBalancedBatches, epochs: int = 5) -> list[list[tuple[int, int]]]:
@@ -93,6 +95,77 @@ def test_a_batch_that_is_too_small_for_all_processes_is_an_error_with_the_least(
     with pytest.raises(InputError, match=message):
         make_batches(batch_size, process=Process(0, processes))
     make_batches(least, process=Process(0, processes))
+
+
+# Groups of 1 to 4 rows, not in order, the last of fold 0 also held out and, with a random split, in fold 2.
+GROUP_OF_ROW = np.array([5, 9, 5, 2, 9, 5, 7] + [1, 1, 1, 1, 4] + [7, 6, 6, 6] + [8, 7, 8, 0, 3, 3])
+
+
+def passes(drawn: list[tuple[int, int]], fold: int) -> list[list[int]]:
+    """The rows of each whole pass over a fold's groups, in the order in which they were drawn."""
+    size = len(set(GROUP_OF_ROW[fold == FOLD_OF_ROW]))
+    stream = [row for row, _ in drawn if FOLD_OF_ROW[row] == fold]
+    return [stream[first : first + size] for first in range(0, len(stream) - size + 1, size)]
+
+
+@pytest.mark.parametrize("batch_size", [3, 6, 12])
+def test_each_pass_visits_each_group_of_a_fold_once_and_by_turns_all_its_rows(batch_size):
+    drawn = [pair for batch in draw(make_batches(batch_size, groups=GROUP_OF_ROW), epochs=12) for pair in batch]
+    for fold in range(3):
+        groups = GROUP_OF_ROW[fold == FOLD_OF_ROW]
+        found = passes(drawn, fold)
+        assert len(found) >= 8
+        for rows in found:
+            assert sorted(GROUP_OF_ROW[rows]) == sorted(set(groups))
+        for group in set(groups):
+            members = np.flatnonzero((fold == FOLD_OF_ROW) & (group == GROUP_OF_ROW))
+            turns = [row for rows in found for row in rows if GROUP_OF_ROW[row] == group]
+            for first in range(0, len(turns) - len(members) + 1, len(members)):
+                assert sorted(turns[first : first + len(members)]) == members.tolist()
+
+
+def test_groups_are_drawn_in_another_order_in_each_pass():
+    drawn = [pair for batch in draw(make_batches(groups=GROUP_OF_ROW), epochs=20) for pair in batch]
+    orders = {tuple(GROUP_OF_ROW[rows]) for rows in passes(drawn, 0)}
+    assert len(orders) > 3
+
+
+def test_a_row_never_comes_twice_with_one_visit():
+    """The visit, which seeds its augmentation, is the number of the pass."""
+    drawn = [pair for batch in draw(make_batches(12, groups=GROUP_OF_ROW), epochs=12) for pair in batch]
+    assert len(set(drawn)) == len(drawn)
+    visits = [visit for row, visit in drawn if FOLD_OF_ROW[row] == 0]
+    assert visits == [place // 4 for place in range(len(visits))]
+
+
+def test_batches_of_groups_too_hold_as_many_photos_of_every_fold():
+    for batch in draw(make_batches(6, groups=GROUP_OF_ROW)):
+        assert FOLD_OF_ROW[[row for row, _ in batch]].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_an_epoch_is_about_one_pass_over_the_groups():
+    """4, 2 and 4 groups learn, of 18 photos; held-out ones do not count."""
+    assert len(make_batches(3)) == 6
+    assert len(make_batches(3, groups=GROUP_OF_ROW)) == len(list(make_batches(3, groups=GROUP_OF_ROW))) == 3
+    assert len(make_batches(180, groups=GROUP_OF_ROW)) == 1
+
+
+def test_groups_of_one_photo_are_drawn_as_photos_without_groups():
+    single = np.random.default_rng(0).permutation(len(FOLD_OF_ROW))
+    by_row = make_batches(groups=np.arange(len(FOLD_OF_ROW)))
+    assert draw(make_batches()) == draw(by_row)
+    assert len(make_batches(groups=single)) == len(make_batches())
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(6, 2), (15, 2), (12, 3)])
+def test_the_processes_share_batches_of_groups_too(batch_size, processes):
+    alone = draw(make_batches(batch_size, groups=GROUP_OF_ROW))
+    shares = [
+        draw(make_batches(batch_size, process=Process(rank, processes), groups=GROUP_OF_ROW))
+        for rank in range(processes)
+    ]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert sorted(batch) == sorted(pair for part in parts for pair in part)
 
 
 def some_photos(rows: int = len(FOLD_OF_ROW)) -> list[np.ndarray]:

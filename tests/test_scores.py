@@ -19,6 +19,12 @@ def own_groups(table: pd.DataFrame) -> pd.Series:
     return pd.Series(table["image_id"].to_numpy(), index=table["image_id"])
 
 
+def own_folds(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Folds of photos that have no copies."""
+    folds = pd.concat(tables)[["image_id", "fold"]]
+    return folds.assign(group=folds["image_id"])
+
+
 def make_score(truth: str, predicted: str) -> dict:
     table = make_table(truth, predicted)
     return score(table, own_groups(table), CLASSES)
@@ -107,10 +113,11 @@ def test_copies_count_as_one_group_and_as_many_photos():
 def test_a_run_is_scored_as_a_whole_by_fold_and_on_its_hold_out():
     table = make_table("aabbcc", "aabacc").assign(fold=[0, 1, 0, 1, 0, 1])
     holdout = make_table("abc", "abb").assign(image_id=["10", "11", "12"], fold=-1)
-    groups = own_groups(pd.concat([table, holdout]))
-    scores = score_run(table, holdout, groups, CLASSES)
+    folds = own_folds(table, holdout)
+    scores = score_run(table, holdout, folds, CLASSES)
     assert scores["oof"]["accuracy"] == pytest.approx(5 / 6)
     assert scores["holdout"]["accuracy"] == pytest.approx(2 / 3)
     assert [(fold["fold"], fold["photos"]) for fold in scores["folds"]] == [(0, 3), (1, 3)]
     assert [fold["accuracy"] for fold in scores["folds"]] == pytest.approx([1, 2 / 3])
-    assert score_run(table, None, groups, CLASSES)["holdout"] is None
+    assert scores["leak"] is None
+    assert score_run(table, None, folds, CLASSES)["holdout"] is None

@@ -8,7 +8,7 @@ import pytest
 
 from trunkfold.config import SplitConfig
 from trunkfold.errors import InputError
-from trunkfold.splits import HELD_OUT, assign_folds, check_split, read_groups
+from trunkfold.splits import HELD_OUT, assign_folds, check_split
 
 RIPIK = Path(__file__).parents[2] / "shared" / "data" / "ripik_train.csv"
 
@@ -124,44 +124,27 @@ def test_a_hold_out_that_cannot_hold_every_class_is_an_error():
         assign_folds(TABLE, SplitConfig(holdout=0.01))
 
 
-def test_without_a_groups_file_each_photo_is_a_group():
-    assert read_groups("none", TABLE, []).tolist() == TABLE["image_id"].tolist()
+def test_without_groups_a_split_divides_copies_and_does_not_look_at_them():
+    """Photos stay single however they are grouped; held out is a share of the photos, not of their groups."""
+    alone = TABLE.assign(group=TABLE["image_id"])
+    split = SplitConfig(groups="none", holdout=0.2)
+    folds = assign_folds(TABLE, split)
+    assert fold_of_id(TABLE, split) == fold_of_id(alone, split) == fold_of_id(TABLE.assign(group=""), split)
+    divided = folds.groupby(TABLE["group"]).nunique() > 1
+    assert divided.mean() > 0.5
+    assert (folds == HELD_OUT).sum() == 60
 
 
-def write_groups(folder: Path, text: str) -> str:
-    (folder / "groups.csv").write_text(text)
-    return str(folder / "groups.csv")
+@pytest.mark.parametrize("choice", ["copies", "some/groups.csv"])
+def test_a_split_by_group_divides_none_wherever_its_groups_are_from(choice):
+    folds = assign_folds(TABLE, SplitConfig(groups=choice))
+    assert (folds.groupby(TABLE["group"]).nunique() == 1).all()
 
 
-IDS = pd.DataFrame({"image_id": ["1", "2", "03"]})
-
-
-def test_groups_are_read_by_id_as_texts(tmp_path):
-    file = write_groups(tmp_path, "group,image_id\n01,03\nx,2\n1,1\nx,99\n")
-    assert read_groups(file, IDS, []).tolist() == ["1", "x", "01"]
-
-
-def test_of_a_file_about_both_sets_the_labelled_photos_rows_are_read(tmp_path):
-    file = write_groups(tmp_path, "image_id,set,group\n1,test,t\n1,train,a\n2,train,a\n03,train,b\n03,test,t\n")
-    assert read_groups(file, IDS, []).tolist() == ["a", "a", "b"]
-
-
-def test_photos_without_a_group_are_named(tmp_path):
-    problems: list[str] = []
-    file = write_groups(tmp_path, "image_id,group\n1,a\n3,b\n2,\n")
-    read_groups(file, IDS, problems)
-    assert problems == [f"{file} has no group for 2 labelled photos: 2, 03"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "groups.csv does not exist"),
-        ("image_id,source\n1,a\n", "groups.csv has no column group"),
-        ("image_id,group\n1,a\n1,b\n2,a\n", "groups.csv: 1 values of image_id occur twice or more: 1"),
-    ],
-)
-def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
-    file = str(tmp_path / "groups.csv") if text is None else write_groups(tmp_path, text)
-    with pytest.raises(InputError, match=message):
-        read_groups(file, IDS, [])
+def test_without_groups_a_class_needs_photos_not_groups():
+    """Three groups of three photos: too few groups for five folds, but enough photos."""
+    table = make_table({"a": 40, "b": 3})
+    check_split(table, SplitConfig(groups="copies", holdout=0.0), problems := [])
+    assert len(problems) == 1
+    check_split(table, SplitConfig(groups="none", holdout=0.0), problems := [])
+    assert problems == []

@@ -75,7 +75,7 @@ def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
 
     plain = sparse.vstack(thread_map(lambda start: bags(start, False), starts, desc="visual words", **options))
     photos_with_word = np.asarray((plain > 0).sum(0)).ravel()
-    rarity = sparse.diags(np.log(len(records) / photos_with_word.clip(1)).astype(np.float32))
+    rarity = sparse.diags(np.log((len(records) + 1) / photos_with_word.clip(1)).astype(np.float32))
     plain = normalize(plain @ rarity)
     transposed = plain.T.tocsr()
 
@@ -103,7 +103,8 @@ def bags_of_words(records: Sequence[np.ndarray], vocabulary: Vocabulary, mirrore
 def _sample(records: Sequence[np.ndarray]) -> np.ndarray:
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(records))[:SAMPLE_PHOTOS]
-    features = np.concatenate([root_descriptors(records[place], mirrored=bool(place % 2)) for place in chosen])
+    features = [root_descriptors(records[place], mirrored=bool(place % 2)) for place in chosen]
+    features = np.concatenate([np.empty((0, 128), np.float32), *features])
     return features[rng.permutation(len(features))[:SAMPLE]]
 
 

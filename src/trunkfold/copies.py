@@ -33,7 +33,7 @@ from trunkfold.verification import IDENTICAL, Evidence, compare
 
 logger = logging.getLogger(__name__)
 
-GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
+GROUPS, SUMMARY, PAGE, LOCK = "groups.csv", "copies.json", "copies.html", ".lock"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
 WORKERS = os.cpu_count() or 1
 
@@ -49,7 +49,7 @@ def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
     Of several processes that ask at once, one searches, and says so, while the others wait.
 
     Args:
-        root: Folder that is searched for train.csv and, where there is one, test.csv.
+        root: Folder that is searched for train.csv and test.csv, of which one may be missing.
         out: Folder for groups.csv, copies.json and copies.html; None takes `copies_folder`.
 
     Returns:
@@ -59,29 +59,22 @@ def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
     Raises:
         InputError: The tables are wrong, or nothing can be written to `out`.
     """
-    photos = read_photos(root)
+    photos = _read_photos(root)
     out = out or copies_folder(root)
     key = _key(photos)
     _make_folder(out)
-    with FileLock(out / ".lock"):
+    with FileLock(out / LOCK):
         if _summary(out).get("key") != key:
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(photos, key, out)
+            _search(root.resolve().name, photos, key, out)
     return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
-def read_photos(root: Path) -> pd.DataFrame:
-    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path.
-
-    Raises:
-        InputError: The tables are wrong.
+def search_key(root: Path) -> str:
+    """What the groups of a competition depend on, in 16 letters: its photos' ids, names and sizes, and how they are
+    compared. The same photos have the same key on another machine.
     """
-    problems: list[str] = []
-    tables = [read_labelled(root, None, problems).assign(set="train")]
-    if has_table(root, "test.csv"):
-        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
-    raise_problems(problems)
-    return pd.concat(tables, ignore_index=True)
+    return _key(_read_photos(root))
 
 
 def describe_copies(out: Path) -> str:
@@ -89,7 +82,19 @@ def describe_copies(out: Path) -> str:
     return "\n".join([*facts(_summary(out)), f"look at {out / PAGE}"])
 
 
-def _search(photos: pd.DataFrame, key: str, out: Path) -> None:
+def _read_photos(root: Path) -> pd.DataFrame:
+    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
+    problems: list[str] = []
+    tables = []
+    if has_table(root, "train.csv") or not has_table(root, "test.csv"):
+        tables.append(read_labelled(root, None, problems).assign(set="train"))
+    if has_table(root, "test.csv"):
+        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
+    raise_problems(problems)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
     """Describe all photos, compare those that may be copies, join them, and write what was found."""
     work = out / f".search-{key}"
     for earlier in set(out.glob(".search-*")) - {work}:
@@ -105,7 +110,7 @@ def _search(photos: pd.DataFrame, key: str, out: Path) -> None:
     photos = photos.assign(group=_names(groups, len(photos)))
     summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
-    write_page(out / PAGE, photos, groups, summary)
+    write_page(out / PAGE, name, photos, groups, summary)
     write_json(summary, out / SUMMARY)  # last, because it says that all is done
     shutil.rmtree(work)
 
@@ -206,24 +211,22 @@ def _summary(out: Path) -> dict:
         summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return summary if (out / GROUPS).exists() else {}
+    return summary if isinstance(summary, dict) and (out / GROUPS).exists() else {}
 
 
 def _key(photos: pd.DataFrame) -> str:
-    """What the groups depend on, in 16 letters: the photos' names, sizes and times, and how they are compared."""
     key = hashlib.blake2b(digest_size=8)
     for module in (local_features, candidates, verification, grouping):
         key.update(Path(module.__file__).read_bytes())
     for row in photos.itertuples():
-        path = Path(row.path)
-        stat = path.stat() if path.exists() else None
-        state = (stat.st_size, stat.st_mtime_ns) if stat else None
-        key.update(repr((row.set, row.image_id, row.label, row.filename, state)).encode())
+        size = os.path.getsize(row.path) if os.path.exists(row.path) else None
+        key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())
     return key.hexdigest()
 
 
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / LOCK).open("a").close()  # FileLock would wait for a right to write that never comes
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}): choose another --out") from error

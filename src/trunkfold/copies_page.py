@@ -18,11 +18,12 @@ GROUPS_SHOWN, PHOTOS_SHOWN = 10, 6
 PICTURE = 144  # pixels of the short side
 
 
-def write_page(path: Path, photos: pd.DataFrame, groups: list[Group], summary: dict) -> None:
+def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group], summary: dict) -> None:
     """Write one self-contained page.
 
     Args:
         path: Where to.
+        name: Of the competition.
         photos: image_id, set, filename, label, path and group of each photo.
         groups: Of rows of `photos`.
         summary: See `trunkfold.copies`.
@@ -40,14 +41,14 @@ def write_page(path: Path, photos: pd.DataFrame, groups: list[Group], summary: d
         loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("copies.html")
     page = template.render(
-        name=path.parent.name,
+        name=name,
         facts=facts(summary),
         sizes={int(size): count for size, count in summary["groups_by_size"].items()},
         sections=[
             {
                 "title": title,
                 "remark": remark,
-                "count": len(members),
+                "count": counted(len(members), "group"),
                 "groups": [_show(photos, group) for group in members[:GROUPS_SHOWN]],
             }
             for title, (members, remark) in sections.items()
@@ -61,7 +62,8 @@ def facts(summary: dict) -> list[str]:
     """What a search found, in a few sentences."""
     sizes = ", ".join(f"{count} of {counted(int(size), 'photo')}" for size, count in summary["groups_by_size"].items())
     train, test = summary["photos"]["train"], summary["photos"]["test"]
-    sentences = [f"{train} labelled and {test} unlabelled photos show {counted(summary['groups'], 'source')}: {sizes}."]
+    photos = f"{train} labelled and {counted(test, 'unlabelled photo')}"
+    sentences = [f"{photos} show {counted(summary['groups'], 'source')}: {sizes}."]
     conflicting, crossing = summary["conflicting"], summary["crossing"]
     if conflicting:
         sentences.append(f"Conflicting labels in {counted(len(conflicting), 'group')}: {first_few(conflicting)}.")
@@ -100,7 +102,7 @@ def _show(photos: pd.DataFrame, group: Group) -> dict:
             }
             for photo in members.itertuples()
         ],
-        "more": len(group.members) - len(members),
+        "more": counted(more, "more photo") if (more := len(group.members) - len(members)) else "",
     }
 
 

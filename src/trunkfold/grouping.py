@@ -53,7 +53,7 @@ def join(
         evidence.update({pair: look(*pair) for pair in pairs if pair not in evidence})
         return [evidence[pair] for pair in pairs]
 
-    copies = [(pair, found) for pair, found in links.items() if found.same]
+    copies = sorted(((pair, found) for pair, found in links.items() if found.same), key=lambda link: link[0])
     for (first, second), found in sorted(copies, key=lambda link: link[1].strength, reverse=True):
         one, other = group_of[first], group_of[second]
         if one is other or not _belong_together(between(one, other), min(len(one.members), len(other.members))):

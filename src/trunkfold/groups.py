@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from trunkfold.copies import find_copies
+from trunkfold.copies import find_copies, search_key
 from trunkfold.errors import InputError, counted, first_few
+from trunkfold.runs import read_metrics
 from trunkfold.table import read_text_table
 
 SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
@@ -30,22 +31,20 @@ def load_groups(choice: str, root: Path) -> pd.DataFrame:
     return read_groups(Path(choice))
 
 
-def load_run_groups(run: Path, choice: str, root: Path, test_ids: pd.Series) -> pd.DataFrame:
-    """Groups for the photos that a run predicts: those that it was trained with or, for new photos, of a new search.
+def load_run_groups(run: Path, choice: str, root: Path) -> pd.DataFrame:
+    """Groups for the photos that a run predicts: those of its training, or of a new search where the photos are others.
 
     Args:
-        run: A run's folder, with groups.csv.
+        run: A run's folder, with groups.csv and metrics.json.
         choice: The run's `split.groups`.
         root: Folder of the competition.
-        test_ids: The unlabelled photos.
 
     Returns:
         See `load_groups`.
     """
-    groups = read_groups(run / "groups.csv")
-    if choice in SEARCHED and (groups_of(test_ids, "test", groups) == "").any():
+    if choice in SEARCHED and read_metrics(run).get("search_key") != search_key(root):
         return find_copies(root)
-    return groups
+    return read_groups(run / "groups.csv")
 
 
 def read_groups(path: Path) -> pd.DataFrame:
@@ -53,7 +52,12 @@ def read_groups(path: Path) -> pd.DataFrame:
     groups = read_text_table(path, ["image_id", "group"])
     if "set" not in groups:
         groups["set"] = ""
-    repeated = groups.loc[groups.duplicated(["image_id", "set"]), "image_id"]
+    unknown = groups.loc[~groups["set"].isin(["train", "test", ""]), "set"].unique()
+    if len(unknown):
+        raise InputError(f"{path}: set must be train or test, not {first_few(unknown)}")
+    of_both = groups.loc[groups["set"] == "", "image_id"]
+    repeated = groups["image_id"].isin(of_both) & groups["image_id"].duplicated(keep=False)
+    repeated = groups.loc[repeated | groups.duplicated(["image_id", "set"]), "image_id"].unique()
     if len(repeated):
         raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
     return groups[["image_id", "set", "group"]]

@@ -87,8 +87,10 @@ class FoldBalancedBatches:
 
     def _draw(self, fold: int, position: int) -> tuple[int, int]:
         visit, place = divmod(position, len(self.groups_of_fold[fold]))
-        rows = self.groups_of_fold[fold][self._order(fold, visit)[place]]
-        return int(rows[visit % len(rows)]), visit
+        group = self._order(fold, visit)[place]
+        rows = self.groups_of_fold[fold][group]
+        # Each group begins elsewhere: an epoch of nothing but the first copies would be one kind of augmentation.
+        return int(rows[(group + visit) % len(rows)]), visit
 
     def _order(self, fold: int, visit: int) -> np.ndarray:
         if self._orders.get(fold, (None, None))[0] != visit:

@@ -55,7 +55,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     thumbnail = resize(grey, min(THUMBNAIL / max(grey.shape), 1))
     record["thumbnail_shape"] = height, width = thumbnail.shape
     record["thumbnail"][:height, :width] = thumbnail
-    sift = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST)
+    sift = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST, enable_precise_upscale=True)
     points, descriptors = sift.detectAndCompute(cv2.GaussianBlur(grey, (0, 0), BLUR), None)
     count = min(len(points), FEATURES)  # several directions of one place may exceed the limit
     record["count"] = count

@@ -89,9 +89,9 @@ def describe_copies(metrics: dict) -> list[str]:
             gains.append(f"{counted(consensus['test_labels_changed'], 'test label')} changed")
         lines.append(f"consensus of copies: macro F1 {', '.join(gains)}")
     if labels and labels["photos"]:
-        number, verb = counted(labels["photos"], "test photo"), "take" if labels["used"] else "could take"
+        done = "were given" if labels["used"] else "could be given"
         lines.append(
-            f"labelled copies: {number} {verb} the label of one (decode.copy_labels), "
+            f"labels of copies for {counted(labels['photos'], 'test photo')} {done} (decode.copy_labels), "
             f"{labels['different']} of them unlike the prediction"
         )
     return lines

@@ -1,6 +1,6 @@
 """How long the search for copies takes, how that grows with the number of photos, and how right it is.
 
-    python tests/benchmarks/bench_copies.py                  # 1,500 to 12,000 photos of 1,000 x 750 pixels: half an hour
+    python tests/benchmarks/bench_copies.py                   # 1,500 to 12,000 photos of 1,000 x 750 pixels
     python tests/benchmarks/bench_copies.py --photos 300 600
 
 Draws demo competitions (once, in --work), searches each in a process of its own, and prints a table; --json FILE writes
