@@ -76,6 +76,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
     watch, size = Stopwatch(), config.data.image_size
     with watch("reading test photos"):
         test, photos = load_unlabelled(config.data.root, size, accelerator.is_main_process)
+        groups = load_run_groups(run, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run, config, len(classes))
     source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
     with watch("test prediction"):
@@ -88,10 +89,9 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         return
     metrics = read_metrics(run)
     if config.predict.consensus:
-        groups = load_run_groups(run, config.split.groups, config.data.root)
-        groups = groups_of(test["image_id"], "test", groups)
-        groups.iloc[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
-        alone, probabilities = probabilities, average_groups(probabilities, groups.to_numpy())
+        group_of_row = groups_of(test["image_id"], "test", groups).to_numpy()
+        group_of_row[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
+        alone, probabilities = probabilities, average_groups(probabilities, group_of_row)
         changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
         metrics["consensus"] = {**(metrics["consensus"] or {}), "test_labels_changed": changed}
     if photos.unreadable:

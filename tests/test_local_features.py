@@ -17,7 +17,7 @@ from trunkfold.local_features import (
     describe_photo,
     points_of,
     root_descriptors,
-    thumbnail_of,
+    thumbnails_of,
 )
 
 
@@ -55,7 +55,7 @@ def test_mirroring_what_was_described_is_describing_the_mirrored_photo(width, he
     unmirrored = found_again(own, (points_of(record, mirrored=True), root_descriptors(record)))
     assert (unmirrored < 1).mean() < 0.2
     np.testing.assert_allclose(
-        thumbnail_of(record, mirrored=True).astype(int), thumbnail_of(turned).astype(int), atol=2
+        thumbnails_of(record, mirrored=True).astype(int), thumbnails_of(turned).astype(int), atol=2
     )
 
 
@@ -105,8 +105,8 @@ def test_a_blank_photo_has_no_features(tmp_path):
 def test_every_shape_of_photo_fits_into_the_record(shape, size, thumbnail, tmp_path):
     record = record_of(noisy(*shape), tmp_path)
     assert tuple(record["size"]) == size
-    assert thumbnail_of(record).shape == thumbnail
-    assert thumbnail_of(record, mirrored=True).shape == thumbnail
+    assert thumbnails_of(record).shape == (2, *thumbnail)
+    assert thumbnails_of(record, mirrored=True).shape == (2, *thumbnail)
     assert len(points_of(record)) == record["count"]
 
 
@@ -133,7 +133,7 @@ def test_records_are_of_one_size_whatever_the_photo(tmp_path):
     records.append(describe_photo(tmp_path / "absent.png"))
     assert {len(record.tobytes()) for record in records} == {RECORD.itemsize}
     assert np.array(records, RECORD).shape == (4,)
-    assert RECORD["thumbnail"].shape == (THUMBNAIL, THUMBNAIL)
+    assert RECORD["thumbnails"].shape == (2, THUMBNAIL, THUMBNAIL)
 
 
 def test_the_digest_tells_pixels_not_files(tmp_path: Path):

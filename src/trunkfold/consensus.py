@@ -11,10 +11,8 @@ def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
         probabilities: Of shape (rows, classes).
         groups: Group of each row; "" for a photo that stands alone.
     """
-    table = pd.DataFrame(probabilities)
-    alone = groups == ""
-    shared = table.groupby(np.where(alone, "", groups)).transform("mean").to_numpy()
-    return np.where(alone[:, None], probabilities, shared)
+    shared = pd.DataFrame(probabilities).groupby(groups).transform("mean").to_numpy()
+    return np.where((groups == "")[:, None], probabilities, shared)
 
 
 def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarray:

@@ -17,7 +17,7 @@ FEATURES = 500
 CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos need their faint features too
 THUMBNAIL = 128  # pixels of the long side
 
-# One photo: 84 kB, of a fixed size, so that blocks of photos can be mapped from the disk.
+# One photo: 100 kB, of a fixed size, so that blocks of photos can be mapped from the disk.
 RECORD = np.dtype(
     [
         ("digest", "V16"),  # of the pixels; zero where the photo could not be read
@@ -26,7 +26,7 @@ RECORD = np.dtype(
         ("points", np.float32, (FEATURES, 2)),  # x and y
         ("descriptors", np.uint8, (FEATURES, 128)),
         ("thumbnail_shape", np.uint8, 2),  # height and width
-        ("thumbnail", np.uint8, (THUMBNAIL, THUMBNAIL)),
+        ("thumbnails", np.uint8, (2, THUMBNAIL, THUMBNAIL)),  # what a grey copy keeps, and what a shift in hue keeps
     ]
 )
 
@@ -49,12 +49,12 @@ def describe_photo(path: str | Path) -> np.ndarray:
     except ValueError:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    grey = resize(grey, min(LONG_SIDE / max(grey.shape), LARGEST_ENLARGEMENT))
+    pixels = resize(pixels, min(LONG_SIDE / max(pixels.shape[:2]), LARGEST_ENLARGEMENT))
+    grey, brightest = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), pixels.max(2)
     record["size"] = grey.shape[::-1]
-    thumbnail = resize(grey, min(THUMBNAIL / max(grey.shape), 1))
-    record["thumbnail_shape"] = height, width = thumbnail.shape
-    record["thumbnail"][:height, :width] = thumbnail
+    thumbnails = [resize(picture, min(THUMBNAIL / max(picture.shape), 1)) for picture in (grey, brightest)]
+    record["thumbnail_shape"] = height, width = thumbnails[0].shape
+    record["thumbnails"][:, :height, :width] = thumbnails
     sift = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST, enable_precise_upscale=True)
     points, descriptors = sift.detectAndCompute(cv2.GaussianBlur(grey, (0, 0), BLUR), None)
     count = min(len(points), FEATURES)  # several directions of one place may exceed the limit
@@ -93,8 +93,8 @@ def points_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
     return points
 
 
-def thumbnail_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """Grey uint8 picture of shape (height, width), at most 128 pixels long."""
+def thumbnails_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
+    """Grey values and brightest channels of a photo: uint8 of shape (2, height, width), at most 128 pixels long."""
     height, width = record["thumbnail_shape"]
-    thumbnail = record["thumbnail"][:height, :width]
-    return np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail
+    thumbnails = record["thumbnails"][:, :height, :width]
+    return np.ascontiguousarray(thumbnails[..., ::-1] if mirrored else thumbnails)

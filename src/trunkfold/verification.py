@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from trunkfold.local_features import FEATURES, points_of, root_descriptors, thumbnail_of
+from trunkfold.local_features import FEATURES, points_of, root_descriptors, thumbnails_of
 
 RATIO = 0.8  # of the distances to the nearest and the second nearest feature (Lowe, 2004)
 TOLERANCE = 4.0  # pixels of the 256 of the long side
@@ -135,16 +135,19 @@ def _plausible(affine: np.ndarray) -> bool:
 
 def _lay_over(one: np.ndarray, other: np.ndarray, mirrored: bool, affine: np.ndarray) -> tuple[float, float, float]:
     """Overlap, agreement and difference of `Evidence`, after the map was refined on the pixels."""
-    first, second = thumbnail_of(one, mirrored), thumbnail_of(other)
-    affine = _refine(first, second, _between_thumbnails(affine, one, other))
-    height, width = first.shape
+    first, second = thumbnails_of(one, mirrored), thumbnails_of(other)
+    affine = _refine(first[0], second[0], _between_thumbnails(affine, one, other))
+    height, width = first.shape[1:]
     warp = {"dsize": (width, height), "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
-    second_there = cv2.warpAffine(np.ones(second.shape, np.float32), affine, **warp) > 0.99
-    second_seen = cv2.warpAffine(second.astype(np.float32), affine, **warp)
+    second_there = cv2.warpAffine(np.ones(second.shape[1:], np.float32), affine, **warp) > 0.99
     shared = second_there.mean()
     overlap = shared * min(1, abs(np.linalg.det(affine[:, :2])) * first.size / second.size)
 
-    alike, contrast = _correlation(first.astype(np.float32), second_seen)
+    # A window is alike in grey or in its brightest channel: the one survives when colours are taken away, the other when
+    # they are shifted.
+    pictures = zip(first.astype(np.float32), second.astype(np.float32), strict=True)
+    maps = [_correlation(picture, cv2.warpAffine(copy, affine, **warp)) for picture, copy in pictures]
+    alike, contrast = np.max(maps, axis=0)
     inside = _mean(second_there.astype(np.float32), WINDOW) > 0.99
     textured = inside & (contrast > TEXTURE)
     if textured.sum() < COMPARABLE:
