@@ -230,11 +230,11 @@ def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace
     answers = read(Path("input/demo/answer_key.csv")).set_index("image_id")["label"]
     submission = read(Path("submissions/demo/submission.csv"))
     leaderboard = f1_score(answers[submission["image_id"]], submission["label"], average="macro")
-    # The rarest class has three sources in the hold-out, and rounding decides when it is learned: 0.92 with it, 0.79
-    # without. The interval knows that, and so does this test.
+    # The rarest class has three sources in the hold-out, which a macro F1 cannot be judged by; of those in the folds, a
+    # model that has not learned it scores less than 0.83.
     low, high = metrics["holdout"]["intervals"]["macro_f1"]
+    assert metrics["oof"]["macro_f1"] > 0.83
     assert metrics["holdout"]["accuracy"] > 0.9
-    assert metrics["oof"]["macro_f1"] > 0.75
     assert high > 0.85
     assert low - 0.05 < leaderboard < high + 0.05
 

@@ -243,9 +243,7 @@ def test_the_script_says_what_it_wrote_and_what_comes_next(tmp_path: Path):
     result = run_script("--photos", 59, "--size", 32, "--out", out)
     assert result.returncode == 0, result.stderr
     assert f"wrote 27 labelled and 18 unlabelled photos to {out}" in result.stdout
-    assert (
-        f"train_folds.py --config configs/demo.yaml --data.root {out} --split.groups {out}/groups.csv" in result.stdout
-    )
+    assert result.stdout.endswith(f"train_folds.py --config configs/demo.yaml --data.root {out}\n")
     assert len(result.stdout.splitlines()) == 1
 
 

@@ -24,6 +24,7 @@ BLUR = 0.7
 TEXTURE = 80.0  # variance of a window's grey values that is worth comparing; noise alone stays below
 ALIKE = 0.5  # correlation of a window in both photos
 COMPARABLE = 100  # pixels with texture, the least to judge by
+WORTH_REFINING = 0.4  # agreement; below, the photos differ whatever the map
 
 
 @dataclass(frozen=True)
@@ -134,24 +135,33 @@ def _plausible(affine: np.ndarray) -> bool:
 
 
 def _lay_over(one: np.ndarray, other: np.ndarray, mirrored: bool, affine: np.ndarray) -> tuple[float, float, float]:
-    """Overlap, agreement and difference of `Evidence`, after the map was refined on the pixels."""
+    """Overlap, agreement and difference of `Evidence`, with a map that is refined on the pixels where that may help."""
     first, second = thumbnails_of(one, mirrored), thumbnails_of(other)
-    affine = _refine(first[0], second[0], _between_thumbnails(affine, one, other))
+    affine = _between_thumbnails(affine, one, other)
+    found = _likeness(first, second, affine)
+    if found[1] < WORTH_REFINING:
+        return found
+    refined = _likeness(first, second, _refine(first[0], second[0], affine))
+    return max(found, refined, key=lambda likeness: likeness[1])
+
+
+def _likeness(first: np.ndarray, second: np.ndarray, affine: np.ndarray) -> tuple[float, float, float]:
+    """Overlap, agreement and difference of two photos' thumbnails, the second one laid over the first by a map."""
     height, width = first.shape[1:]
     warp = {"dsize": (width, height), "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
     second_there = cv2.warpAffine(np.ones(second.shape[1:], np.float32), affine, **warp) > 0.99
     shared = second_there.mean()
     overlap = shared * min(1, abs(np.linalg.det(affine[:, :2])) * first.size / second.size)
 
-    # A window is alike in grey or in its brightest channel: the one survives when colours are taken away, the other when
-    # they are shifted.
+    # A window is alike in grey or in its brightest channel: the one survives when colours are taken away, the other
+    # when they are shifted.
     pictures = zip(first.astype(np.float32), second.astype(np.float32), strict=True)
     maps = [_correlation(picture, cv2.warpAffine(copy, affine, **warp)) for picture, copy in pictures]
     alike, contrast = np.max(maps, axis=0)
     inside = _mean(second_there.astype(np.float32), WINDOW) > 0.99
     textured = inside & (contrast > TEXTURE)
     if textured.sum() < COMPARABLE:
-        return overlap, 0.0, 1.0
+        return float(overlap), 0.0, 1.0
     weights = np.sqrt(contrast) * textured
     agreement = (weights * (alike > ALIKE)).sum() / weights.sum()
     differs = (textured & (alike <= ALIKE)).astype(np.float32)
