@@ -290,7 +290,7 @@ def test_what_the_consensus_did_is_told(consensus, line, run):
     lines = [found for found in summary(run).splitlines() if found.startswith("consensus of copies: ")]
     assert len(lines) == 1
     assert lines[0].endswith(line)
-    assert f"<p>{lines[0]}.</p>" in read_page(run)[0]
+    assert f">{lines[0]}.</p>" in read_page(run)[0]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -310,7 +310,7 @@ def test_what_labelled_copies_say_is_told(labels, line, run):
     assert len(lines) == 1
     assert line in lines[0]
     assert f"{labels['different']} of them unlike the prediction" in lines[0]
-    assert f"<p>{lines[0]}.</p>" in read_page(run)[0]
+    assert f">{lines[0]}.</p>" in read_page(run)[0]
 
 
 @pytest.mark.usefixtures("undrawn")
