@@ -357,6 +357,17 @@ def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(small,
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_an_interrupted_search_leaves_no_summary_of_an_earlier_one(small, tmp_path, monkeypatch):
+    """Or its groups would be taken for those of the photos as they were."""
+    find_copies(small, tmp_path / "out")
+    table = small / "train" / "train.csv"
+    table.write_text(table.read_text().replace(",1\n", ",2\n", 1))
+    monkeypatch.setattr(copies, "write_page", interrupt_after(0, copies.write_page))
+    with pytest.raises(KeyboardInterrupt):
+        find_copies(small, tmp_path / "out")
+    assert not (tmp_path / "out" / "copies.json").exists()
+
+
 @pytest.mark.usefixtures("blocks")
 def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, tmp_path, monkeypatch):
     compared: list = []

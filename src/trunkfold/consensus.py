@@ -40,4 +40,4 @@ def labels_of_copies(groups: pd.Series, folds: pd.DataFrame) -> pd.Series:
     """
     of_group = folds.groupby("group")["label"]
     agreed = of_group.first()[of_group.nunique() == 1]
-    return groups.map(agreed).where(groups != "")
+    return groups.map(agreed).astype(object).where(groups != "")

@@ -5,12 +5,10 @@ What is found is written block by block, so that a search that was interrupted g
 
 import hashlib
 import json
-import logging
-import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -18,7 +16,6 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from trunkfold import candidates, grouping, local_features, verification
@@ -27,11 +24,9 @@ from trunkfold.copies_page import facts, write_page
 from trunkfold.errors import InputError, counted, raise_problems
 from trunkfold.grouping import Group, join
 from trunkfold.local_features import RECORD, describe_photo
-from trunkfold.runs import SUBMISSIONS, whole_file, write_csv, write_json
+from trunkfold.runs import SUBMISSIONS, block_by_block, write_csv, write_json
 from trunkfold.table import has_table, read_labelled, read_text_table, read_unlabelled
 from trunkfold.verification import IDENTICAL, Evidence, compare
-
-logger = logging.getLogger(__name__)
 
 GROUPS, SUMMARY, PAGE, LOCK = "groups.csv", "copies.json", "copies.html", ".lock"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
@@ -100,6 +95,7 @@ def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
     for earlier in set(out.glob(".search-*")) - {work}:
         shutil.rmtree(earlier)
     work.mkdir(exist_ok=True)
+    (out / SUMMARY).unlink(missing_ok=True)  # it says that groups.csv is that of its key
     with threadpool_limits(1):  # the threads are ours, a photo or a pair each
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
@@ -120,7 +116,7 @@ def _describe(paths: Sequence[str], work: Path) -> list[np.ndarray]:
         described = thread_map(describe_photo, paths[rows], max_workers=WORKERS, disable=True)
         return np.array(described, RECORD)
 
-    blocks = _blocks(work / "photos", len(paths), PHOTOS, block, "describing photos")
+    blocks = block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos")
     return [record for block in blocks for record in block]
 
 
@@ -145,30 +141,15 @@ def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict
         return np.array(rows)[places] if len(places) else places
 
     def block(part: slice) -> np.ndarray:
-        look = lambda pair: astuple(compare(records[pair[0]], records[pair[1]]))  # noqa: E731
         return np.array(thread_map(look, pairs[part], max_workers=WORKERS, disable=True))
 
-    (pairs,) = _blocks(work / "pairs", 1, 1, find, None)
-    evidence = _blocks(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
+    def look(pair: np.ndarray) -> tuple:
+        return astuple(compare(records[pair[0]], records[pair[1]]))
+
+    (pairs,) = block_by_block(work / "pairs", 1, 1, find)
+    evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
     found = (Evidence(int(row[0]), *row[1:].tolist()) for block in evidence for row in block)
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
-
-
-def _blocks(
-    name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None
-) -> list[np.ndarray]:
-    """Arrays for rows 0 to `count`, `size` rows each: made and saved, or mapped from the files of an earlier time."""
-    blocks = []
-    with tqdm(total=count, desc=bar, disable=bar is None) as progress:
-        for number in range(math.ceil(count / size)):
-            rows = slice(number * size, min((number + 1) * size, count))
-            path = name.with_name(f"{name.name}-{number:05}.npy")
-            if not path.exists():
-                with whole_file(path) as partial, partial.open("wb") as file:
-                    np.save(file, make(rows))
-            blocks.append(np.load(path, mmap_mode="r"))
-            progress.update(rows.stop - rows.start)
-    return blocks
 
 
 def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:

@@ -14,7 +14,7 @@ from trunkfold.photos import read_photo
 from trunkfold.runs import write_text
 from trunkfold.verification import IDENTICAL, Evidence
 
-GROUPS_SHOWN, PHOTOS_SHOWN = 10, 6
+GROUPS_SHOWN, DOUBTS_SHOWN, PHOTOS_SHOWN = 10, 50, 6
 PICTURE = 144  # pixels of the short side
 
 
@@ -32,10 +32,14 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
     conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
     crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
     sections = {
-        "Least sure": (several, "If these show one source each, so do the others."),
-        "Conflicting labels": (conflicting, "One source with two labels: at most one of them is right."),
-        "Labelled and unlabelled": (crossing, "Test photos with a labelled copy: see the option decode.copy_labels."),
-        "Surest": (several[::-1], "To see what a copy is."),
+        "Least sure": (several, GROUPS_SHOWN, "If these show one source each, so do the others."),
+        "Conflicting labels": (conflicting, DOUBTS_SHOWN, "One source, several labels: at most one of them is right."),
+        "Labelled and unlabelled": (
+            crossing,
+            DOUBTS_SHOWN,
+            "Test photos with a labelled copy: decode.copy_labels.",
+        ),
+        "Surest": (several[::-1], GROUPS_SHOWN, "To see what a copy is."),
     }
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -49,9 +53,9 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
                 "title": title,
                 "remark": remark,
                 "count": counted(len(members), "group"),
-                "groups": [_show(photos, group) for group in members[:GROUPS_SHOWN]],
+                "groups": [_show(photos, group) for group in members[:shown]],
             }
-            for title, (members, remark) in sections.items()
+            for title, (members, shown, remark) in sections.items()
             if members
         ],
     )

@@ -75,7 +75,7 @@ def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Serie
         Texts, indexed as `image_ids`.
     """
     own = groups[groups["set"].isin([name, ""])]
-    return image_ids.map(own.set_index("image_id")["group"]).fillna("").rename("group")
+    return image_ids.map(own.set_index("image_id")["group"]).astype(object).fillna("").rename("group")
 
 
 def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:

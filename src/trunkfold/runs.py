@@ -1,14 +1,17 @@
 """A run is a folder under submissions/: its name, the newest one, and files that are written whole or not at all."""
 
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from trunkfold.errors import InputError
 
@@ -64,6 +67,34 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def block_by_block(
+    name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None = None
+) -> list[np.ndarray]:
+    """Make something large in blocks that are saved as they are done, so that it goes on where it was interrupted.
+
+    Args:
+        name: Path that the files' names begin with.
+        count: Rows of the whole.
+        size: Rows of a block.
+        make: Gives the rows of a block.
+        bar: Text of the progress bar; None draws none.
+
+    Returns:
+        The blocks, mapped from their files.
+    """
+    blocks = []
+    with tqdm(total=count, desc=bar, disable=bar is None) as progress:
+        for number in range(math.ceil(count / size)):
+            rows = slice(number * size, min((number + 1) * size, count))
+            path = name.with_name(f"{name.name}-{number:05}.npy")
+            if not path.exists():
+                with whole_file(path) as partial, partial.open("wb") as file:
+                    np.save(file, make(rows))
+            blocks.append(np.load(path, mmap_mode="r"))
+            progress.update(rows.stop - rows.start)
+    return blocks
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
