@@ -89,7 +89,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         return
     metrics = read_metrics(run)
     if config.predict.consensus:
-        group_of_row = groups_of(test["image_id"], "test", groups).to_numpy()
+        group_of_row = groups_of(test["image_id"], "test", groups).to_numpy(copy=True)
         group_of_row[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
         alone, probabilities = probabilities, average_groups(probabilities, group_of_row)
         changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
