@@ -5,6 +5,7 @@ The modules follow the flow of a run, each importing only from those above it:
     errors          what the user can mend, said in one message
     config          an experiment: dataclasses, YAML, command line
     runs            a run's folder: names, whole files or none
+    pages           self-contained pages from templates
     table           train.csv and test.csv, read and checked
     photos          any picture file as upright RGB
     local_features  what is kept of a photo to find its copies

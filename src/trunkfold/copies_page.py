@@ -4,14 +4,13 @@ import base64
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 import pandas as pd
 
 from trunkfold.errors import counted, first_few
 from trunkfold.grouping import Group
+from trunkfold.pages import write_html
 from trunkfold.photos import read_photo
-from trunkfold.runs import write_text
 from trunkfold.verification import IDENTICAL, Evidence
 
 GROUPS_SHOWN, DOUBTS_SHOWN, PHOTOS_SHOWN = 10, 50, 6
@@ -41,10 +40,9 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
         ),
         "Surest": (several[::-1], GROUPS_SHOWN, "To see what a copy is."),
     }
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template("copies.html")
-    page = template.render(
+    write_html(
+        path,
+        "copies.html",
         name=name,
         facts=facts(summary),
         sizes={int(size): count for size, count in summary["groups_by_size"].items()},
@@ -59,7 +57,6 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
             if members
         ],
     )
-    write_text(page, path)
 
 
 def facts(summary: dict) -> list[str]:

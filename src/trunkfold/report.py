@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -15,7 +14,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from trunkfold.errors import counted
-from trunkfold.runs import read_metrics, whole_file, write_text
+from trunkfold.pages import write_html
+from trunkfold.runs import read_metrics, whole_file
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
@@ -117,10 +117,9 @@ def write_report(run: Path) -> None:
             figures[f"Confusion, {title}"] = _save(
                 run, f"confusion_{name}", lambda name=name: draw_confusion(metrics[name])
             )
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("trunkfold", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template("report.html")
-    page = template.render(
+    write_html(
+        run / "report.html",
+        "report.html",
         name=run.name,
         metrics=metrics,
         sets={name: title for name, title in SETS.items() if metrics[name] is not None},
@@ -131,7 +130,6 @@ def write_report(run: Path) -> None:
         predicted=_predicted_classes(run, metrics),
         with_interval=_with_interval,
     )
-    write_text(page, run / "report.html")
 
 
 def draw_learning_curves(history: pd.DataFrame) -> Figure:

@@ -105,10 +105,10 @@ def score_run(
         was predicted by a tail that had learned from its copy).
     """
     groups = folds.set_index("image_id")["group"]
-    of_fold = [
-        {"fold": int(fold), **{key: score(rows, groups, classes)[key] for key in ("photos", "accuracy", "macro_f1")}}
-        for fold, rows in oof.groupby("fold")
-    ]
+    of_fold = []
+    for fold, rows in oof.groupby("fold"):
+        scores = score(rows, groups, classes)
+        of_fold.append({"fold": int(fold), **{key: scores[key] for key in ("photos", "accuracy", "macro_f1")}})
     return {
         "oof": score(oof, groups, classes),
         "holdout": None if holdout is None else score(holdout, groups, classes),
