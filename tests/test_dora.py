@@ -6,7 +6,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from trunkfold.dora import ExactNormConv2d, ExactNormLinear, squared_row_norms, use_exact_norm
+from trunkfold.dora import ExactConv2d, ExactLinear, squared_row_norms, use_exact_dora
 
 
 def adapted(layer: nn.Module, frozen: bool = True) -> tuple[nn.Module, nn.Module]:
@@ -21,7 +21,7 @@ def adapted(layer: nn.Module, frozen: bool = True) -> tuple[nn.Module, nn.Module
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or not frozen)
     ours = copy.deepcopy(model)
-    use_exact_norm(ours)
+    use_exact_dora(ours)
     return model, ours
 
 
@@ -36,16 +36,16 @@ def test_row_norms_equal_those_of_the_built_matrix():
 @pytest.mark.parametrize(
     ("layer", "shape", "variant"),
     [
-        (nn.Linear(10, 16), (2, 5, 5, 10), ExactNormLinear),
-        (nn.Linear(10, 16, bias=False), (2, 10), ExactNormLinear),
-        (nn.Conv2d(10, 16, 1), (2, 10, 5, 5), ExactNormConv2d),
+        (nn.Linear(10, 16), (2, 5, 5, 10), ExactLinear),
+        (nn.Linear(10, 16, bias=False), (2, 10), ExactLinear),
+        (nn.Conv2d(10, 16, 1), (2, 10, 5, 5), ExactConv2d),
     ],
     ids=["linear", "linear without bias", "1 x 1 convolution"],
 )
 def test_output_and_gradients_equal_pefts(layer, shape, variant, frozen):
     torch.manual_seed(0)
     theirs, ours = adapted(layer, frozen)
-    assert isinstance(ours[0].lora_variant["default"], variant)
+    assert isinstance(ours[0], variant)
     inputs = [torch.randn(shape).requires_grad_() for _ in range(2)]
     inputs[1].data.copy_(inputs[0].data)
     results = [model(x) for model, x in zip((theirs, ours), inputs, strict=True)]
@@ -84,8 +84,8 @@ def test_other_convolutions_keep_pefts_forward():
     model = inject_adapter_in_model(
         LoraConfig(r=2, target_modules=["0"], use_dora=True), nn.Sequential(nn.Conv2d(4, 6, 3, padding=1))
     )
-    use_exact_norm(model)
-    assert not isinstance(model[0].lora_variant["default"], ExactNormConv2d)
+    use_exact_dora(model)
+    assert not isinstance(model[0], ExactConv2d)
 
 
 def test_merging_gives_the_same_function():
@@ -96,3 +96,34 @@ def test_merging_gives_the_same_function():
         if isinstance(layer, LoraLayer):
             layer.merge(safe_merge=True)
     torch.testing.assert_close(ours[0].base_layer(x), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_merged_layer_and_one_without_its_adapter_are_as_pefts():
+    theirs, ours = adapted(nn.Linear(10, 16))
+    x = torch.randn(3, 10)
+    expected = ours(x)
+    for model in (theirs, ours):
+        model[0].merge()
+    torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5)
+    for model in (theirs, ours):
+        model[0].unmerge()
+        model[0].enable_adapters(False)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert not torch.allclose(ours(x), expected, atol=1e-2)
+
+
+def test_mixed_precision_rounds_and_its_gradients_stay_in_full():
+    _, ours = adapted(nn.Linear(64, 32))
+    x = torch.randn(8, 64)
+    expected = ours(x)
+    expected.square().sum().backward()
+    gradients = [p.grad.clone() for p in ours.parameters() if p.grad is not None]
+    ours.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = ours(x)
+    result.float().square().sum().backward()
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected, rtol=0.05, atol=0.5)
+    for parameter, gradient in zip((p for p in ours.parameters() if p.grad is not None), gradients, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0.05, atol=0.02 * gradient.abs().max().item())

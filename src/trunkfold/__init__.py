@@ -21,7 +21,8 @@ The modules follow the flow of a run, each importing only from those above it:
     augment         what it is shown when it learns
     loaders         fold-balanced batches
     process         device, precision and seeds, by Accelerate
-    dora            DoRA's forward pass with the exact, cheaper norm
+    linear          linear maps by the CPU's faster library
+    dora            DoRA's forward and backward pass in one matrix product each
     backbone        a timm model cut into a frozen trunk and a tuned tail
     ensemble        K tails behind one trunk: saved, loaded, predicting
     optim           timm's optimizers and schedules over the tails

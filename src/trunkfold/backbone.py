@@ -18,8 +18,9 @@ from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from trunkfold.config import ModelConfig
-from trunkfold.dora import use_exact_norm
+from trunkfold.dora import use_exact_dora
 from trunkfold.errors import InputError
+from trunkfold.linear import use_fast_linear
 
 logger = logging.getLogger(__name__)
 ADAPTED = r"stages\.({})\.blocks\.\d+\.mlp\.fc[12]"  # peft adapts the layers whose whole name matches
@@ -139,6 +140,7 @@ def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True)
     probe = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         expected = model((probe - _pixels(data_config["mean"])) / _pixels(data_config["std"]))
+        use_fast_linear(model)
         trunk, tail = _cut(model, config.tune_stages, data_config)
         if not torch.allclose(tail(trunk(probe)), expected, atol=1e-4, rtol=1e-4):
             raise InputError(
@@ -179,7 +181,7 @@ def add_adapters(tail: Tail, config: ModelConfig) -> None:
         raise InputError(
             f"model.name {config.name} has no mlp.fc1 and mlp.fc2 in its blocks that DoRA could adapt"
         ) from error
-    use_exact_norm(tail)
+    use_exact_dora(tail)
 
 
 def merge(tail: Tail) -> Tail:
