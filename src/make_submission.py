@@ -15,10 +15,11 @@ from accelerate import Accelerator
 
 from trunkfold.blending import blend_runs
 from trunkfold.competition import class_prior, load_unlabelled
-from trunkfold.config import Config, Parser, load_config
+from trunkfold.config import CacheConfig, Config, Parser, load_config
 from trunkfold.consensus import average_groups, labels_of_copies
-from trunkfold.ensemble import FeatureSource, average_probabilities, load_ensemble
+from trunkfold.ensemble import average_probabilities, load_ensemble
 from trunkfold.errors import exit_on_input_error
+from trunkfold.features import FeatureSource
 from trunkfold.groups import groups_of, load_run_groups
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_predictions
 from trunkfold.process import start_process
@@ -34,7 +35,7 @@ def main() -> None:
     """Predict with each run, average them, check and write the submission, report."""
     options = parse_options()
     runs = options.run or [newest_run()]
-    configs = [load_run_config(run, options.data.root) for run in runs]
+    configs = [load_run_config(run, options.data.root, options.cache.dir) for run in runs]
     accelerator = start_process(configs[0].train)
     for run, config in zip(runs, configs, strict=True):
         predict_test(run, config, accelerator)
@@ -57,25 +58,27 @@ def parse_options() -> Namespace:
     parser.add_argument("--weights", type=float, nargs="+", help="A weight for each run; by default equal ones.")
     parser.add_argument("--name", type=str, help="Folder name for the average of several runs; by default A+B.")
     parser.add_argument("--data.root", type=Path, help="Where the photos lie now; by default where they lay.")
+    parser.add_argument("--cache.dir", type=Path, help="Folder for decoded photos; by default the run's.")
     parser.add_argument(
         "--decode.copy_labels", type=bool, help="Test photos take the label of a labelled copy; by default as the run."
     )
     return parser.parse_args()
 
 
-def load_run_config(run: Path, root: Path | None) -> Config:
-    """The configuration of a finished run, perhaps with another folder of photos."""
+def load_run_config(run: Path, root: Path | None, cache_dir: Path | None) -> Config:
+    """The configuration of a finished run, perhaps with other folders for the photos and their cache."""
     read_metrics(run)
     config = load_config(run / "config.yaml")
-    return config if root is None else replace(config, data=replace(config.data, root=root))
+    data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
+    return replace(config, data=data, cache=cache)
 
 
 def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
     """Write test_probabilities.csv into a run's folder, and the seconds it took into its metrics.json."""
     classes = {str(label): name for label, name in config.data.classes.items()}
-    watch, size = Stopwatch(), config.data.image_size
+    watch = Stopwatch()
     with watch("reading test photos"):
-        test, photos = load_unlabelled(config.data.root, size, accelerator.is_main_process)
+        test, photos = load_unlabelled(config)
         groups = load_run_groups(run, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run, config, len(classes))
     source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)

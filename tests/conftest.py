@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+
+from trunkfold.cache import CachedPhotos, load_photos
 
 LABELS = ("1", "2", "3")
 COPIES = 3
@@ -57,6 +60,15 @@ def write_competition(
     )
     pd.DataFrame(groups).to_csv(root / "groups.csv", index=False)
     return root
+
+
+def cache_photos(folder: Path, pixels: Sequence[np.ndarray]) -> CachedPhotos:
+    """The given pictures as decoded photos in a cache, all below `folder`."""
+    (folder / "photos").mkdir()
+    paths = [str(folder / "photos" / f"{row}.png") for row in range(len(pixels))]
+    for path, picture in zip(paths, pixels, strict=True):
+        cv2.imwrite(path, picture[..., ::-1])
+    return load_photos(paths, max(max(picture.shape) for picture in pixels), folder / "cache").pixels
 
 
 def run_command(script: str, *args: object) -> None:

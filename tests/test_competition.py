@@ -8,17 +8,18 @@ import pytest
 from conftest import LABELS, write_competition
 
 from trunkfold.competition import class_prior, load_labelled, load_unlabelled, side_to_keep
-from trunkfold.config import Config, DataConfig, SplitConfig, TrainConfig
+from trunkfold.config import CacheConfig, Config, DataConfig, SplitConfig, TrainConfig
 from trunkfold.errors import InputError
 
 
 def make_config(root, **split) -> Config:
     data = DataConfig(root=root, image_size=14, classes=None)
-    return Config(data=data, split=SplitConfig(**{"groups": str(root / "groups.csv"), **split}))
+    split = SplitConfig(**{"groups": str(root / "groups.csv"), **split})
+    return Config(data=data, split=split, cache=CacheConfig(root.parent / "cache"))
 
 
 def test_a_competition_is_read_with_groups_folds_and_photos(competition):
-    labelled = load_labelled(make_config(competition), show_progress=False)
+    labelled = load_labelled(make_config(competition))
     table = labelled.table
     assert list(table.columns) == ["image_id", "filename", "label", "group", "fold"]
     assert table["image_id"].tolist() == [str(number) for number in range(1, 91)]
@@ -33,13 +34,13 @@ def test_a_competition_is_read_with_groups_folds_and_photos(competition):
 
 def test_photos_lie_at_the_rows_of_their_names(competition):
     """The class decides the colour: 1 is blue, 2 green, 3 red (OpenCV wrote them)."""
-    labelled = load_labelled(make_config(competition), show_progress=False)
+    labelled = load_labelled(make_config(competition))
     brightest = [int(pixels.mean((0, 1)).argmax()) for pixels in labelled.pixels]
     assert brightest == [2 - target for target in labelled.targets]
 
 
 def test_rows_by_fold_hold_every_row_once_fold_after_fold(competition):
-    labelled = load_labelled(make_config(competition), show_progress=False)
+    labelled = load_labelled(make_config(competition))
     assert sorted(labelled.rows_by_fold) == list(range(90))
     assert (np.diff(labelled.fold_of_row[labelled.rows_by_fold]) >= 0).all()
 
@@ -47,7 +48,7 @@ def test_rows_by_fold_hold_every_row_once_fold_after_fold(competition):
 def test_class_names_are_the_configs_in_its_order(competition):
     config = make_config(competition)
     config = replace(config, data=replace(config.data, classes={3: "red", 1: "blue", 2: "green"}))
-    labelled = load_labelled(config, show_progress=False)
+    labelled = load_labelled(config)
     assert labelled.classes == {"3": "red", "1": "blue", "2": "green"}
     assert labelled.targets[:7:3].tolist() == [1, 2, 0]  # labels 1, 2, 3
 
@@ -56,7 +57,7 @@ def test_unrelated_options_do_not_change_the_folds(competition):
     config = make_config(competition)
     named = replace(config.data, image_size=20, classes={3: "c", 2: "b", 1: "a"}, workers=1)
     other = replace(config, data=named, train=TrainConfig(seed=9, epochs=2), augment="none")
-    folds = [load_labelled(each, show_progress=False).table["fold"].tolist() for each in (config, other)]
+    folds = [load_labelled(each).table["fold"].tolist() for each in (config, other)]
     assert folds[0] == folds[1]
 
 
@@ -72,7 +73,7 @@ def test_everything_wrong_is_told_at_once(competition):
     (folder / "images" / "8.png").write_bytes(b"")
     (folder / "images" / "9.png").write_text("<html>")
     with pytest.raises(InputError) as raised:
-        load_labelled(make_config(competition), show_progress=False)
+        load_labelled(make_config(competition))
     assert str(raised.value).splitlines() == [
         "6 problems:",
         "  - train.csv: 1 values of image_id occur twice or more: 3",
@@ -88,7 +89,7 @@ def test_everything_wrong_is_told_at_once(competition):
 def test_a_single_problem_is_told_without_a_list(competition):
     (competition / "train" / "train" / "images" / "7.png").unlink()
     with pytest.raises(InputError, match=r"^1 photo missing: 7.png$"):
-        load_labelled(make_config(competition), show_progress=False)
+        load_labelled(make_config(competition))
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
@@ -102,7 +103,7 @@ def test_what_can_be_said_at_once_is_said_before_copies_are_searched_for(choice,
     for name in ("7.png", "9.png"):
         (folder / "images" / name).unlink()
     with pytest.raises(InputError) as raised:
-        load_labelled(make_config(competition, groups=choice), show_progress=False)
+        load_labelled(make_config(competition, groups=choice))
     assert str(raised.value).splitlines() == [
         "2 problems:",
         "  - train.csv: no label in line 2",
@@ -113,12 +114,9 @@ def test_what_can_be_said_at_once_is_said_before_copies_are_searched_for(choice,
 
 def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(competition, monkeypatch):
     """They are what the warning is made of."""
-    found = load_labelled(make_config(competition), show_progress=False).groups
+    found = load_labelled(make_config(competition)).groups
     monkeypatch.setattr("trunkfold.groups.find_copies", lambda root: found)
-    tables = {
-        choice: load_labelled(make_config(competition, groups=choice), show_progress=False).table
-        for choice in ("none", "copies")
-    }
+    tables = {choice: load_labelled(make_config(competition, groups=choice)).table for choice in ("none", "copies")}
     true = [f"source {row // 3}" for row in range(90)]
     for table in tables.values():
         assert table["group"].tolist() == true
@@ -128,7 +126,7 @@ def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(compet
 
 def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
     (competition / "test" / "test" / "images" / "92.png").unlink()
-    table, photos = load_unlabelled(competition, 14, show_progress=False)
+    table, photos = load_unlabelled(make_config(competition))
     assert table["image_id"].tolist() == [str(number) for number in range(91, 103)]
     assert photos.unreadable == {1: "missing"}
     assert len(photos.pixels) == 12
@@ -138,13 +136,13 @@ def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
 def test_repeated_unlabelled_ids_are_an_error(competition):
     (competition / "test" / "test" / "test.csv").write_text("image_id,filename\n91,91.png\n91,92.png\n")
     with pytest.raises(InputError, match="test.csv: 1 values of image_id occur twice or more: 91"):
-        load_unlabelled(competition, 14, show_progress=False)
+        load_unlabelled(make_config(competition))
 
 
 def test_any_number_of_classes_is_read(tmp_path):
     labels = tuple(f"kind {number}" for number in range(12))
     root = write_competition(tmp_path, sources=24, labels=labels, nested=False)
-    labelled = load_labelled(make_config(root, folds=2, holdout=0.0), show_progress=False)
+    labelled = load_labelled(make_config(root, folds=2, holdout=0.0))
     assert sorted(labelled.classes) == sorted(labels)
     assert len(LABELS) < len(labelled.classes) == labelled.targets.max() + 1
 

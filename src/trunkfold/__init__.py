@@ -8,6 +8,7 @@ The modules follow the flow of a run, each importing only from those above it:
     pages           self-contained pages from templates
     table           train.csv and test.csv, read and checked
     photos          any picture file as upright RGB
+    cache           photos decoded once for all runs
     local_features  what is kept of a photo to find its copies
     candidates      photos that share rare visual words
     verification    whether two photos are copies: their features fit, their pixels agree
@@ -16,14 +17,17 @@ The modules follow the flow of a run, each importing only from those above it:
     copies          the search, step by step, and its result
     groups          which photos are copies, wherever that is known from
     splits          hold-out and folds
-    competition     tables, folds and photos in memory
+    competition     tables, folds and photos
     views           what the model is shown of a photo when it predicts
+    transforms      our augmentations: one warp, one colour matrix, noise from a bank
     augment         what it is shown when it learns
+    sheet           samples of that as one picture
     loaders         fold-balanced batches
     process         device, precision and seeds, by Accelerate
     linear          linear maps by the CPU's faster library
     dora            DoRA's forward and backward pass in one matrix product each
     backbone        a timm model cut into a frozen trunk and a tuned tail
+    features        what the trunk makes of the photos, streamed or kept
     ensemble        K tails behind one trunk: saved, loaded, predicting
     optim           timm's optimizers and schedules over the tails
     lockstep        one batch, one trunk pass, a step of every tail

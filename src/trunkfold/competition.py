@@ -1,17 +1,17 @@
-"""A competition in memory: its checked tables, its folds and its decoded photos."""
+"""A competition: its checked tables, its folds and its decoded photos."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from trunkfold.cache import CachedPhotos, load_photos
 from trunkfold.config import Config
 from trunkfold.errors import raise_problems
 from trunkfold.groups import SEARCHED, check_groups, groups_of, load_groups
-from trunkfold.photos import Photos, decode_photos, missing_photos
+from trunkfold.photos import Photos, missing_photos
 from trunkfold.splits import HELD_OUT, assign_folds, check_split
 from trunkfold.table import class_names, read_labelled, read_unlabelled
 
@@ -31,7 +31,7 @@ class Labelled:
 
     table: pd.DataFrame
     classes: dict[str, str]
-    pixels: list[np.ndarray]
+    pixels: CachedPhotos
     groups: pd.DataFrame
 
     @property
@@ -58,12 +58,11 @@ class Labelled:
         )
 
 
-def load_labelled(config: Config, show_progress: bool) -> Labelled:
+def load_labelled(config: Config) -> Labelled:
     """Read train.csv and its photos, find their groups, and divide them into hold-out and folds.
 
     Args:
         config: Its image size is known.
-        show_progress: Whether to draw a progress bar.
 
     Raises:
         InputError: All that is wrong with rows, photos, groups and classes, in one message.
@@ -76,7 +75,7 @@ def load_labelled(config: Config, show_progress: bool) -> Labelled:
     table["group"] = groups_of(table["image_id"], "train", groups)
     check_groups(table, config.split.groups, problems)
     check_split(table, config.split, problems)
-    photos = decode_photos(table["path"], side_to_keep(config.data.image_size), show_progress)
+    photos = load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
     problems += photos.describe_unreadable(table["filename"])
     raise_problems(problems)
     table["fold"] = assign_folds(table, config.split)
@@ -84,20 +83,20 @@ def load_labelled(config: Config, show_progress: bool) -> Labelled:
     return Labelled(table[columns], class_names(table["label"], config.data.classes), photos.pixels, groups)
 
 
-def load_unlabelled(root: Path, image_size: int, show_progress: bool) -> tuple[pd.DataFrame, Photos]:
+def load_unlabelled(config: Config) -> tuple[pd.DataFrame, Photos]:
     """Read test.csv and its photos; unreadable ones are reported in what is returned, and raise nothing.
 
     Raises:
         InputError: All that is wrong with its rows.
     """
     problems: list[str] = []
-    table = read_unlabelled(root, problems)
+    table = read_unlabelled(config.data.root, problems)
     raise_problems(problems)
-    return table, decode_photos(table["path"], side_to_keep(image_size), show_progress)
+    return table, load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
 
 
 def side_to_keep(image_size: int) -> int:
-    """Short side in pixels of the photos in memory."""
+    """Short side in pixels of the decoded photos."""
     return math.ceil(image_size * MARGIN)
 
 

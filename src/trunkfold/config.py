@@ -90,6 +90,8 @@ class TrainConfig:
         epochs: Passes over the photos.
         one_copy_per_epoch: A pass visits one photo of each group, another one each time, and so costs a third where
             every photo is there three times.
+        cached_views: Number of augmented views of each photo that are learned from by turns, their features computed
+            once, for CPUs and many short runs; 0 augments a photo anew at every visit.
         batch_size: Photos a step over all processes, the same number of each fold; each fold learns from those of
             the others.
         tail_lr: Peak learning rate of all that is tuned but the head.
@@ -113,6 +115,7 @@ class TrainConfig:
 
     epochs: PositiveInt = 30
     one_copy_per_epoch: bool = False
+    cached_views: NonNegativeInt = 0
     batch_size: PositiveInt = 40
     tail_lr: PositiveFloat = 2e-4
     head_lr: PositiveFloat = 2e-3
@@ -139,12 +142,12 @@ class PredictConfig:
     Attributes:
         views: Test-time augmentation: names of trunkfold.views.VIEWS, whose probabilities are averaged.
         consensus: Photos of one group share the mean of their probabilities.
-        batch_size: Photos a forward pass.
+        batch_size: Photos a forward pass; null: 64 on a CPU, on a GPU up to 512, as many as its memory holds.
     """
 
     views: list[str] = field(default_factory=lambda: ["plain", "hflip"])
     consensus: bool = True
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,17 @@ class DecodeConfig:
     """
 
     copy_labels: bool = False
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What all runs share, so that it is made once; it may be deleted at any time.
+
+    Attributes:
+        dir: Folder for decoded photos and kept features.
+    """
+
+    dir: Path = Path("submissions/.cache")
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     run: RunConfig = field(default_factory=RunConfig)
     augment: str | list[dict[str, dict[str, Any]]] = "standard"
 

@@ -14,21 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from threadpoolctl import threadpool_limits
 from tqdm.contrib.concurrent import thread_map
 
 from trunkfold import candidates, grouping, local_features, verification
 from trunkfold.candidates import find_candidates
 from trunkfold.copies_page import facts, write_page
-from trunkfold.errors import InputError, counted, raise_problems
+from trunkfold.errors import counted, raise_problems
 from trunkfold.grouping import Group, join
 from trunkfold.local_features import RECORD, describe_photo
-from trunkfold.runs import SUBMISSIONS, block_by_block, write_csv, write_json
+from trunkfold.runs import SUBMISSIONS, block_by_block, locked_folder, write_csv, write_json
 from trunkfold.table import has_table, read_labelled, read_text_table, read_unlabelled
 from trunkfold.verification import IDENTICAL, Evidence, compare
 
-GROUPS, SUMMARY, PAGE, LOCK = "groups.csv", "copies.json", "copies.html", ".lock"
+GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
 WORKERS = os.cpu_count() or 1
 
@@ -57,8 +56,7 @@ def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
     photos = _read_photos(root)
     out = out or copies_folder(root)
     key = _key(photos)
-    _make_folder(out)
-    with FileLock(out / LOCK):
+    with locked_folder(out, "--out"):
         if _summary(out).get("key") != key:
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
             _search(root.resolve().name, photos, key, out)
@@ -203,11 +201,3 @@ def _key(photos: pd.DataFrame) -> str:
         size = os.path.getsize(row.path) if os.path.exists(row.path) else None
         key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())
     return key.hexdigest()
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / LOCK).open("a").close()  # FileLock would wait for a right to write that never comes
-    except OSError as error:
-        raise InputError(f"cannot write to {out} ({error.strerror}): choose another --out") from error

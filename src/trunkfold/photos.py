@@ -1,15 +1,12 @@
-"""Any picture file becomes upright three-channel uint8, small enough to keep: decoded once, looked at many times."""
+"""Any picture file becomes upright three-channel uint8, small enough to keep."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from trunkfold.errors import counted, first_few
 
@@ -25,7 +22,7 @@ class Photos:
         unreadable: Reason by row: "missing", "empty (0 bytes)" or what the decoder says.
     """
 
-    pixels: list[np.ndarray] = field(default_factory=list)
+    pixels: Sequence[np.ndarray] = ()
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def describe_unreadable(self, names: Sequence[str]) -> list[str]:
@@ -76,35 +73,9 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         raise ValueError(reason or type(error).__name__) from error
 
 
-def decode_photos(paths: Sequence[str], side: int, show_progress: bool = True) -> Photos:
-    """Decode all photos, with as many threads as there are cores.
-
-    Args:
-        paths: A file for each row.
-        side: See `read_photo`; the photos of a competition of 7,200 take 1.9 GB at 256.
-        show_progress: Whether to draw a progress bar.
-    """
-    photos = Photos()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda path: _read_or_reason(path, side), paths)
-        for row, result in enumerate(tqdm(results, "decoding photos", len(paths), disable=not show_progress)):
-            if isinstance(result, str):
-                photos.unreadable[row] = result
-                result = np.zeros((side, side, 3), np.uint8)
-            photos.pixels.append(result)
-    return photos
-
-
 def missing_photos(paths: Sequence[str]) -> Photos:
     """The files that do not exist, as the unreadable ones among photos that were not decoded."""
     return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
-
-
-def _read_or_reason(path: str, side: int) -> np.ndarray | str:
-    try:
-        return read_photo(path, side)
-    except ValueError as error:
-        return str(error)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

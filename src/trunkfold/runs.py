@@ -5,12 +5,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from tqdm import tqdm
 
 from trunkfold.errors import InputError
@@ -69,32 +70,74 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def block_by_block(
-    name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None = None
-) -> list[np.ndarray]:
+@contextmanager
+def locked_folder(folder: Path, option: str) -> Iterator[Path]:
+    """A folder that only one process at a time is in, made where there is none.
+
+    Args:
+        option: What chooses the folder, for the message.
+
+    Raises:
+        InputError: Nothing can be written to it, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").open("a").close()  # FileLock would wait for a right to write that never comes
+        with FileLock(folder / ".lock"):
+            yield folder
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror or error}): choose another {option}") from error
+
+
+def make_blocks(
+    name: Path,
+    count: int,
+    size: int,
+    make: Callable[[list[slice]], Iterable[np.ndarray]],
+    bar: str | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> None:
     """Make something large in blocks that are saved as they are done, so that it goes on where it was interrupted.
 
     Args:
         name: Path that the files' names begin with.
         count: Rows of the whole.
         size: Rows of a block.
-        make: Gives the rows of a block.
+        make: Gives block after block for the rows that are still wanted.
         bar: Text of the progress bar; None draws none.
-
-    Returns:
-        The blocks, mapped from their files.
+        share: Of (k, n): this process makes every n-th block from block k on.
     """
-    blocks = []
-    with tqdm(total=count, desc=bar, disable=bar is None) as progress:
-        for number in range(math.ceil(count / size)):
-            rows = slice(number * size, min((number + 1) * size, count))
-            path = name.with_name(f"{name.name}-{number:05}.npy")
-            if not path.exists():
-                with whole_file(path) as partial, partial.open("wb") as file:
-                    np.save(file, make(rows))
-            blocks.append(np.load(path, mmap_mode="r"))
+    blocks = {
+        block_file(name, number): slice(number * size, min((number + 1) * size, count))
+        for number in range(share[0], math.ceil(count / size), share[1])
+    }
+    wanted = {path: rows for path, rows in blocks.items() if not path.exists()}
+    if not wanted:
+        return
+    total = sum(rows.stop - rows.start for rows in wanted.values())
+    with tqdm(total=total, desc=bar, disable=bar is None) as progress:
+        for (path, rows), block in zip(wanted.items(), make(list(wanted.values())), strict=True):
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.save(file, block)
             progress.update(rows.stop - rows.start)
-    return blocks
+
+
+def read_blocks(name: Path, count: int, size: int) -> list[np.ndarray]:
+    """What `make_blocks` made, mapped from the files."""
+    return [np.load(block_file(name, number), mmap_mode="r") for number in range(math.ceil(count / size))]
+
+
+def block_by_block(
+    name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None = None
+) -> list[np.ndarray]:
+    """`make_blocks`, each block by a call of its own, then `read_blocks`."""
+    make_blocks(name, count, size, lambda wanted: map(make, wanted), bar)
+    return read_blocks(name, count, size)
+
+
+def block_file(name: Path, number: int) -> Path:
+    """Path of one block."""
+    return name.with_name(f"{name.name}-{number:05}.npy")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
