@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from trunkfold.augment import Augmentation, make_augmentation
 from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge, native_image_size
@@ -17,17 +16,19 @@ from trunkfold.competition import Labelled, load_labelled
 from trunkfold.config import Config, dump_config, parse_config
 from trunkfold.consensus import average_in_folds
 from trunkfold.copies import search_key
-from trunkfold.ensemble import FeatureSource, average_probabilities, save_fold, save_shared, scoring_members
+from trunkfold.ensemble import average_probabilities, save_fold, save_shared, scoring_members
 from trunkfold.errors import exit_on_input_error
+from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.lockstep import Lockstep
 from trunkfold.optim import balanced_class_weights
 from trunkfold.predictions import scored_table
 from trunkfold.process import start_process
-from trunkfold.report import summary, write_report
+from trunkfold.report import AUGMENTED, summary, write_report
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
 from trunkfold.scores import macro_f1, score_run
+from trunkfold.sheet import write_sheet
 from trunkfold.splits import HELD_OUT
 from trunkfold.training import Validation, train
 from trunkfold.views import check_views
@@ -41,18 +42,21 @@ def main() -> None:
     accelerator, watch = start_process(config.train), Stopwatch()
 
     with watch("reading photos"):
-        labelled = load_labelled(config, accelerator.is_main_process)
+        labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     backbone = build_backbone(config.model, len(labelled.classes))
-    lockstep, loader = prepare(config, labelled, augment, backbone, accelerator)
+    lockstep = prepare(config, labelled, backbone, accelerator)
     if accelerator.is_main_process:
         create_run(config.run.name, config.run.restart)
-        save_inputs(run, config, labelled, backbone)
+        save_inputs(run, config, labelled, backbone, augment)
 
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
-    with watch("clean features"):
-        clean = source.keep(labelled.rows_by_fold, bar="clean features")
+    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, config.train.seed)
+    with watch("features"):
+        clean, views = source.clean(labelled.rows_by_fold), config.train.cached_views
+        seen = source.augmented(photos, views) if views else photos
     with watch("training"):
+        loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
         history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets))
     if accelerator.is_main_process:  # before anything else can go wrong
         write_csv(history, run / "history.csv")
@@ -91,28 +95,28 @@ def complete(config: Config) -> Config:
     return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
 
 
-def prepare(
-    config: Config, labelled: Labelled, augment: Augmentation, backbone: Backbone, accelerator: Accelerator
-) -> tuple[Lockstep, DataLoader]:
-    """What learns, and the batches that it learns from."""
-    fold_of_row, targets, seed = labelled.fold_of_row, labelled.targets, config.train.seed
+def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
+    """What learns, and the order in which it sees the photos."""
+    fold_of_row, targets = labelled.fold_of_row, labelled.targets
     groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
-    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, seed, accelerator, groups)
-    photos = TrainingPhotos(labelled.pixels, targets, augment, seed)
-    loader = training_loader(photos, batches, choose_workers(config.data.workers, accelerator))
+    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
     weights = None
     if config.train.class_weights == "balanced":
         weights = balanced_class_weights(targets[fold_of_row != HELD_OUT], len(labelled.classes))
-    return Lockstep(accelerator, config.train, backbone, batches, weights), loader
+    return Lockstep(accelerator, config.train, backbone, batches, weights)
 
 
-def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone) -> None:
-    """What the run starts from: the configuration with its classes, the folds, the weights that all folds share."""
+def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
+    """What the run starts from: the configuration with its classes, the folds, the weights that all folds share, and
+    samples of what the model will be shown."""
     resolved = replace(config, data=replace(config.data, classes=labelled.classes))
     write_text(dump_config(resolved), run / "config.yaml")
     write_csv(labelled.table, run / "folds.csv")
     write_csv(labelled.groups, run / "groups.csv")
     save_shared(run, backbone)
+    (run / "figures").mkdir()
+    rows = [int(np.flatnonzero(labelled.targets == place)[0]) for place in range(len(labelled.classes))]
+    write_sheet(run / "figures" / AUGMENTED, labelled.pixels, rows, list(labelled.classes.values()), augment)
 
 
 def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:

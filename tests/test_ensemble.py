@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from trunkfold.backbone import Backbone, Tail, build_backbone, merge, trained_parameters
 from trunkfold.config import Config, DataConfig, ModelConfig, PredictConfig, SplitConfig
 from trunkfold.ensemble import (
-    FeatureSource,
     average_probabilities,
     load_ensemble,
     save_fold,
@@ -22,6 +21,7 @@ from trunkfold.ensemble import (
     scoring_members,
 )
 from trunkfold.errors import InputError
+from trunkfold.features import FeatureSource
 from trunkfold.views import VIEWS, render
 
 FOLDS, CLASSES = 3, 4
@@ -146,18 +146,6 @@ def test_members_choose_the_tails(accelerator):
     for row, fold in enumerate(fold_of_row):
         expected = np.mean([alone[row] for alone in each], axis=0) if fold < 0 else each[fold][row]
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
-
-
-def test_kept_features_predict_as_fresh_ones_within_half_precision(accelerator):
-    backbone, tails = trained(CONFIG)
-    photos = some_photos()
-    source = FeatureSource(accelerator, backbone.trunk, photos, CONFIG)
-    members = np.ones((len(photos), FOLDS), bool)
-    rows = np.arange(len(photos))
-    fresh, kept = (
-        average_probabilities(accelerator, tails, members, [f]) for f in (source.batches(rows), source.keep(rows))
-    )
-    np.testing.assert_allclose(kept, fresh, atol=2e-3)
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [0, 1, 2, 2]], ids=["missing", "twice"])

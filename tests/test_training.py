@@ -9,8 +9,8 @@ import torch
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone
 from trunkfold.config import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
-from trunkfold.ensemble import FeatureSource
 from trunkfold.errors import InputError
+from trunkfold.features import FeatureSource
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.lockstep import Lockstep
 from trunkfold.training import Validation, train
@@ -42,7 +42,7 @@ def prepare(accelerator, workers: int = 0, **options):
     photos.seen = Counter()
     backbone = build_backbone(CONFIG.model, CLASSES, load_weights=False)
     lockstep = Lockstep(accelerator, config, backbone, batches)
-    clean = FeatureSource(accelerator, lockstep.trunk, pixels, CONFIG).keep(np.arange(42))
+    clean = list(FeatureSource(accelerator, lockstep.trunk, pixels, CONFIG).batches(np.arange(42)))
     return lockstep, training_loader(photos, batches, workers), Validation(clean, fold_of_row, targets)
 
 

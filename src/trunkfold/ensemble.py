@@ -1,8 +1,7 @@
 """K tails behind one trunk: saved and loaded without unpickling, merged, and averaged over folds and views."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,12 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from trunkfold.backbone import Backbone, Tail, Trunk, build_backbone, check_tensors, merge, trained_parameters
+from trunkfold.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
 from trunkfold.config import Config
 from trunkfold.errors import InputError
-from trunkfold.loaders import ViewedPhotos, choose_workers
+from trunkfold.features import FeatureBatches
 from trunkfold.runs import whole_file, write_text
-from trunkfold.views import VIEWS
 
 SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
     "shared.safetensors",
@@ -29,49 +25,6 @@ SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
     "tail.safetensors",
 )
 PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_model, fold_0) read the adapter too
-
-FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
-
-
-@dataclass
-class FeatureSource:
-    """Sends photos through the trunk, each process its share of the rows.
-
-    Attributes:
-        trunk: On the accelerator's device.
-        pixels: Decoded photos by row, uint8 (height, width, 3).
-        config: Image size, batch size and loader workers.
-    """
-
-    accelerator: Accelerator
-    trunk: Trunk
-    pixels: Sequence[np.ndarray]
-    config: Config
-
-    def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
-        """Features of a view.
-
-        Args:
-            rows: The rows of all processes; this one takes every n-th.
-            view: Name in `VIEWS`.
-            bar: Text of the progress bar; None draws none.
-
-        Yields:
-            Rows, and their features on the device.
-        """
-        share = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        size, workers = self.config.predict.batch_size, choose_workers(self.config.data.workers, self.accelerator)
-        loader = DataLoader(photos, size, num_workers=workers, pin_memory=torch.cuda.is_available())
-        hidden = bar is None or not self.accelerator.is_main_process
-        for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
-            with self.accelerator.autocast():
-                features = self.trunk(batch.to(self.accelerator.device, non_blocking=True))
-            yield share[number * size : (number + 1) * size], features
-
-    def keep(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> list[tuple[np.ndarray, Tensor]]:
-        """The same batches as a list in memory, in half precision: 75 kB a photo behind ConvNeXt-Tiny's trunk."""
-        return [(batch, features.half().cpu()) for batch, features in self.batches(rows, view, bar)]
 
 
 @torch.no_grad()

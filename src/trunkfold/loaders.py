@@ -150,5 +150,5 @@ def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """A picture (height, width, 3) as a tensor (3, height, width) that shares its memory."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    """A picture (height, width, 3) as a tensor (3, height, width); it shares the memory where that may be written."""
+    return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)

@@ -82,14 +82,15 @@ class Lockstep:
         """Learn from one batch of photos.
 
         Args:
-            photos: uint8 of shape (K x rows_per_fold, 3, side, side), fold by fold, on the device.
+            photos: uint8 of shape (K x rows_per_fold, 3, side, side), fold by fold, on the device; or what the trunk
+                made of them, in any precision.
             targets: Class numbers, of shape (K x rows_per_fold,).
 
         Returns:
             Each fold's mean loss, of shape (K,); with several processes, this one's part of that sum.
         """
         with self.accelerator.autocast():
-            features = self.trunk(photos)
+            features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
         self.model.train()
         losses = self._losses(self.model(features), targets)
         # Gradients are averaged over the processes, but each one's loss is a part of the sum.

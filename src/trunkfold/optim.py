@@ -1,10 +1,11 @@
 """timm's optimizers and schedules over the tails of all folds, and the weights of the classes in the loss."""
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
@@ -33,13 +34,20 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
         for (part, decays), params in groups.items()
     ]
     try:
-        return create_optimizer_v2(settings, config.optimizer, config.tail_lr, 0.0, **config.optimizer_args)
+        arguments = {**_fused(config.optimizer), **config.optimizer_args}
+        return create_optimizer_v2(settings, config.optimizer, config.tail_lr, 0.0, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         known = ", ".join(list_optimizers(exclude_filters=("bnb*", "apex*", "fused*")))
         raise InputError(
             f"train.optimizer {config.optimizer} with train.optimizer_args {config.optimizer_args}: {error}; "
             f"timm has {known}"
         ) from error
+
+
+def _fused(optimizer: str) -> dict[str, bool]:
+    """One kernel for all weights instead of several for each, where PyTorch has it."""
+    kind = get_optimizer_class(optimizer.removeprefix("lookahead_"), bind_defaults=False)
+    return {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> Scheduler:

@@ -29,6 +29,7 @@ STYLE = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
 }
+AUGMENTED = "augmented.png"  # in figures/: samples of the augmentation, made before the training
 SETS = {"oof": "out-of-fold", "holdout": "hold-out"}
 
 
@@ -117,6 +118,9 @@ def write_report(run: Path) -> None:
             figures[f"Confusion, {title}"] = _save(
                 run, f"confusion_{name}", lambda name=name: draw_confusion(metrics[name])
             )
+    if (run / "figures" / AUGMENTED).exists():
+        title = "What the model was shown while it learned: a photo of each class, and seven of its augmentations"
+        figures[title] = _address((run / "figures" / AUGMENTED).read_bytes())
     write_html(
         run / "report.html",
         "report.html",
@@ -182,7 +186,11 @@ def _save(run: Path, name: str, draw: Callable[[], Figure]) -> str:
         plt.close(figure)
     with whole_file(run / "figures" / f"{name}.png") as partial:
         partial.write_bytes(buffer.getvalue())
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _address(buffer.getvalue())
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _with_interval(scores: dict, key: str) -> str:

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from trunkfold.backbone import Tail, trained_parameters
-from trunkfold.ensemble import FeatureBatches, average_probabilities, scoring_members
+from trunkfold.ensemble import average_probabilities, scoring_members
 from trunkfold.errors import InputError, first_few
+from trunkfold.features import FeatureBatches
 from trunkfold.lockstep import Lockstep, set_data
 from trunkfold.scores import validation_scores
 
@@ -26,7 +27,7 @@ class Validation:
     """What scores all folds after each epoch: clean features, computed once, and the truth.
 
     Attributes:
-        features: Feature batches of the plain view.
+        features: Batches of the plain view, kept.
         fold_of_row: Fold that each row validates, -1 for none; shape (rows,).
         targets: Class number of each row.
     """
