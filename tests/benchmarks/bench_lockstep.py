@@ -7,26 +7,27 @@ Prints a table and, with --json FILE, writes it. Random weights and photos: arit
 """
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.variants import DoraLinearVariant
+from machine import Table, device_name, seconds_of, spread
+from peft.tuners.lora.layer import Linear
 from torch import nn
 from tqdm import tqdm
 
-from trunkfold.backbone import Backbone, Tail, build_backbone, merge
-from trunkfold.config import Config, ModelConfig, TrainConfig
+from trunkfold.backbone import Backbone, build_backbone, merge
+from trunkfold.config import ModelConfig, TrainConfig
+from trunkfold.dora import ExactLinear
+from trunkfold.linear import FastLinear
 from trunkfold.loaders import FoldBalancedBatches
 from trunkfold.lockstep import Lockstep, without_fold
 from trunkfold.optim import make_optimizer
+from trunkfold.process import start_process
+from trunkfold.runs import write_json
 from trunkfold.training import trained_parameters
 
 CLASSES = 6
@@ -35,13 +36,13 @@ CLASSES = 6
 class Separate:
     """K models of one fold each, as an ordinary training loop has them: each its own pass through all layers."""
 
-    def __init__(self, accelerator: Accelerator, train: TrainConfig, backbone: Backbone, folds: int, peft_norm: bool):
+    def __init__(self, accelerator: Accelerator, train: TrainConfig, backbone: Backbone, folds: int, plain: bool):
         self.accelerator, self.train = accelerator, train
         self.trunk = backbone.trunk.to(accelerator.device)
         self.tails = [backbone.make_tail(fold).to(accelerator.device) for fold in range(folds)]
-        if peft_norm:
-            for tail in self.tails:
-                use_peft_norm(tail)
+        if plain:
+            for module in (self.trunk, *self.tails):
+                use_plain_layers(module)
         self.optimizers = [make_optimizer([tail], train) for tail in self.tails]
 
     def step(self, photos: torch.Tensor, targets: torch.Tensor) -> None:
@@ -57,38 +58,21 @@ class Separate:
             optimizer.zero_grad()
 
 
-def use_peft_norm(tail: Tail) -> None:
-    """Undo `use_exact_norm`: peft's own forward pass."""
-    for layer in tail.modules():
-        if isinstance(layer, LoraLayer):
-            layer.lora_variant = dict.fromkeys(layer.lora_variant, DoraLinearVariant())
+def use_plain_layers(model: nn.Module) -> None:
+    """Undo `use_exact_dora` and `use_fast_linear`: the forward passes of peft and PyTorch."""
+    for layer in model.modules():
+        if type(layer) is ExactLinear:
+            layer.__class__ = Linear
+        elif type(layer) is FastLinear:
+            layer.__class__ = nn.Linear
 
 
-def compare(ours: Callable, theirs: Callable, pairs: int, device: torch.device, what: str) -> dict[str, float]:
-    """Run both in turn, after a round of warm-up, and give the median seconds and the ratios' median and range."""
-    times = []
-    for pair in tqdm(range(pairs + 1), what, leave=False):
-        seconds = [_seconds(ours, device), _seconds(theirs, device)]
-        if pair >= 1:
-            times.append(seconds)
-    ratios = sorted(slow / fast for fast, slow in times)
-    return {
-        "ours_s": statistics.median(fast for fast, _ in times),
-        "theirs_s": statistics.median(slow for _, slow in times),
-        "ratio": statistics.median(ratios),
-        "lowest": ratios[0],
-        "highest": ratios[-1],
-    }
-
-
-def _seconds(call: Callable, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+def compare(ours: Callable, theirs: Callable, pairs: int, device: torch.device, what: str) -> dict[str, dict]:
+    """Run both in turn, after a round of warm-up: seconds of each and their ratio, median, lowest and highest."""
+    times = [[seconds_of(call, device) for call in (ours, theirs)] for _ in tqdm(range(pairs + 1), what, leave=False)]
+    fast, slow = zip(*times[1:], strict=True)
+    ratios = [theirs / ours for ours, theirs in zip(fast, slow, strict=True)]
+    return {"ours_s": spread(fast), "theirs_s": spread(slow), "ratio": spread(ratios)}
 
 
 def main() -> None:
@@ -99,12 +83,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"])
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    accelerator = Accelerator(mixed_precision=options.precision)
+    model = ModelConfig(name=options.model, pretrained=False)
+    train = TrainConfig(batch_size=options.batch, mixed_precision=options.precision)
+    accelerator = start_process(train)
     device = accelerator.device
-    model, train = ModelConfig(name=options.model, pretrained=False), Config().train
     torch.manual_seed(0)
     photos = torch.randint(0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8, device=device)
     targets = torch.randint(0, CLASSES, (options.batch,), device=device)
@@ -112,9 +97,9 @@ def main() -> None:
 
     block = build_backbone(model, CLASSES, load_weights=False)
     lockstep = Lockstep(accelerator, train, block, batches)
-    same = Separate(accelerator, train, block, options.folds, peft_norm=False)
+    same = Separate(accelerator, train, block, options.folds, plain=False)
     everything = build_backbone(replace(model, tune="all"), CLASSES, load_weights=False)
-    seed_way = Separate(accelerator, train, everything, options.folds, peft_norm=True)
+    seed_way = Separate(accelerator, train, everything, options.folds, plain=True)
     merged = [merge(tail) for tail in lockstep.tails]
 
     @torch.no_grad()
@@ -130,34 +115,37 @@ def main() -> None:
 
     comparisons = {
         "training step": (lambda: lockstep.step(photos, targets), lambda: same.step(photos, targets)),
-        "training step, against peft's DoRA, all weights tuned": (
+        "the same, peft's DoRA and plain layers, all weights tuned": (
             lambda: lockstep.step(photos, targets),
             lambda: seed_way.step(photos, targets),
         ),
         "ensemble's forward pass, merged": (ensemble, separate_models),
     }
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
-    name += f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(
-        f"{options.model}, {options.size} px, {options.folds} folds, batch {options.batch}, {options.precision}; {name}"
-    )
     results = {what: compare(ours, theirs, options.pairs, device, what) for what, (ours, theirs) in comparisons.items()}
-    print(f"{'':56}{'one trunk':>11}{'separate':>11}{'ratio':>8}   lowest to highest")
-    for what, row in results.items():
-        print(
-            f"{what:56}{row['ours_s']:>9.3f} s{row['theirs_s']:>9.3f} s{row['ratio']:>8.2f}   "
-            f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        )
-    photos_a_second = options.batch / results["training step"]["ours_s"]
-    print(
-        f"lockstep: {photos_a_second:.0f} photos a second in training (each seen by {options.folds - 1} folds)", end=""
-    )
+    report(options, device, results)
+
+
+def report(options: argparse.Namespace, device: torch.device, results: dict[str, dict]) -> None:
+    """Print the table, and write it."""
+    rows = [
+        [
+            what,
+            *(f"{row[side]['median']:.3f} s" for side in ("ours_s", "theirs_s")),
+            f"{row['ratio']['median']:.2f}",
+            f"{row['ratio']['lowest']:.2f} to {row['ratio']['highest']:.2f}",
+        ]
+        for what, row in results.items()
+    ]
+    print(f"{options.model}, {options.size} px, {options.folds} folds, batch {options.batch}, {options.precision}")
+    print(device_name(device))
+    print(Table(["", "one trunk", "separate", "ratio", "lowest to highest"], rows))
+    photos_a_second = options.batch / results["training step"]["ours_s"]["median"]
+    print(f"lockstep: {photos_a_second:.0f} photos a second in training, each seen by {options.folds - 1} folds")
     if device.type == "cuda":
-        print(f", peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", end="")
-    print()
+        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"device": name, **vars(options), "results": results}, file, indent=2)
+        settings = {name: str(value) for name, value in vars(options).items()}
+        write_json({"device": device_name(device), "options": settings, "results": results}, options.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,457 @@
+"""What an epoch of all folds costs us and three other ways of training them, and where our time goes.
+
+    python tests/benchmarks/bench_epoch.py                # ConvNeXt-Tiny, 224 pixels, five folds
+    python tests/benchmarks/bench_epoch.py --precision bf16 --photos 3600 --batch 320 --json FILE --page FILE.html
+
+Draws photos of 1,000 x 750 pixels (once, in --work). Ours and its peers (`peers.py`) take turns, so that what slows
+the machine slows all; each turn trains every fold, from the files to the validation. One-off costs are all that comes
+before the first epoch: for us decoding and the clean features too. Weights are random: arithmetic does not ask what
+they show.
+"""
+
+import argparse
+import io
+import math
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from bench_copies import draw
+from machine import Machine, Table, measure_machine, now, seconds_of, spread, write_page, write_results
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from peers import PEERS, RUN, Task
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from train_folds import prepare
+from trunkfold.augment import make_augmentation
+from trunkfold.backbone import build_backbone
+from trunkfold.competition import load_labelled
+from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
+from trunkfold.demo import BATCH, COPIES
+from trunkfold.features import FeatureSource
+from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
+from trunkfold.process import start_process
+from trunkfold.report import COLOURS
+from trunkfold.training import Validation, train
+
+OURS = "ours, all folds in lockstep"
+LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
+    "loading and augmenting",
+    "trunk, forward",
+    "tails, forward",
+    "tails, backward",
+    "validation",
+    "clipping, optimizer, rest",
+)
+GIGA = 1e9
+
+
+def main() -> None:
+    """Draw, then measure with caches that go when all is printed."""
+    options = parse_options()
+    options.work.mkdir(parents=True, exist_ok=True)
+    root = options.work / str(options.photos)
+    draw(root, math.ceil(options.photos * 5 / 3 / BATCH) * BATCH)
+    leave_out_surplus(root, options.photos)
+    with tempfile.TemporaryDirectory(dir=options.work) as caches:
+        measure(options, our_config(options, root, Path(caches)))
+
+
+def measure(options: argparse.Namespace, config: Config) -> None:
+    """Count, take turns, take our epoch apart, print."""
+    warm = Ours(config)
+    device = warm.accelerator.device
+    machine = measure_machine(device, options.precision)
+    fold_of_row = warm.labelled.fold_of_row
+    task = Task(
+        paths=[str(config.data.root / "train/train/images" / name) for name in warm.labelled.table["filename"]],
+        targets=warm.labelled.targets,
+        classes=len(warm.labelled.classes),
+        model=options.model,
+        size=options.size,
+        batch=options.batch // options.folds * (options.folds - 1),
+        workers=options.workers,
+        device=device,
+        precision=options.precision,
+    )
+    counted = metered_epoch(warm, counting=True)
+    macs = {OURS: sum(counted.operations.values()) / 2 / options.photos}
+    macs |= {name: peer_macs(peer, task, fold_of_row, options.folds) for name, peer in PEERS.items()}
+    turns, last = take_turns(config, task, fold_of_row, options.rounds)
+    parts = take_apart(metered_epoch(last), counted, last, machine)
+    report(options, machine, compare(turns, macs, options.photos, machine), parts)
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line; what depends on the device is filled in."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    gpu, cores = torch.cuda.is_available(), os.cpu_count() or 1
+    parser.add_argument("--model", default="convnext_tiny")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=40, help="photos a step of ours; a peer's has those of one fold")
+    parser.add_argument("--photos", type=int, default=1800 if gpu else 120, help="rounded down to whole batches")
+    parser.add_argument("--rounds", type=int, default=4)
+    # The first epoch beside a GPU starts the loaders' workers; without one there are none.
+    parser.add_argument("--epochs", type=int, default=2 if gpu else 1, help="a turn; its last one counts")
+    # On a CPU a loader's processes take the cores that the model needs: with 1 to 4 of them, as the examples have it,
+    # both peers took 1.4 to 2 times as long on 2 cores. Beside a GPU the examples' 4 would starve it.
+    parser.add_argument("--workers", type=int, default=cores if gpu else 0, help="loader processes of the peers")
+    parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"])
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-epoch")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path)
+    options = parser.parse_args()
+    whole = math.lcm(COPIES, options.batch)
+    options.photos = max(options.photos // whole, 1) * whole
+    return options
+
+
+def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
+    """The experiment: drawn photos with their true groups, and the kit's defaults."""
+    return Config(
+        data=DataConfig(root=root, image_size=options.size),
+        split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
+        model=ModelConfig(name=options.model, pretrained=False),
+        train=TrainConfig(epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision),
+        cache=CacheConfig(caches),
+    )
+
+
+def leave_out_surplus(root: Path, photos: int) -> None:
+    """Take sources of the largest class out of train.csv until as many photos are left."""
+    path = root / "train/train/train.csv"
+    table = pd.read_csv(path, dtype=str)
+    groups = pd.read_csv(root / "groups.csv", dtype=str).set_index("image_id")["group"]
+    group_of_row = table["image_id"].map(groups)
+    largest = group_of_row[table["label"] == table["label"].mode()[0]].unique()
+    surplus = (len(table) - photos) // COPIES
+    table[~group_of_row.isin(largest[:surplus])].to_csv(path, index=False)
+
+
+class Ours:
+    """Our folds, with the parts of src/train_folds.py in their order."""
+
+    def __init__(self, config: Config) -> None:
+        """Do all that comes before the first epoch."""
+        cache = CacheConfig(Path(tempfile.mkdtemp(dir=config.cache.dir)))  # empty, so that each turn decodes anew
+        self.config = config = replace(config, cache=cache)
+        augment = make_augmentation(config.augment, config.data.image_size)
+        self.accelerator = start_process(config.train)
+        with quietly():
+            self.labelled = labelled = load_labelled(config)
+            backbone = build_backbone(config.model, len(labelled.classes), load_weights=False)
+            self.lockstep = prepare(config, labelled, backbone, self.accelerator)
+            source = FeatureSource(self.accelerator, self.lockstep.trunk, labelled.pixels, config)
+            photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, config.train.seed)
+            clean = source.clean(labelled.rows_by_fold)
+        workers = choose_workers(config.data.workers, self.accelerator)
+        self.loader = training_loader(photos, self.lockstep.batches, workers)
+        self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
+
+    def epoch(self) -> float:
+        """Train and validate; seconds of the last epoch."""
+        with quietly():
+            history = train(self.lockstep, self.loader, self.validation)
+        return float(history["seconds"].iloc[-1])
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what is printed inside, such as progress bars, out of the terminal."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What all folds took: seconds before the first epoch, and seconds of an epoch."""
+
+    one_off: float
+    epoch: float
+
+    @property
+    def run(self) -> float:
+        """Seconds of a whole training."""
+        return self.one_off + RUN * self.epoch
+
+
+def take_turns(config: Config, task: Task, fold_of_row: np.ndarray, rounds: int) -> tuple[dict[str, list[Turn]], Ours]:
+    """Let each way train all folds, one way after the other: the turns of each, and ours of the last round."""
+    turns: dict[str, list[Turn]] = {name: [] for name in (OURS, *PEERS)}
+    with tqdm(total=rounds * len(turns), desc="turns", leave=False) as bar:
+        for _ in range(rounds):
+            started = now(task.device)
+            ours = Ours(config)
+            turns[OURS].append(Turn(now(task.device) - started, ours.epoch()))
+            bar.update()
+            for name, peer in PEERS.items():
+                turns[name].append(peer_turn(peer, task, fold_of_row, config))
+                bar.update()
+    return turns, ours
+
+
+def peer_turn(peer: type, task: Task, fold_of_row: np.ndarray, config: Config) -> Turn:
+    """One fold after the other."""
+    one_off = epoch = 0.0
+    for fold in range(config.split.folds):
+        started = now(task.device)
+        loop = peer(task, np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold))
+        one_off += now(task.device) - started
+        epoch += [seconds_of(loop.epoch, task.device) for _ in range(config.train.epochs)][-1]
+    return Turn(one_off, epoch)
+
+
+def peer_macs(peer: type, task: Task, fold_of_row: np.ndarray, folds: int) -> float:
+    """Multiply-adds a photo and epoch of all folds, counted on one batch and the validation photos that go with it."""
+    learn = np.flatnonzero(fold_of_row != 0)[: task.batch]
+    check = np.flatnonzero(fold_of_row == 0)[: task.batch // (folds - 1)]
+    loop = peer(task, learn, check)
+    with operation_counter() as counter:
+        loop.epoch()
+    return counter.get_total_flops() / 2 * folds / (len(learn) + len(check))
+
+
+def operation_counter() -> FlopCounterMode:
+    """PyTorch's counter, with convolutions' gradients as they are: it takes depthwise ones for full ones."""
+    gradients = {torch.ops.aten.convolution_backward: convolution_gradient_operations}
+    return FlopCounterMode(display=False, custom_mapping=gradients)
+
+
+def convolution_gradient_operations(gradient: list[int], _: list[int], weight: list[int], *rest: object, **__) -> int:
+    """Operations of the gradients of a convolution's input and weight, those that are wanted, from tensors' shapes."""
+    wanted = rest[-1][:2]
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted)
+
+
+class Meter:
+    """Seconds and operations of an epoch's parts.
+
+    Attributes:
+        seconds: By part; the device ends each part before the next one begins.
+        operations: By part, where a counter runs.
+    """
+
+    def __init__(self, device: torch.device, counter: FlopCounterMode | None) -> None:
+        self.device, self.counter = device, counter
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.operations: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens inside towards a part."""
+        operations, started = self._counted(), now(self.device)
+        yield
+        self.seconds[name] += now(self.device) - started
+        self.operations[name] += self._counted() - operations
+
+    def around(self, name: str, call: Callable) -> Callable:
+        """The call, counted towards a part."""
+
+        def metered(*values: object, **named: object) -> object:
+            with self.part(name):
+                return call(*values, **named)
+
+        return metered
+
+    def _counted(self) -> float:
+        return 0.0 if self.counter is None else self.counter.get_total_flops()
+
+
+class MeteredLoader:
+    """A loader whose batches are counted towards a part."""
+
+    def __init__(self, loader: DataLoader, meter: Meter) -> None:
+        self.loader, self.meter = loader, meter
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        batches = iter(self.loader)
+        for _ in range(len(self)):
+            with self.meter.part(LOADING):
+                batch = next(batches)
+            yield batch
+
+
+def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
+    """One more epoch of ours, part by part; whoever measured it has no further use for it."""
+    counter = operation_counter() if counting else None
+    meter = Meter(ours.accelerator.device, counter)
+    for name, owner, method in (
+        (TRUNK, ours.lockstep.trunk, "forward"),
+        (FORWARD, ours.lockstep.model, "forward"),
+        (BACKWARD, ours.accelerator, "backward"),
+        (VALIDATION, ours.validation, "score"),
+    ):
+        setattr(owner, method, meter.around(name, getattr(owner, method)))
+    ours.loader = MeteredLoader(ours.loader, meter)
+    with nullcontext() if counter is None else counter:
+        seconds = seconds_of(ours.epoch, meter.device)
+    meter.seconds[REST] = seconds - sum(meter.seconds.values())
+    for values in (meter.seconds, meter.operations):
+        values.update({name: value / ours.config.train.epochs for name, value in values.items()})
+    return meter
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of our epoch: seconds, multiply-adds, and the seconds that the machine takes at least."""
+
+    name: str
+    seconds: float
+    macs: float
+    floor: float
+
+
+def take_apart(timed: Meter, counted: Meter, ours: Ours, machine: Machine) -> list[Part]:
+    """Seconds, operations and floor of each part."""
+    train_config, side = ours.config.train, ours.config.data.image_size
+    steps = len(ours.loader)
+    kept = np.mean([pixels.nbytes for pixels in ours.labelled.pixels])
+    learning = sum(parameter.numel() for parameter in ours.lockstep.learning)
+    moved = {
+        LOADING: steps * train_config.batch_size * (kept + 3 * side**2),
+        # AdamW reads weight, gradient and two moments, and writes all but the gradient.
+        REST: steps * 7 * 4 * learning,
+    }
+    return [
+        Part(
+            name,
+            timed.seconds[name],
+            counted.operations[name] / 2,
+            machine.floor(counted.operations[name], moved.get(name, 0)),
+        )
+        for name in (LOADING, TRUNK, FORWARD, BACKWARD, REST, VALIDATION)
+    ]
+
+
+def compare(turns: dict[str, list[Turn]], macs: dict[str, float], photos: int, machine: Machine) -> dict[str, dict]:
+    """By way: its seconds, and how many times ours they are, each as median and range of the rounds."""
+    rows = {}
+    for name, own in turns.items():
+        pairs = list(zip(own, turns[OURS], strict=True))
+        epoch = spread([turn.epoch for turn in own])
+        rows[name] = {
+            "gmac_per_photo": macs[name] / GIGA,
+            "epoch_s": epoch,
+            "photos_per_second": photos / epoch["median"],
+            "share_of_peak": machine.floor(2 * macs[name] * photos) / epoch["median"],
+            "one_off_s": spread([turn.one_off for turn in own]),
+            "run_s": spread([turn.run for turn in own]),
+            "epoch_ratio": spread([theirs.epoch / ours.epoch for theirs, ours in pairs]),
+            "run_ratio": spread([theirs.run / ours.run for theirs, ours in pairs]),
+        }
+    return rows
+
+
+def report(options: argparse.Namespace, machine: Machine, ways: dict[str, dict], parts: list[Part]) -> None:
+    """Print both tables, and write them where the options say."""
+    setting = (
+        f"{options.model}, {options.size} pixels, {options.photos} photos, {options.folds} folds, "
+        f"batch {options.batch}, precision {options.precision}, {options.rounds} rounds"
+    )
+    tables = {
+        f"One epoch of {options.folds} folds": ways_table(ways),
+        "Where our time goes": parts_table(parts, options.photos),
+    }
+    print(f"{machine.describe()}\n{setting}")
+    for heading, table in tables.items():
+        print(f"\n{heading}\n{table}")
+    if options.json:
+        write_results(options.json, machine, vars(options), ways=ways, parts=[asdict(part) for part in parts])
+    if options.page:
+        lines = [machine.describe(), setting, *REMARKS]
+        write_page(options.page, "An epoch, and where it goes", lines, tables, lambda: draw_parts(parts))
+
+
+def ways_table(ways: dict[str, dict]) -> Table:
+    """Ours and its peers."""
+    headings = ["", "GMAC a photo", "epoch s", "photos/s", "of peak", "ratio (range)"]
+    headings += ["one-off s", f"{RUN} epochs s", "ratio"]
+    rows = [
+        [
+            name,
+            f"{way['gmac_per_photo']:.2f}",
+            f"{way['epoch_s']['median']:.2f}",
+            f"{way['photos_per_second']:.1f}",
+            f"{way['share_of_peak']:.0%}",
+            "{median:.2f} ({lowest:.2f} to {highest:.2f})".format(**way["epoch_ratio"]),
+            f"{way['one_off_s']['median']:.1f}",
+            f"{way['run_s']['median']:.0f}",
+            f"{way['run_ratio']['median']:.2f}",
+        ]
+        for name, way in ways.items()
+    ]
+    return Table(headings, rows)
+
+
+def parts_table(parts: list[Part], photos: int) -> Table:
+    """Our epoch, part by part, and its sum."""
+    sums = (sum(getattr(part, field) for part in parts) for field in ("seconds", "macs", "floor"))
+    total = Part("all", *sums)
+    rows = [
+        [
+            part.name,
+            f"{part.seconds:.3f}",
+            f"{part.seconds / total.seconds:.1%}",
+            f"{part.macs / photos / GIGA:.2f}",
+            f"{part.floor:.3f}",
+            times_floor(part),
+        ]
+        for part in [*parts, total]
+    ]
+    return Table(["", "seconds", "share", "GMAC a photo", "floor s", "times the floor"], rows)
+
+
+def times_floor(part: Part) -> str:
+    """How far a part is from its floor."""
+    if not part.floor:
+        return ""
+    times = part.seconds / part.floor
+    return f"{times:.1f}" if times < 10 else f"{times:,.0f}"
+
+
+def draw_parts(parts: list[Part]) -> Figure:
+    """Two bars a part, what was measured and what the machine takes at least."""
+    total, places = sum(part.seconds for part in parts), np.arange(len(parts))
+    figure, axis = plt.subplots(figsize=(10, 0.6 * len(parts) + 1.2), layout="constrained")
+    measured, floor = [part.seconds for part in parts], [part.floor for part in parts]
+    axis.barh(places - 0.2, measured, 0.38, color=COLOURS[0], label="measured")
+    axis.barh(places + 0.2, floor, 0.38, color=COLOURS[4], hatch="///", edgecolor="black", label="floor")
+    for place, part in zip(places, parts, strict=True):
+        times = times_floor(part)
+        distance = f", {times} x floor" if times and part.seconds > total / 100 else ""
+        axis.text(part.seconds, place - 0.2, f"  {part.seconds / total:.0%}{distance}", va="center")
+    axis.set_yticks(places, [part.name for part in parts])
+    axis.invert_yaxis()
+    axis.margins(x=0.2)
+    axis.grid(visible=False, axis="y")
+    axis.set_axisbelow(True)
+    axis.set(xlabel="seconds", title=f"One epoch of ours: {total:.2f} s; the floor of all parts: {sum(floor):.2f} s")
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+REMARKS = (
+    "GMAC a photo: multiply-adds of an epoch of all folds, validation included, for each photo. Ratios are a way's "
+    "seconds over ours in the same round: median, lowest and highest of the rounds. Our one-off costs grow with "
+    "the photos as an epoch does, so the last ratio hardly depends on their number.",
+    "The floor of a part is its operations over the measured peak, or its bytes over the measured bandwidth. Parts are "
+    "measured in an epoch of their own, each ended before the next one begins; a GPU otherwise overlaps them.",
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""How many photos a second can be loaded and augmented: the seed's way, from the cache, step by step, and by all cores.
+
+    python tests/benchmarks/bench_loading.py
+
+Draws photos of 1,000 x 750 pixels (once, in --work). One core first: each row alone, the fastest of some rounds in
+which the rows take turns. Then whole batches by all cores, in loader processes and in threads. Prints a table; --json
+FILE writes it.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+from accelerate import Accelerator
+from bench_copies import draw
+from machine import Table, device_name
+from peers import Photos, Task, seed_transforms
+from tqdm import tqdm
+
+from trunkfold.augment import STANDARD, STEP_BY_STEP, make_augmentation
+from trunkfold.cache import load_photos
+from trunkfold.competition import side_to_keep
+from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.photos import read_photo
+from trunkfold.runs import write_json
+
+SEED = "decoded, reduced and augmented as floats, the seed's way"
+
+
+def main() -> None:
+    """Draw, measure one core, then all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-copies")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    root = options.work / str(options.photos)
+    draw(root, options.photos)
+    paths = [str(path) for path in sorted(root.rglob("*.jpg"))]
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as cache:
+        pixels = load_photos(paths, side_to_keep(options.size), Path(cache)).pixels
+        one_core = measure_one_core(paths, pixels, options.size, options.rounds)
+        all_cores = measure_all_cores(paths, pixels, options)
+    print(f"photos of 1,000 x 750 pixels for {options.size}; {device_name(torch.device('cpu'))}")
+    print(table("one core", one_core))
+    print(table(f"all {os.cpu_count()} cores", all_cores))
+    if options.json:
+        results = {"one core": one_core, "all cores": all_cores}
+        write_json({"device": device_name(torch.device("cpu")), "photos_a_second": results}, options.json)
+
+
+def table(heading: str, rates: dict[str, float]) -> Table:
+    """Photos a second, and how many times as many as in the first row."""
+    first = next(iter(rates.values()))
+    rows = [[name, f"{rate:,.0f}", f"{1e6 / rate:,.0f}", f"{rate / first:.1f}"] for name, rate in rates.items()]
+    return Table([heading, "photos/s", "microseconds", "ratio"], rows)
+
+
+def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, rounds: int) -> dict[str, float]:
+    """Photos a second of each way and step."""
+    side, rows = side_to_keep(size), range(len(paths))
+    seed_augment, _ = seed_transforms(size, timm.get_pretrained_cfg("convnext_tiny").to_dict())
+    seed = Photos(seed_task(paths, size), np.arange(len(paths)), seed_augment)
+    ways: dict[str, Callable[[int], object]] = {
+        SEED: lambda row: seed[row],
+        "decoded for the cache, once": lambda row: read_photo(paths[row], side),
+        "read from the cache": lambda row: pixels[row].copy(),
+        "from the cache, albumentations' own steps": augmented(pixels, STEP_BY_STEP, size),
+        "from the cache, standard augmentation": augmented(pixels, STANDARD, size),
+    }
+    reduced = [cv2.resize(photo, (size, size)) for photo in pixels]  # what the steps after the warp see
+    for step in STANDARD:
+        ((name, arguments),) = step.items()
+        seen = pixels if name == "Warp" else reduced
+        ways[f"    {name} alone, every time"] = augmented(seen, [{name: {**arguments, "p": 1.0}}], size)
+    fastest = dict.fromkeys(ways, float("inf"))
+    for _ in tqdm(range(rounds), "one core", leave=False):
+        for name, way in ways.items():
+            chosen = rows[: max(20, len(paths) // 10)] if name == SEED else rows
+            fastest[name] = min(fastest[name], seconds(lambda: [way(row) for row in chosen]) / len(chosen))  # noqa: B023
+    return {name: 1 / each for name, each in fastest.items()}
+
+
+def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: argparse.Namespace) -> dict[str, float]:
+    """Photos a second of whole batches: this process alone, loader processes, threads."""
+    cores = os.cpu_count() or 1
+    fold_of_row = np.arange(len(paths)) % 5
+    photos = TrainingPhotos(pixels, fold_of_row, make_augmentation("standard", options.size), seed=0)
+    epochs = max(1, 6000 // len(paths))
+
+    def batches() -> FoldBalancedBatches:
+        return FoldBalancedBatches(fold_of_row, options.batch, 0, Accelerator(cpu=True))
+
+    def load(workers: int) -> int:
+        loader = training_loader(photos, batches(), workers)
+        next(iter(loader))  # starts the processes
+        return sum(len(targets) for _ in range(epochs) for _, targets in loader)
+
+    def load_by_threads() -> int:
+        with ThreadPoolExecutor(cores) as pool:
+            drawn = batches()
+            return sum(
+                len(torch.stack([pixels for pixels, _ in pool.map(photos.__getitem__, batch)]))
+                for _ in range(epochs)
+                for batch in drawn
+            )
+
+    ways = {
+        "this process": lambda: load(0),
+        f"{cores} loader processes": lambda: load(cores),
+        f"{cores} threads": load_by_threads,
+    }
+    rates = dict.fromkeys(ways, 0.0)
+    for _ in tqdm(range(3), "all cores", leave=False):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            loaded = way()
+            rates[name] = max(rates[name], loaded / (time.perf_counter() - started))
+    return rates
+
+
+def augmented(pixels: Iterable[np.ndarray], steps: list, size: int) -> Callable[[int], np.ndarray]:
+    """Augment a row of the cache."""
+    augment = make_augmentation(steps, size)
+    return lambda row: augment(pixels[row], row)
+
+
+def seed_task(paths: list[str], size: int) -> Task:
+    """What the seed's loader needs to know."""
+    targets = np.zeros(len(paths), int)
+    return Task(paths, targets, 6, "convnext_tiny", size, 32, 0, torch.device("cpu"), "no")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What benchmarks share: the machine's name and measured limits, the clock, and tables for terminal, JSON and page."""
+
+import base64
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+import torch
+from matplotlib.figure import Figure
+from torch.nn import functional as F
+
+from trunkfold.report import STYLE, plt
+from trunkfold.runs import write_json, write_text
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device and what it can do at most, as measured on it.
+
+    Attributes:
+        name: Processor or GPU, and how many cores and threads.
+        operations: Floating-point operations a second of a large product of matrices; a multiply-add counts as two.
+        bytes: Bytes read and written a second while a large tensor is copied.
+    """
+
+    name: str
+    operations: float
+    bytes: float
+
+    def floor(self, operations: float = 0, moved: float = 0) -> float:
+        """Seconds that a piece of work takes at least: operations over peak or bytes over bandwidth, the longer."""
+        return max(operations / self.operations, moved / self.bytes)
+
+    def describe(self) -> str:
+        """Name and limits in one line."""
+        return f"{self.name}; {self.operations / 1e9:,.0f} GFLOP/s, {self.bytes / 1e9:,.0f} GB/s measured"
+
+
+def measure_machine(device: torch.device, precision: str) -> Machine:
+    """Measure a device in the precision that training uses there: no, fp16 or bf16."""
+    return Machine(device_name(device), peak_operations(device, DTYPES[precision]), peak_bytes(device))
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader needs to know to compare: the GPU, or processor, cores and threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def peak_operations(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of one large matrix product, by the faster of two libraries.
+
+    On a CPU PyTorch multiplies matrices with MKL and convolves with oneDNN, and which is faster depends on the maker.
+    """
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    picture, kernel = left.reshape(1, side, 1, side).permute(0, 3, 1, 2), right.reshape(side, side, 1, 1)
+    with torch.no_grad():
+        calls = lambda: torch.mm(left, right), lambda: F.conv2d(picture, kernel)
+        return max(2 * side**3 / fastest(call, device) for call in calls)
+
+
+def peak_bytes(device: torch.device) -> float:
+    """Bytes a second that a copy between two tensors, too large for any cache, reads and writes."""
+    size = (2**31 if device.type == "cuda" else 2**28) // 4
+    source, target = torch.ones(size, device=device), torch.empty(size, device=device)
+    return 2 * 4 * size / fastest(lambda: target.copy_(source), device)
+
+
+def fastest(call: Callable[[], object], device: torch.device) -> float:
+    """The least seconds of several calls after a first one: what the machine can do, not what disturbed it."""
+    return min([seconds_of(call, device) for _ in range(REPEATS + 1)][1:])
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, until the device has done all of it."""
+    started = now(device)
+    call()
+    return now(device) - started
+
+
+def now(device: torch.device) -> float:
+    """The clock, once the device has done all that it was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest of repeated measurements."""
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells under headings, the first column naming the rows."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+    def __str__(self) -> str:
+        lines = [self.headings, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(cells))
+            for cells in (list(zip(line, widths, strict=True)) for line in lines)
+        )
+
+
+def write_results(path: Path, machine: Machine, options: Mapping[str, object], **results: object) -> None:
+    """Write what a benchmark measured, with the machine and the options that it ran with, as JSON."""
+    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    write_json({"machine": asdict(machine), "options": chosen, **results}, path)
+
+
+def write_page(path: Path, title: str, lines: Sequence[str], tables: Mapping[str, Table], chart: Callable[[], Figure]):
+    """Write one self-contained page.
+
+    Args:
+        path: Where to.
+        title: Its heading.
+        lines: Paragraphs below it: the machine, and what was measured how.
+        tables: By heading.
+        chart: Draws the figure at the end.
+    """
+    with plt.rc_context(STYLE):
+        figure = chart()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160)
+        plt.close(figure)
+    picture = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(PAGE).render(title=title, lines=lines, tables=tables, picture=picture)
+    write_text(page, path)
+
+
+def _processor() -> str:
+    with open("/proc/cpuinfo") if os.path.exists("/proc/cpuinfo") else io.StringIO() as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else f"{platform.processor() or platform.machine()} CPU"
+
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+  h1, h2 { line-height: 1.2; }
+  h2 { margin-top: 2.5rem; }
+  .wide { overflow-x: auto; }
+  table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+  th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+  th:first-child, td:first-child { text-align: left; padding-left: 0; }
+  img { max-width: 100%; height: auto; background: white; border-radius: .4rem; margin-top: 1rem; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for line in lines %}
+<p>{{ line }}</p>
+{% endfor %}
+{% for heading, table in tables.items() %}
+<h2>{{ heading }}</h2>
+<div class="wide"><table>
+  <tr>{% for cell in table.headings %}<th>{{ cell }}</th>{% endfor %}</tr>
+  {% for row in table.rows %}
+  <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+  {% endfor %}
+</table></div>
+{% endfor %}
+<img src="{{ picture }}" alt="{{ title }}: chart">
+</body>
+</html>
+"""
