@@ -190,7 +190,8 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "none", or a list of albumentations transforms such as [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "none", or a list of transforms, of albumentations or trunkfold.transforms, such as
+            [{HorizontalFlip: {p: 0.5}}].
     """
 
     data: DataConfig = field(default_factory=DataConfig)
