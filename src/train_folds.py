@@ -22,6 +22,7 @@ from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.lockstep import Lockstep
+from trunkfold.normalization import measure_normalization
 from trunkfold.optim import balanced_class_weights
 from trunkfold.predictions import scored_table
 from trunkfold.process import start_process
@@ -29,7 +30,7 @@ from trunkfold.report import AUGMENTED, summary, write_report
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
 from trunkfold.scores import macro_f1, score_run
 from trunkfold.sheet import write_sheet
-from trunkfold.splits import HELD_OUT
+from trunkfold.splits import HELD_OUT, learned_from
 from trunkfold.training import Validation, train
 from trunkfold.views import check_views
 
@@ -44,7 +45,8 @@ def main() -> None:
     with watch("reading photos"):
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
-    backbone = build_backbone(config.model, len(labelled.classes))
+    config = settle_normalization(config, labelled)
+    backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
     if accelerator.is_main_process:
         create_run(config.run.name, config.run.restart)
@@ -95,6 +97,15 @@ def complete(config: Config) -> Config:
     return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
 
 
+def settle_normalization(config: Config, labelled: Labelled) -> Config:
+    """Replace "dataset" by the numbers of the photos that are learned from, so that the run's folder holds them."""
+    if config.data.normalize != "dataset":
+        return config
+    rows = np.flatnonzero(learned_from(labelled.fold_of_row))
+    measured = measure_normalization(labelled.pixels, rows, config.data.image_size)
+    return replace(config, data=replace(config.data, normalize=measured))
+
+
 def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
     """What learns, and the order in which it sees the photos."""
     fold_of_row, targets = labelled.fold_of_row, labelled.targets
@@ -102,7 +113,7 @@ def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator:
     batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
     weights = None
     if config.train.class_weights == "balanced":
-        weights = balanced_class_weights(targets[fold_of_row != HELD_OUT], len(labelled.classes))
+        weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
     return Lockstep(accelerator, config.train, backbone, batches, weights)
 
 
@@ -121,10 +132,10 @@ def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbon
 
 def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:
     """Write oof.csv and holdout.csv; their scores, and what the consensus of copies added to them."""
-    folds, held_out = labelled.table, labelled.fold_of_row == HELD_OUT
+    folds, fold_of_row = labelled.table, labelled.fold_of_row
     shared = average_in_folds(probabilities, folds) if consensus else probabilities
     tables, gains = {}, {}
-    for name, rows in {"oof": ~held_out, "holdout": held_out}.items():
+    for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
         if rows.any():
             tables[name] = scored_table(folds[rows], shared[rows], labelled.classes)
             write_csv(tables[name], run / f"{name}.csv")

@@ -19,6 +19,7 @@ The modules follow the flow of a run, each importing only from those above it:
     splits          hold-out and folds
     competition     tables, folds and photos
     views           what the model is shown of a photo when it predicts
+    normalization   mean and standard deviation of the photos
     transforms      our augmentations: one warp, one colour matrix, noise from a bank
     augment         what it is shown when it learns
     sheet           samples of that as one picture

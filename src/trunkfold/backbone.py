@@ -17,7 +17,7 @@ from timm.data import resolve_model_data_config
 from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from trunkfold.config import ModelConfig
+from trunkfold.config import ModelConfig, Normalization
 from trunkfold.dora import use_exact_dora
 from trunkfold.errors import InputError
 from trunkfold.linear import use_fast_linear
@@ -33,10 +33,10 @@ class Trunk(nn.Module):
     Normalisation belongs to it, so that with the whole network tuned the features are the normalised photo.
     """
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], stem: nn.Module, stages: nn.Module) -> None:
+    def __init__(self, normalization: Normalization, stem: nn.Module, stages: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", _pixels(normalization.mean), persistent=False)
+        self.register_buffer("std", _pixels(normalization.std), persistent=False)
         self.stem, self.stages = stem, stages
         self.requires_grad_(False).eval()
 
@@ -119,7 +119,9 @@ class Backbone:
             tensor.copy_(state[name])
 
 
-def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True) -> Backbone:
+def build_backbone(
+    config: ModelConfig, classes: int, load_weights: bool = True, normalize: Normalization | str = "model"
+) -> Backbone:
     """Create the timm model with its weights and cut it at the first tuned layer.
 
     Args:
@@ -127,6 +129,7 @@ def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True)
         classes: Number of classes of the new head.
         load_weights: Whether to load the weights that `config` names, and to warn where it names none; a run that
             is read back brings its own.
+        normalize: What pixels are normalised by; "model" takes the model's own.
 
     Raises:
         InputError: Unknown name, weights that cannot be had or do not fit, or a model of another architecture.
@@ -135,13 +138,14 @@ def build_backbone(config: ModelConfig, classes: int, load_weights: bool = True)
     for part in ("stem", "stages", "head.fc"):
         if part not in dict(model.named_modules()):
             raise InputError(f"model.name {config.name} has no {part}: only models of stem, stages and head can be cut")
-    data_config = resolve_model_data_config(model)
+    own = resolve_model_data_config(model)
+    normalization = Normalization(list(own["mean"]), list(own["std"])) if normalize == "model" else normalize
     model.eval().to(memory_format=torch.channels_last)
     probe = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        expected = model((probe - _pixels(data_config["mean"])) / _pixels(data_config["std"]))
+        expected = model((probe - _pixels(normalization.mean)) / _pixels(normalization.std))
         use_fast_linear(model)
-        trunk, tail = _cut(model, config.tune_stages, data_config)
+        trunk, tail = _cut(model, config.tune_stages, normalization)
         if not torch.allclose(tail(trunk(probe)), expected, atol=1e-4, rtol=1e-4):
             raise InputError(
                 f"model.name {config.name} does more than stem, stages and head in turn: "
@@ -221,14 +225,16 @@ def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
     }
 
 
-def _pixels(values: tuple[float, ...]) -> Tensor:
+def _pixels(values: list[float]) -> Tensor:
     return 255 * torch.tensor(values).view(1, -1, 1, 1)
 
 
 def _create(config: ModelConfig, classes: int, load_weights: bool) -> nn.Module:
     from_timm = load_weights and config.pretrained and config.weights is None
     try:
-        model = timm.create_model(config.name, pretrained=from_timm, num_classes=classes)
+        model = timm.create_model(
+            config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path
+        )
     except Exception as error:  # whatever the hub's client raises without a network
         raise InputError(_no_weights(config, error)) from error
     if load_weights and config.weights is not None:
@@ -267,7 +273,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def _cut(model: nn.Module, tune_stages: int, data_config: dict) -> tuple[Trunk, Tail]:
+def _cut(model: nn.Module, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
     """Divide the model behind the downsampling of the first tuned stage; its layers move, they are not copied."""
     numbers = [str(number) for number in range(len(model.stages))]
     first = max(len(numbers) - tune_stages, 0)
@@ -279,7 +285,7 @@ def _cut(model: nn.Module, tune_stages: int, data_config: dict) -> tuple[Trunk, 
         opened = stages[numbers[first]]
         whole[numbers[first]] = nn.Sequential(OrderedDict(downsample=opened.downsample))
         opened.downsample = nn.Identity()
-    trunk = Trunk(data_config["mean"], data_config["std"], trunk_stem, whole)
+    trunk = Trunk(normalization, trunk_stem, whole)
     tuned = nn.ModuleDict({number: stages[number] for number in numbers[first:]})
     norm_pre = getattr(model, "norm_pre", nn.Identity())
     return trunk, Tail(tail_stem, tuned, norm_pre, model.head)

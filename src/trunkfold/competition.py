@@ -23,7 +23,7 @@ class Labelled:
     """The labelled photos of an experiment.
 
     Attributes:
-        table: A row a photo: image_id, filename, label, group, fold (-1 = held out).
+        table: A row a photo: image_id, filename, label, group, fold (-1 = held out, -2 = only learned from).
         classes: Name of each label, in the order of all tables and logits.
         pixels: uint8 (height, width, 3) by row.
         groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
@@ -41,7 +41,7 @@ class Labelled:
 
     @property
     def fold_of_row(self) -> np.ndarray:
-        """Fold of each row, -1 for held-out ones."""
+        """Fold of each row, -1 for held-out ones, -2 for those that are only learned from."""
         return self.table["fold"].to_numpy()
 
     @property
@@ -51,10 +51,12 @@ class Labelled:
 
     def describe(self) -> str:
         """How many photos, groups and classes there are, and how they are divided."""
-        held_out = (self.fold_of_row == HELD_OUT).sum()
+        held_out, validating = (self.fold_of_row == HELD_OUT).sum(), (self.fold_of_row >= 0).sum()
+        folds = self.fold_of_row.max() + 1
+        others = f"the others in {folds} folds" if folds > 1 else f"{validating} for validation, the others to learn from"
         return (
             f"{len(self.table)} photos in {self.table['group'].nunique()} groups, {len(self.classes)} classes: "
-            f"{held_out} held out, the others in {self.fold_of_row.max() + 1} folds"
+            f"{held_out} held out, {others}"
         )
 
 

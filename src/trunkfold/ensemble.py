@@ -17,6 +17,7 @@ from trunkfold.config import Config
 from trunkfold.errors import InputError
 from trunkfold.features import FeatureBatches
 from trunkfold.runs import whole_file, write_text
+from trunkfold.splits import HELD_OUT
 
 SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
     "shared.safetensors",
@@ -72,13 +73,13 @@ def scoring_members(fold_of_row: np.ndarray, folds: int) -> np.ndarray:
     """Which tails score a labelled photo without having seen it, for `average_probabilities`.
 
     Args:
-        fold_of_row: Fold of each row, -1 for held-out ones.
+        fold_of_row: Fold of each row, -1 for held-out ones, -2 for those that no tail scores.
         folds: Number of tails.
 
     Returns:
         bool of shape (rows, folds): the tail of its own fold, and of a held-out photo all.
     """
-    return (fold_of_row[:, None] == np.arange(folds)) | (fold_of_row[:, None] < 0)
+    return (fold_of_row[:, None] == np.arange(folds)) | (fold_of_row[:, None] == HELD_OUT)
 
 
 def save_shared(folder: Path, backbone: Backbone) -> None:
@@ -113,7 +114,7 @@ def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone,
     Raises:
         InputError: A file is missing, damaged, or of another model.
     """
-    backbone = build_backbone(config.model, classes, load_weights=False)
+    backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
     try:
         backbone.load_shared_state(_load(folder / SHARED))
     except ValueError as error:

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
+from trunkfold.splits import learned_from
+
 
 def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
     """Whether what predicts a photo has learned from a copy of it.
 
-    An out-of-fold photo is predicted by the tail of its fold, which learned from all other folds; a held-out one
-    (fold -1) by the tails of all folds.
+    An out-of-fold photo is predicted by the tail of its fold, which learned from all other folds (or from the photos of
+    no fold, where there is one); a held-out one (fold -1) by the tails of all folds.
 
     Args:
         folds: group and fold of each labelled photo.
@@ -17,7 +19,7 @@ def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
     Returns:
         bool of shape (photos,).
     """
-    learning = folds[folds["fold"] >= 0]
+    learning = folds[learned_from(folds["fold"].to_numpy())]
     copies = folds["group"].map(learning["group"].value_counts()).fillna(0).to_numpy()
     in_fold = learning.groupby(["group", "fold"]).size()
     not_learned = in_fold.reindex(pd.MultiIndex.from_frame(folds[["group", "fold"]])).fillna(0).to_numpy()

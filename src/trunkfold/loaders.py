@@ -11,13 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from trunkfold.augment import Augmentation
 from trunkfold.errors import InputError
+from trunkfold.splits import ONLY_LEARNED
 from trunkfold.views import View, render
 
 cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
 
 
 class FoldBalancedBatches:
-    """Batches that hold the same number of photos of every fold.
+    """Batches that hold the same number of photos of every fold; of a single fold, of those that it learns from alone.
 
     Each fold's photos are an endless stream, one shuffled pass after another: nothing is dropped at an epoch's end,
     and no photo (or none of its group) comes twice before every other of its fold has come once. What stands at a place
@@ -28,6 +29,7 @@ class FoldBalancedBatches:
     the row, or its group, was drawn before; fold by fold, `rows_per_fold` of each.
 
     Attributes:
+        folds: Number of folds, and so of tails.
         epoch: Epochs that were begun, and so the number of the next one.
     """
 
@@ -42,7 +44,8 @@ class FoldBalancedBatches:
         """Plan the batches.
 
         Args:
-            fold_of_row: Fold of each row, negative for rows that no fold learns from; shape (rows,).
+            fold_of_row: Fold of each row, -1 for rows that no tail learns from, -2 for those that are only learned from;
+                shape (rows,).
             batch_size: Photos a batch over all processes, a multiple of the number of folds.
             seed: Seed of the order.
             accelerator: Its processes share each batch.
@@ -52,8 +55,10 @@ class FoldBalancedBatches:
             InputError: A batch is too small for every process to get a photo of every fold.
         """
         groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
-        self.groups_of_fold = [_rows_by_group(groups, fold_of_row == fold) for fold in range(fold_of_row.max() + 1)]
-        self.batch_rows_per_fold = batch_size // self.folds
+        self.folds = int(fold_of_row.max()) + 1
+        parts = range(self.folds) if self.folds > 1 else [ONLY_LEARNED]
+        self.groups_of_part = [_rows_by_group(groups, fold_of_row == part) for part in parts]
+        self.batch_rows_per_fold = batch_size // len(parts)
         self.places = range(accelerator.process_index, self.batch_rows_per_fold, accelerator.num_processes)
         if self.batch_rows_per_fold < accelerator.num_processes:
             raise InputError(
@@ -63,18 +68,23 @@ class FoldBalancedBatches:
         self.seed = seed
         self.epoch = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
-        learning = sum(map(len, self.groups_of_fold))
-        self.steps = max(1, round(learning / (self.batch_rows_per_fold * self.folds)))
-
-    @property
-    def folds(self) -> int:
-        """Number of folds."""
-        return len(self.groups_of_fold)
+        learning = sum(map(len, self.groups_of_part))
+        self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
 
     @property
     def rows_per_fold(self) -> int:
         """Rows of each fold in this process's share of a batch."""
         return len(self.places)
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many of them the fold's own tail does not learn from."""
+        return self.rows_per_fold if self.folds > 1 else 0
+
+    @property
+    def batch_rows_learned(self) -> int:
+        """Photos of a batch, over all processes, that each tail learns from."""
+        return self.batch_rows_per_fold * max(self.folds - 1, 1)
 
     def __len__(self) -> int:
         return self.steps
@@ -83,20 +93,20 @@ class FoldBalancedBatches:
         begun, self.epoch = self.epoch, self.epoch + 1
         for step in range(begun * self.steps, (begun + 1) * self.steps):
             first = step * self.batch_rows_per_fold
-            yield [self._draw(fold, first + place) for fold in range(self.folds) for place in self.places]
+            yield [self._draw(part, first + place) for part in range(len(self.groups_of_part)) for place in self.places]
 
-    def _draw(self, fold: int, position: int) -> tuple[int, int]:
-        visit, place = divmod(position, len(self.groups_of_fold[fold]))
-        group = self._order(fold, visit)[place]
-        rows = self.groups_of_fold[fold][group]
+    def _draw(self, part: int, position: int) -> tuple[int, int]:
+        visit, place = divmod(position, len(self.groups_of_part[part]))
+        group = self._order(part, visit)[place]
+        rows = self.groups_of_part[part][group]
         # Each group begins elsewhere: an epoch of nothing but the first copies would be one kind of augmentation.
         return int(rows[(group + visit) % len(rows)]), visit
 
-    def _order(self, fold: int, visit: int) -> np.ndarray:
-        if self._orders.get(fold, (None, None))[0] != visit:
-            order = np.random.default_rng([self.seed, fold, visit]).permutation(len(self.groups_of_fold[fold]))
-            self._orders[fold] = visit, order
-        return self._orders[fold][1]
+    def _order(self, part: int, visit: int) -> np.ndarray:
+        if self._orders.get(part, (None, None))[0] != visit:
+            order = np.random.default_rng([self.seed, part, visit]).permutation(len(self.groups_of_part[part]))
+            self._orders[part] = visit, order
+        return self._orders[part][1]
 
 
 def _rows_by_group(group_of_row: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:

@@ -18,22 +18,23 @@ from trunkfold.optim import make_optimizer, make_scheduler
 class Tails(nn.Module):
     """The tails of all folds; each sees the features of the photos that are not its fold's."""
 
-    def __init__(self, tails: list[Tail], rows_per_fold: int) -> None:
-        """Take the tails of K folds, and how many photos of each fold stand behind each other in a batch."""
+    def __init__(self, tails: list[Tail], rows_left_out: int) -> None:
+        """Take the tails of K folds, and how many photos of each fold stand behind each other in a batch; 0 for one fold,
+        whose tail sees all."""
         super().__init__()
         self.tails = nn.ModuleList(tails)
-        self.rows_per_fold = rows_per_fold
+        self.rows_left_out = rows_left_out
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (K x n, channels, height, width) to logits (K, (K - 1) x n, classes)."""
-        seen = [without_fold(features, fold, self.rows_per_fold) for fold in range(len(self.tails))]
+        seen = [without_fold(features, fold, self.rows_left_out) for fold in range(len(self.tails))]
         return torch.stack([tail(share) for tail, share in zip(self.tails, seen, strict=True)])
 
 
-def without_fold(batch: Tensor, fold: int, rows_per_fold: int) -> Tensor:
+def without_fold(batch: Tensor, fold: int, rows_left_out: int) -> Tensor:
     """What a fold's tail learns from: the batch without the rows of that fold."""
-    start = fold * rows_per_fold
-    return torch.cat([batch[:start], batch[start + rows_per_fold :]])
+    start = fold * rows_left_out
+    return torch.cat([batch[:start], batch[start + rows_left_out :]])
 
 
 class Lockstep:
@@ -71,7 +72,7 @@ class Lockstep:
         optimizer = make_optimizer(self.tails, config)
         # The schedule stays unprepared: Accelerate would step it once a process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
-        self.model, self.optimizer = accelerator.prepare(Tails(self.tails, batches.rows_per_fold), optimizer)
+        self.model, self.optimizer = accelerator.prepare(Tails(self.tails, batches.rows_left_out), optimizer)
         self.learning = nn.ParameterList(p for tail in self.tails for _, p in trained_parameters(tail))
         decay = config.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
@@ -132,14 +133,14 @@ class Lockstep:
         of_fold = [
             F.cross_entropy(
                 fold_logits,
-                without_fold(targets, fold, self.batches.rows_per_fold),
+                without_fold(targets, fold, self.batches.rows_left_out),
                 weight=self.class_weights,
                 label_smoothing=self.config.label_smoothing,
                 reduction="sum",
             )
             for fold, fold_logits in enumerate(logits)
         ]
-        return torch.stack(of_fold) / ((self.batches.folds - 1) * self.batches.batch_rows_per_fold)
+        return torch.stack(of_fold) / self.batches.batch_rows_learned
 
 
 def set_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> None:

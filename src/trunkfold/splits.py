@@ -9,7 +9,8 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from trunkfold.config import SplitConfig
 from trunkfold.errors import InputError
 
-HELD_OUT = -1
+HELD_OUT, ONLY_LEARNED = -1, -2
+VALIDATED = 0.16  # share of the photos that validate where there is one fold
 LEGACY_SHARE, LEGACY_SEED = 0.135, 42  # the arguments that student projects gave to train_test_split
 
 
@@ -22,7 +23,7 @@ def check_split(table: pd.DataFrame, split: SplitConfig, problems: list[str]) ->
     share = LEGACY_SHARE if split.holdout == "legacy" else split.holdout
     units = table.assign(unit=_units(table, split))
     for label, groups in units[units["label"] != ""].groupby("label")["unit"].nunique().items():
-        if groups - math.ceil(groups * share) < split.folds:
+        if groups - math.ceil(groups * share) < max(split.folds, 2):
             problems.append(
                 f"class {label!r} has {groups} groups of photos, too few for {split.folds} folds and a hold-out of "
                 f"{share:.1%}: lower split.folds or split.holdout, or leave the class out"
@@ -39,13 +40,18 @@ def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
         table: Labelled photos with image_id, label and group.
 
     Returns:
-        0 .. folds - 1, or -1 for held-out photos, indexed as `table`.
+        0 .. folds - 1, or -1 for held-out photos, indexed as `table`. With one fold, 0 marks the 16 % that validate it
+        and -2 the others, which are only learned from.
     """
     fold = pd.Series(HELD_OUT, index=table.index, name="fold")
     if split.holdout == "legacy":
         rest, _ = train_test_split(table.index, test_size=LEGACY_SHARE, random_state=LEGACY_SEED)
     else:
         rest = table.index.difference(_held_out(table, split))
+    if split.folds == 1:
+        fold[rest] = ONLY_LEARNED
+        fold[_validating(table.loc[rest], split)] = 0
+        return fold
     learning = table.loc[rest].sort_values("image_id")
     folder = StratifiedGroupKFold(split.folds, shuffle=True, random_state=split.seed)
     groups = pd.factorize(_units(learning, split))[0]
@@ -54,28 +60,46 @@ def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
     return fold
 
 
+def learned_from(fold_of_row: np.ndarray) -> np.ndarray:
+    """Which rows some tail learns from: of K folds all but the held-out ones, of one fold those that do not validate.
+
+    Returns:
+        bool of shape (rows,).
+    """
+    only_learned = fold_of_row == ONLY_LEARNED
+    return only_learned if only_learned.any() else fold_of_row != HELD_OUT
+
+
 def _units(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
     """What is never divided: groups, or with split.groups none the single photos."""
     return table["image_id" if split.groups == "none" else "group"]
 
 
 def _held_out(table: pd.DataFrame, split: SplitConfig) -> pd.Index:
+    return _stratified_share(table, split, split.holdout) if split.holdout else table.index[:0]
+
+
+def _validating(table: pd.DataFrame, split: SplitConfig) -> pd.Index:
+    if split.holdout == "legacy":
+        return train_test_split(table.index, test_size=VALIDATED, random_state=LEGACY_SEED)[1]
+    return _stratified_share(table, split, VALIDATED)
+
+
+def _stratified_share(table: pd.DataFrame, split: SplitConfig, share: float) -> pd.Index:
     """Rows of a stratified random share of the groups, each group counted for its most frequent label."""
-    if split.holdout == 0:
-        return table.index[:0]
     ordered = table.sort_values("image_id")
     codes = pd.factorize(_units(ordered, split))[0]
     majority = ordered.groupby(codes)["label"].agg(lambda labels: labels.mode()[0])
-    chosen = _stratified_choice(majority, split)
+    chosen = _stratified_choice(majority, split, share)
     return ordered.index[np.isin(codes, chosen)]
 
 
-def _stratified_choice(labels: pd.Series, split: SplitConfig) -> np.ndarray:
+def _stratified_choice(labels: pd.Series, split: SplitConfig, share: float) -> np.ndarray:
     try:
-        _, chosen = train_test_split(labels.index, test_size=split.holdout, random_state=split.seed, stratify=labels)
+        _, chosen = train_test_split(labels.index, test_size=share, random_state=split.seed, stratify=labels)
     except ValueError as error:  # fewer groups held out than there are classes
         raise InputError(
-            f"split.holdout {split.holdout} of {len(labels)} groups cannot hold every class ({error}): "
-            "raise it, or set it to 0 for no hold-out"
+            f"a hold-out or validation set of {share:.1%} of {len(labels)} groups cannot hold every class ({error}): "
+            "raise split.holdout, or set it to 0 for no hold-out, and take more split.folds than one"
         ) from error
     return np.asarray(chosen)

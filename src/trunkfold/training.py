@@ -1,7 +1,7 @@
 """The epochs: learn from every batch, score every fold on its clean features, keep the last weights or the best."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,19 @@ class Validation:
         return [validation_scores(self.targets[rows], probabilities[rows]) for rows in rows_of_fold]
 
 
-def train(lockstep: Lockstep, loader: DataLoader, validation: Validation) -> pd.DataFrame:
+def train(
+    lockstep: Lockstep,
+    loader: DataLoader,
+    validation: Validation,
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> pd.DataFrame:
     """Train all tails, and leave in them the weights that are to be kept.
 
     Args:
         lockstep: What learns.
         loader: Gives its batches, see `trunkfold.loaders`.
         validation: Scores every epoch.
+        after_epoch: Is told the epoch's number and the folds' mean macro F1; what it raises ends the training.
 
     Returns:
         The history: a row for each epoch and fold.
@@ -72,7 +78,8 @@ def train(lockstep: Lockstep, loader: DataLoader, validation: Validation) -> pd.
                 scores = validation.score(lockstep.accelerator, tails)
                 if lockstep.config.keep == "best":
                     best.look(scores)
-            lockstep.scheduler.step(epoch, np.mean([score["val_macro_f1"] for score in scores]))
+            macro_f1 = float(np.mean([score["val_macro_f1"] for score in scores]))
+            lockstep.scheduler.step(epoch, macro_f1)
             seconds = time.perf_counter() - started
             history += [
                 {"epoch": epoch, "fold": fold, "train_loss": loss, **score, **rates, "seconds": seconds}
@@ -80,6 +87,8 @@ def train(lockstep: Lockstep, loader: DataLoader, validation: Validation) -> pd.
             ]
             if not bar.disable:
                 bar.write(_describe(history[-len(scores) :], epochs))
+            if after_epoch is not None:
+                after_epoch(epoch, macro_f1)
     lockstep.keep_final_weights()
     if lockstep.config.keep == "best":
         best.restore()
