@@ -19,6 +19,7 @@ from conftest import LABELS, SOURCE, run_command, write_competition
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
+from trunkfold.config import load_config
 from trunkfold.views import VIEWS
 
 CONFIGS = sorted((SOURCE.parent / "configs").glob("*.yaml"))
@@ -214,11 +215,34 @@ def assert_same_predictions(workplace: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_runs(workplace, config):
     root = write_competition(workplace / "input", sources=42)
-    groups = {"split.groups": root / "groups.csv"}
+    random = load_config(config).split.groups == "none"
+    groups = {} if random else {"split.groups": root / "groups.csv"}
     short = {"data.root": root, "data.classes": "null", "data.image_size": 64, "train.epochs": 1}
     run_command("train_folds.py", "--config", config, *words({**short, **groups, "model.pretrained": "false"}))
     run_command("make_submission.py", "--run", f"submissions/{config.stem}")
     assert (workplace / f"submissions/{config.stem}/submission.csv").exists()
+
+
+def test_a_single_model_is_validated_on_photos_that_it_did_not_learn_from(workplace):
+    root = write_competition(workplace / "input", sources=42)
+    train(root, "single", **{"split.folds": 1, "train.batch_size": 8, "data.normalize": "dataset"})
+    run_command("make_submission.py")
+    run = workplace / "submissions/single"
+    folds, oof = read(run / "folds.csv").set_index("image_id"), read(run / "oof.csv")
+    counts = folds["fold"].value_counts()
+    assert set(counts.index) == {-2, -1, 0}
+    assert counts[-2] > counts[0] > 3
+    assert sorted(oof["image_id"]) == sorted(folds.index[folds["fold"] == 0])
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["oof"]["photos"] == counts[0]
+    assert metrics["holdout"]["photos"] == counts[-1]
+    assert [fold["fold"] for fold in metrics["folds"]] == [0]
+    assert not (run / "fold_1").exists()
+    normalize = load_config(run / "config.yaml").data.normalize
+    assert all(0.2 < mean < 0.6 for mean in normalize.mean)
+    assert normalize.mean != pytest.approx([0.485, 0.456, 0.406])
+    assert len(read(run / "submission.csv")) == 12
 
 
 def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace):

@@ -27,6 +27,10 @@ def make_folds(groups: str, folds: list[int]) -> pd.DataFrame:
         ("aaabb", [0, -1, -1, 1, 2], [False, True, True, True, True]),
         ("abab", [0, 0, 1, 0], [True, False, True, False]),  # groups are not mixed up with each other
         ("ab", [-1, -1], [False, False]),
+        ("aab", [0, -2, -2], [True, False, False]),  # one fold: what validates it learned from the others
+        ("aab", [0, 0, -2], [False, False, False]),
+        ("aab", [0, -1, -2], [False, False, False]),  # and not from what validates it
+        ("aab", [-1, -2, 0], [True, False, False]),
     ],
 )
 def test_a_photo_is_known_where_a_copy_was_learned_from(groups, folds, leaked):

@@ -124,6 +124,15 @@ def test_each_pass_visits_each_group_of_a_fold_once_and_by_turns_all_its_rows(ba
                 assert sorted(turns[first : first + len(members)]) == members.tolist()
 
 
+def test_batches_of_one_fold_hold_what_is_only_learned_from():
+    fold_of_row = np.array([0, -2, -2, -1, -2, 0, -2, -2])
+    batches = FoldBalancedBatches(fold_of_row, 3, 0, Process())
+    assert (batches.folds, batches.rows_left_out, batches.batch_rows_learned, len(batches)) == (1, 0, 3, 2)
+    drawn = [pair for batch in draw(batches, epochs=5) for pair in batch]
+    assert len(drawn) == 30
+    assert sorted(drawn) == [(row, visit) for row in (1, 2, 4, 6, 7) for visit in range(6)]
+
+
 def test_groups_are_drawn_in_another_order_in_each_pass():
     drawn = [pair for batch in draw(make_batches(groups=GROUP_OF_ROW), epochs=20) for pair in batch]
     orders = {tuple(GROUP_OF_ROW[rows]) for rows in passes(drawn, 0)}

@@ -81,6 +81,30 @@ def test_lockstep_equals_separate_models_on_the_same_batches(accelerator, tune, 
     assert not torch.allclose(lockstep.tails[0].head.fc.weight, backbone.make_tail(0).head.fc.weight)
 
 
+def test_one_fold_is_an_ordinary_training_on_the_whole_batch(accelerator):
+    config = ModelConfig(name="test_convnext", pretrained=False)
+    train = TrainConfig(epochs=2, batch_size=5, clip_grad=None, warmup_epochs=0, label_smoothing=0.0)
+    torch.manual_seed(0)
+    backbone = build_backbone(config, CLASSES)
+    batches = FoldBalancedBatches(np.array([0, 0, *[-2] * 10]), train.batch_size, seed=0, accelerator=accelerator)
+    lockstep = Lockstep(accelerator, train, copy.deepcopy(backbone), batches)
+    model = SeparateModel(config, backbone, 0)
+    optimizer = make_optimizer([model.model], train)
+    schedule = make_scheduler(optimizer, train, len(batches))
+    for step in range(1, STEPS + 1):
+        photos = torch.randint(0, 256, (train.batch_size, 3, 64, 64), dtype=torch.uint8)
+        targets = torch.randint(0, CLASSES, (train.batch_size,))
+        losses = lockstep.step(photos, targets)
+        loss = nn.functional.cross_entropy(model(photos), targets)
+        torch.testing.assert_close(losses, loss.detach()[None], rtol=1e-4, atol=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step_update(step)
+    for name, parameter in trained_parameters(lockstep.tails[0]):
+        torch.testing.assert_close(parameter.data, model.trained()[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
 def small_lockstep(accelerator, **train) -> Lockstep:
     backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False)
     batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)

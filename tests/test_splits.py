@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import train_test_split
 
 from trunkfold.config import SplitConfig
 from trunkfold.errors import InputError
-from trunkfold.splits import HELD_OUT, assign_folds, check_split
+from trunkfold.splits import HELD_OUT, ONLY_LEARNED, assign_folds, check_split, learned_from
 
 RIPIK = Path(__file__).parents[2] / "shared" / "data" / "ripik_train.csv"
 
@@ -105,6 +106,34 @@ def test_legacy_is_the_split_of_the_student_projects():
     assert held_out["label"].value_counts().sort_index().tolist() == [21, 309, 77, 275, 170, 121]
 
 
+def test_one_fold_of_the_legacy_split_is_that_of_the_student_projects():
+    """scikit-learn's train_test_split, twice, both times with random_state=42: 5,230, 997 and 973 photos."""
+    ids = [str(number) for number in range(1, 7201)]
+    table = pd.DataFrame({"image_id": ids, "label": "a", "group": ids})
+    folds = assign_folds(table, SplitConfig(groups="none", holdout="legacy", folds=1))
+    rest, held_out = train_test_split(np.arange(7200), test_size=0.135, random_state=42)
+    learning, validating = train_test_split(rest, test_size=0.16, random_state=42)
+    assert (len(learning), len(validating), len(held_out)) == (5230, 997, 973)
+    for rows, fold in ((learning, ONLY_LEARNED), (validating, 0), (held_out, HELD_OUT)):
+        assert set(folds.iloc[rows]) == {fold}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_fold_divides_no_group_and_validates_a_share_of_every_class(seed):
+    folds = assign_folds(TABLE, SplitConfig(folds=1, holdout=0.2, seed=seed))
+    assert (folds.groupby(TABLE["group"]).nunique() == 1).all()
+    counts = pd.crosstab(folds, TABLE["label"]) // 3
+    assert counts.loc[HELD_OUT].tolist() == [12, 6, 2]
+    assert counts.loc[0].sum() == 13  # 16 % of 80 groups, rounded up
+    assert counts.loc[0].tolist() == pytest.approx([7.7, 3.8, 1.3], abs=1)
+    assert counts.loc[ONLY_LEARNED].sum() == 67
+
+
+def test_what_is_learned_from_is_all_but_the_hold_out_or_of_one_fold_all_but_the_validation():
+    assert learned_from(np.array([0, 1, -1, 2])).tolist() == [True, True, False, True]
+    assert learned_from(np.array([0, -2, -1, -2])).tolist() == [False, True, False, True]
+
+
 def test_a_class_with_too_few_groups_is_named_with_both_fixes():
     table = make_table({"a": 40, "b": 5, "c": 6})
     problems: list[str] = []
@@ -119,7 +148,7 @@ def test_a_class_with_too_few_groups_is_named_with_both_fixes():
 
 def test_a_hold_out_that_cannot_hold_every_class_is_an_error():
     with pytest.raises(
-        InputError, match=r"split.holdout 0.01 of 100 groups cannot hold every class .*raise it, or set"
+        InputError, match=r"set of 1.0% of 100 groups cannot hold every class .*raise split.holdout, or set"
     ):
         assign_folds(TABLE, SplitConfig(holdout=0.01))
 

@@ -38,7 +38,46 @@ STEP_BY_STEP: list[dict[str, dict[str, Any]]] = [
     {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
     {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
 ]
-PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {"none": [], "standard": STANDARD}
+# For long schedules and larger models, which see a photo often: harder crops, colours and losses, and holes.
+STRONG: list[dict[str, dict[str, Any]]] = [
+    {
+        "Warp": {
+            "scale": [0.3, 1.0],
+            "ratio": [0.667, 1.5],
+            "mirror": 0.5,
+            "rotate": [-20, 20],
+            "shear": [-10, 10],
+            "affine_p": 0.5,
+        }
+    },
+    {"Colour": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.08, "p": 0.9}},
+    {"Noise": {"std_range": [0.02, 0.12], "p": 0.3}},
+    {"GaussianBlur": {"blur_limit": [3, 7], "p": 0.2}},
+    {"ImageCompression": {"quality_range": [40, 90], "p": 0.2}},
+    {"CoarseDropout": {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "p": 0.3}},
+]
+# What the student project did that this kit grew from, in albumentations' words.
+SEED: list[dict[str, dict[str, Any]]] = [
+    {"ColorJitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "p": 0.9}},
+    {"HorizontalFlip": {"p": 0.5}},
+    {
+        "Affine": {
+            "rotate": [-15, 15],
+            "translate_percent": [-0.1, 0.1],
+            "scale": [0.8, 1.2],
+            "shear": [-10, 10],
+            "p": 0.5,
+        }
+    },
+    {"GaussNoise": {"std_range": [0.05, 0.05], "p": 0.9}},
+    {"RandomResizedCrop": {"scale": [0.8, 1.0], "p": 0.2}},
+]
+PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
+    "none": [],
+    "standard": STANDARD,
+    "strong": STRONG,
+    "seed": SEED,
+}
 
 
 def make_augmentation(spec: str | list[dict[str, dict[str, Any]]], size: int) -> Augmentation:

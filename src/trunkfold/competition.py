@@ -53,7 +53,8 @@ class Labelled:
         """How many photos, groups and classes there are, and how they are divided."""
         held_out, validating = (self.fold_of_row == HELD_OUT).sum(), (self.fold_of_row >= 0).sum()
         folds = self.fold_of_row.max() + 1
-        others = f"the others in {folds} folds" if folds > 1 else f"{validating} for validation, the others to learn from"
+        single = f"{validating} for validation, the others to learn from"
+        others = f"the others in {folds} folds" if folds > 1 else single
         return (
             f"{len(self.table)} photos in {self.table['group'].nunique()} groups, {len(self.classes)} classes: "
             f"{held_out} held out, {others}"

@@ -39,8 +39,8 @@ class DataConfig:
     Attributes:
         root: Folder that is searched for train.csv and test.csv, each with an images/ folder beside it.
         image_size: Side in pixels of the square that the model sees; null takes the model's own.
-        normalize: "model" takes the mean and standard deviation that the model was pretrained with, "dataset" those of the
-            photos that are learned from; or {mean: [r, g, b], std: [r, g, b]}.
+        normalize: "model" takes the mean and standard deviation that the model was pretrained with, "dataset" those of
+            the photos that are learned from; or {mean: [r, g, b], std: [r, g, b]}.
         classes: Name of each label of train.csv, in the order of the tables; null takes the labels as names.
         workers: Loader processes of each training process; null: one a core beside a GPU, none on a CPU,
             where the model needs the cores.
@@ -61,7 +61,8 @@ class SplitConfig:
         groups: Photos of one group (copies of one source photo) are never separated. "copies" finds the groups; or a
             CSV file with image_id and group (and set, train or test, where ids of both overlap). "none" splits at
             random, which measures memory where there are copies: it finds them too, to say how much.
-        folds: Number of folds, and so of models in the ensemble; 1 trains a single model, validated on 16 % of the photos.
+        folds: Number of folds, and so of models in the ensemble; 1 trains a single model, validated on 16 % of the
+            photos.
         holdout: Share of the photos that no fold ever trains on, 0 for none; "legacy" is the unstratified
             13.5 % that student projects on the vehicle damage data used, copies and all.
         seed: Seed of the split alone.
@@ -208,8 +209,8 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "none", or a list of transforms, of albumentations or trunkfold.transforms, such as
-            [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or a list of transforms, of albumentations or
+            trunkfold.transforms, such as [{HorizontalFlip: {p: 0.5}}].
     """
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -44,8 +44,8 @@ class FoldBalancedBatches:
         """Plan the batches.
 
         Args:
-            fold_of_row: Fold of each row, -1 for rows that no tail learns from, -2 for those that are only learned from;
-                shape (rows,).
+            fold_of_row: Fold of each row, -1 for rows that no tail learns from, -2 for those that are only learned
+                from; shape (rows,).
             batch_size: Photos a batch over all processes, a multiple of the number of folds.
             seed: Seed of the order.
             accelerator: Its processes share each batch.

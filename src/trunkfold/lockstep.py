@@ -19,8 +19,8 @@ class Tails(nn.Module):
     """The tails of all folds; each sees the features of the photos that are not its fold's."""
 
     def __init__(self, tails: list[Tail], rows_left_out: int) -> None:
-        """Take the tails of K folds, and how many photos of each fold stand behind each other in a batch; 0 for one fold,
-        whose tail sees all."""
+        """Take the tails of K folds, and how many photos of each stand behind each other in a batch that its tail does
+        not see; 0 for one fold."""
         super().__init__()
         self.tails = nn.ModuleList(tails)
         self.rows_left_out = rows_left_out

@@ -25,4 +25,5 @@ def measure_normalization(pixels: Sequence[np.ndarray], rows: np.ndarray, size: 
         mean, std = cv2.meanStdDev(render(pixels[row], VIEWS["plain"], size))
         moments += np.array([mean, std**2 + mean**2])[..., 0] / len(rows)
     mean, std = moments[0], np.sqrt(moments[1] - moments[0] ** 2)
+    std = std.clip(1)  # a channel that never changes is not divided by zero
     return Normalization((mean / 255).round(6).tolist(), (std / 255).round(6).tolist())
