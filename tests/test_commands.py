@@ -273,6 +273,7 @@ def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace
         {"train.one_copy_per_epoch": "true", "split.groups": "none", "predict.consensus": "false"},
         {"data.workers": "2", "model.name": "convnextv2_atto", "model.tune": "adapters", "train.epochs": "1"},
         {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
+        {"train.cached_views": "2", "cache.dir": "elsewhere", "augment": "strong", "model.drop_path": "0.2"},
     ],
     ids=lambda options: ", ".join(options),
 )
@@ -282,6 +283,16 @@ def test_options_work_together(competition, workplace, options):
     metrics = json.loads(Path("submissions/toy/metrics.json").read_text())
     assert (metrics["holdout"] is None) == (options.get("split.holdout") == "0")
     assert Path("submissions/toy/submission.csv").exists()
+
+
+def test_what_a_run_has_in_the_cache_changes_nothing(competition, workplace):
+    """A run that decodes and computes everything, one that finds all of it, and one whose cache was deleted."""
+    runs = [train(competition, name, train__cached_views=2) for name in ("first", "second")]
+    shutil.rmtree("submissions/.cache")
+    runs.append(train(competition, "third", train__cached_views=2))
+    for name in ("oof.csv", "holdout.csv"):
+        assert len({(run / name).read_bytes() for run in runs}) == 1
+    assert {path.name.split("-")[0] for path in Path("submissions/.cache").iterdir()} == {"photos", "features"}
 
 
 def test_the_best_epoch_is_kept_when_asked(competition, workplace):
