@@ -24,12 +24,12 @@ from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_worker
 from trunkfold.lockstep import Lockstep
 from trunkfold.normalization import measure_normalization
 from trunkfold.optim import balanced_class_weights
-from trunkfold.predictions import scored_table
+from trunkfold.predictions import scored_table, surest_mistakes
 from trunkfold.process import start_process
-from trunkfold.report import AUGMENTED, summary, write_report
+from trunkfold.report import AUGMENTED, MISTAKES, summary, write_report
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
 from trunkfold.scores import macro_f1, score_run
-from trunkfold.sheet import write_sheet
+from trunkfold.sheet import write_gallery, write_sheet
 from trunkfold.splits import HELD_OUT, learned_from
 from trunkfold.training import Validation, train
 from trunkfold.views import check_views
@@ -141,8 +141,19 @@ def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, c
             write_csv(tables[name], run / f"{name}.csv")
             alone = scored_table(folds[rows], probabilities[rows], labelled.classes)
             gains[name] = macro_f1(tables[name], labelled.classes) - macro_f1(alone, labelled.classes)
+    save_mistakes(run, labelled, tables)
     scores = score_run(tables["oof"], tables.get("holdout"), folds, labelled.classes)
     return {**scores, "consensus": {"macro_f1_gain": gains} if consensus else None}
+
+
+def save_mistakes(run: Path, labelled: Labelled, tables: dict[str, pd.DataFrame]) -> None:
+    """Show the photos that were surest given a wrong class: those of the hold-out, then out-of-fold ones."""
+    scored = [tables[name] for name in ("holdout", "oof") if name in tables]
+    mistakes = pd.concat([surest_mistakes(table, labelled.classes) for table in scored])
+    if len(mistakes):
+        row_of_id = pd.Series(range(len(labelled.table)), index=labelled.table["image_id"])
+        rows, captions = row_of_id[mistakes["image_id"]].tolist(), mistakes["mistake"].tolist()
+        write_gallery(run / "figures" / MISTAKES, labelled.pixels, rows, captions)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,10 @@ def test_a_run_has_all_that_is_promised(finished):
             "holdout.csv",
         ),
         *("test_probabilities.csv", "submission.csv", "report.html"),
-        *(f"figures/{name}.png" for name in ("augmented", "learning_curves", "confusion_oof", "confusion_holdout")),
+        *(
+            f"figures/{name}.png"
+            for name in ("augmented", "classes", "learning_curves", "confusion_oof", "confusion_holdout")
+        ),
         *(f"fold_{fold}/{name}" for fold in range(3) for name in per_fold),
     }
 

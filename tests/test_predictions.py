@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from trunkfold.errors import InputError
-from trunkfold.predictions import decode, probabilities_of, probability_table, read_predictions, scored_table
+from trunkfold.predictions import (
+    decode,
+    probabilities_of,
+    probability_table,
+    read_predictions,
+    scored_table,
+    surest_mistakes,
+)
 from trunkfold.runs import write_csv
 
 CLASSES = {"1": "crack", "7": "lamp, broken", "04": "dent"}
@@ -68,3 +75,20 @@ def test_a_table_that_is_damaged_or_of_other_classes_is_named(text, message, tmp
         (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_predictions(tmp_path / "p.csv", {"1": "a", "2": "b"})
+
+
+def test_the_surest_mistakes_are_wrong_and_come_surest_first():
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "fold": 0,
+            "label": ["1", "1", "2", "2"],
+            "prediction": ["1", "2", "1", "1"],
+            "p_x": [0.99, 0.2, 0.7, 0.9],
+            "p_y": [0.01, 0.8, 0.3, 0.1],
+        }
+    )
+    found = surest_mistakes(table, {"1": "x", "2": "y"}, most=2)
+    assert found["image_id"].tolist() == ["d", "b"]
+    assert found["mistake"].tolist() == ["y -> x 0.90", "x -> y 0.80"]
+    assert surest_mistakes(table[:1], {"1": "x", "2": "y"}).empty

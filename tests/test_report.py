@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from trunkfold.errors import InputError
-from trunkfold.report import describe_split, draw_confusion, draw_learning_curves, summary, write_report
+from trunkfold.report import class_shares, describe_split, draw_confusion, draw_learning_curves, summary, write_report
 from trunkfold.runs import write_csv, write_json
 from trunkfold.scores import score_run
 
@@ -119,6 +119,23 @@ def test_the_submissions_labels_are_counted_by_class(reported):
     page, _ = read_page(reported)
     counts = page[page.index("<h2>Submission") :]
     assert [cells(counts, name)[1] for name in ("crack", "$\\oops$ &amp; up")] == ["1", "2"]
+
+
+def test_class_shares_are_those_of_each_set():
+    folds = pd.DataFrame({"label": list("aaabbbab"), "fold": ["0", "1", "1", "0", "2", "2", "-1", "-1"]})
+    shares = class_shares(folds, {"A": 3, "B": 1}, {"a": "A", "b": "B"})
+    assert shares.to_dict("list") == {
+        "in the folds": [0.5, 0.5],
+        "hold-out": [0.5, 0.5],
+        "predicted for the test photos": [0.75, 0.25],
+    }
+    assert shares.index.tolist() == ["A", "B"]
+
+
+def test_of_one_fold_validation_and_learning_are_sets_of_their_own():
+    folds = pd.DataFrame({"label": list("aaabcc"), "fold": ["-2", "-2", "0", "0", "-2", "-2"]})
+    shares = class_shares(folds, {}, {"a": "A", "b": "B", "c": "C"})
+    assert shares.to_dict("list") == {"learned from": [0.5, 0, 0.5], "validation": [0.5, 0.5, 0]}
 
 
 def test_before_there_is_a_submission_its_counts_are_left_out(run):

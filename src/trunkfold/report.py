@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from trunkfold.errors import counted
 from trunkfold.pages import write_html
 from trunkfold.runs import read_metrics, whole_file
+from trunkfold.splits import HELD_OUT, ONLY_LEARNED, learned_from
+from trunkfold.table import read_text_table
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
@@ -29,7 +31,11 @@ STYLE = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
 }
-AUGMENTED = "augmented.png"  # in figures/: samples of the augmentation, made before the training
+AUGMENTED, MISTAKES = "augmented.png", "mistakes.png"  # of photos, made by the training
+PICTURES = {
+    "The surest mistakes, those of the hold-out first: the true class, what was predicted and how surely": MISTAKES,
+    "What the model was shown while it learned: a photo of each class, and seven of its augmentations": AUGMENTED,
+}
 SETS = {"oof": "out-of-fold", "holdout": "hold-out"}
 
 
@@ -113,14 +119,18 @@ def write_report(run: Path) -> None:
     if (run / "history.csv").exists():
         history = pd.read_csv(run / "history.csv")
         figures["Learning curves"] = _save(run, "learning_curves", lambda: draw_learning_curves(history))
+    if (run / "folds.csv").exists():
+        folds = read_text_table(run / "folds.csv", ["label", "fold"])
+        shares = class_shares(folds, _predicted_classes(run, metrics), metrics["classes"])
+        figures["Classes of each set"] = _save(run, "classes", lambda: draw_class_shares(shares))
     for name, title in SETS.items():
         if metrics[name] is not None:
             figures[f"Confusion, {title}"] = _save(
                 run, f"confusion_{name}", lambda name=name: draw_confusion(metrics[name])
             )
-    if (run / "figures" / AUGMENTED).exists():
-        title = "What the model was shown while it learned: a photo of each class, and seven of its augmentations"
-        figures[title] = _address((run / "figures" / AUGMENTED).read_bytes())
+    for title, name in PICTURES.items():
+        if (run / "figures" / name).exists():
+            figures[title] = _address((run / "figures" / name).read_bytes())
     write_html(
         run / "report.html",
         "report.html",
@@ -155,6 +165,44 @@ def draw_learning_curves(history: pd.DataFrame) -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
         if len(columns) > 1:
             axis.legend(frameon=False)
+    return figure
+
+
+def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Mapping[str, str]) -> pd.DataFrame:
+    """Share of each class in each set of photos.
+
+    Args:
+        folds: label and fold of each labelled photo.
+        predicted: How many test photos were given each class; empty without a submission.
+        classes: Name of each label.
+
+    Returns:
+        A row a class, a column a set that has photos.
+    """
+    fold = folds["fold"].astype(int)
+    sets = {
+        "learned from" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
+        "validation": (fold >= 0).to_numpy() & ~learned_from(fold.to_numpy()),
+        "hold-out": (fold == HELD_OUT).to_numpy(),
+    }
+    counts = {title: folds["label"][rows].map(classes).value_counts() for title, rows in sets.items() if rows.any()}
+    if predicted:
+        counts["predicted for the test photos"] = pd.Series(predicted)
+    table = pd.DataFrame(counts).reindex(list(classes.values())).fillna(0)
+    return table / table.sum()
+
+
+def draw_class_shares(shares: pd.DataFrame) -> Figure:
+    """Bars of `class_shares`: sets that were drawn alike look alike."""
+    figure, axis = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    width = 0.8 / shares.shape[1]
+    places = np.arange(len(shares))
+    for number, (title, column) in enumerate(shares.items()):
+        axis.bar(places + (number + 0.5) * width - 0.4, 100 * column, width, label=title)
+    axis.set_xticks(places, shares.index, parse_math=False)
+    axis.set(ylabel="% of the set")
+    axis.grid(visible=False, axis="x")
+    axis.legend(frameon=False)
     return figure
 
 
