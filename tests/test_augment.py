@@ -117,7 +117,7 @@ def test_a_transform_that_needs_the_size_is_given_it_and_lists_become_its_tuples
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("strong", "augment: there is no preset 'strong'; there are none, standard"),
+        ("wild", "augment: there is no preset 'wild'; there are none, standard, strong, seed"),
         (
             [{"Sunshine": {}}],
             "augment: albumentations has no transform 'Sunshine', and trunkfold has Warp, Colour, Noise",
