@@ -149,7 +149,8 @@ def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, c
 def save_mistakes(run: Path, labelled: Labelled, tables: dict[str, pd.DataFrame]) -> None:
     """Show the photos that were surest given a wrong class: those of the hold-out, then out-of-fold ones."""
     scored = [tables[name] for name in ("holdout", "oof") if name in tables]
-    mistakes = pd.concat([surest_mistakes(table, labelled.classes) for table in scored])
+    groups = labelled.table.set_index("image_id")["group"]
+    mistakes = pd.concat([surest_mistakes(table, groups, labelled.classes) for table in scored])
     if len(mistakes):
         row_of_id = pd.Series(range(len(labelled.table)), index=labelled.table["image_id"])
         rows, captions = row_of_id[mistakes["image_id"]].tolist(), mistakes["mistake"].tolist()
