@@ -85,7 +85,7 @@ class AdaptedLinear(torch.autograd.Function):
             # The order of each product is the one whose long side is contiguous.
             of_b = factor * ((rows @ lora_a.T.to(rows.dtype)).T @ grad).T
             of_a = (grad @ (factor * lora_b).to(grad.dtype)).T @ rows
-        of_magnitude = (grad * result).sum(0, dtype=weight.dtype)
+        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # scaled losses would overflow the product's half
         if bias is not None:
             of_magnitude -= bias * of_bias
         return (
