@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from trunkfold.backbone import build_backbone, count_parameters, merge, native_image_size, trained_parameters
-from trunkfold.config import ModelConfig
+from trunkfold.config import ModelConfig, Normalization
 from trunkfold.errors import InputError
 
 TOY = ModelConfig(name="test_convnext", pretrained=False)
@@ -182,3 +182,23 @@ def test_a_model_that_cannot_be_cut_is_refused(name):
 def test_the_native_size_comes_from_timm():
     assert native_image_size("convnext_tiny") == 224
     assert native_image_size("test_convnext") == 160
+
+
+@pytest.mark.parametrize("normalize", ["model", Normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])], ids=["own", "given"])
+def test_pixels_are_normalised_by_the_models_numbers_or_the_given_ones(normalize):
+    trunk = build_backbone(replace(TOY, tune_stages=4), 3, load_weights=False, normalize=normalize).trunk
+    photos = uint8_photos()
+    own = timm.data.resolve_model_data_config(timm.create_model("test_convnext"))
+    mean, std = (own["mean"], own["std"]) if normalize == "model" else (normalize.mean, normalize.std)
+    expected = (photos / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(trunk(photos), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_are_left_out_while_learning_when_asked_and_never_afterwards():
+    for drop_path, differs in ((0.0, False), (0.6, True)):
+        backbone = build_backbone(replace(TOY, tune_stages=2, drop_path=drop_path), 3, load_weights=False)
+        features, tail = backbone.trunk(uint8_photos(8)), backbone.make_tail(0)
+        away_from_the_start(tail)
+        assert torch.equal(tail.eval()(features), tail(features))
+        torch.manual_seed(0)
+        assert torch.equal(tail.train()(features), tail(features)) != differs

@@ -56,7 +56,7 @@ def test_every_row_holds_its_photo_as_it_is_decoded(paths, tmp_path):
     assert photos.unreadable == {}
     assert_equal_photos(photos.pixels, paths)
     assert len({photo.shape for photo in photos.pixels}) > 5
-    for wrong in (10, -1):
+    for wrong in (10, -1, -10):
         with pytest.raises(IndexError):
             photos.pixels[wrong]
 

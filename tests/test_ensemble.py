@@ -137,6 +137,11 @@ def test_every_view_predicts(accelerator, view):
     np.testing.assert_allclose(probabilities(accelerator, CONFIG, backbone, tails, [view]).sum(1), 1, atol=1e-5)
 
 
+def test_what_is_only_learned_from_is_scored_by_no_tail():
+    assert scoring_members(np.array([0, -2, -1]), 1).tolist() == [[True], [False], [True]]
+    assert scoring_members(np.array([0, 1, -1]), 2).tolist() == [[True, False], [False, True], [True, True]]
+
+
 def test_members_choose_the_tails(accelerator):
     backbone, tails = trained(CONFIG)
     fold_of_row = np.array([0, 1, 2, -1, 0, 1, 2, -1, 0, 1])

@@ -154,6 +154,15 @@ def test_the_averaged_weights_are_shown_for_a_while_and_kept_in_the_end(accelera
     assert torch.equal(lockstep.tails[0].head.fc.weight, averaged)
 
 
+def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
+    tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False).make_tail(0)
+    fused = {
+        name: make_optimizer([tail], TrainConfig(optimizer=name, **options)).param_groups[0].get("fused")
+        for name, options in (("adamw", {}), ("sgd", {}), ("lion", {}), ("adam", {"optimizer_args": {"fused": False}}))
+    }
+    assert fused == {"adamw": True, "sgd": True, "lion": None, "adam": False}
+
+
 def test_tail_and_head_have_rates_and_decay_of_their_own_and_vectors_do_not_decay(accelerator):
     tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES).make_tail(0)
     config = TrainConfig(tail_lr=1e-3, head_lr=1e-2, tail_weight_decay=0.1, head_weight_decay=0.2)
