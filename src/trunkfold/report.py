@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from trunkfold.errors import counted
 from trunkfold.pages import write_html
+from trunkfold.results import AUGMENTED, MISTAKES
 from trunkfold.runs import read_metrics, whole_file
 from trunkfold.splits import HELD_OUT, ONLY_LEARNED, learned_from
 from trunkfold.table import read_text_table
@@ -31,7 +32,6 @@ STYLE = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
 }
-AUGMENTED, MISTAKES = "augmented.png", "mistakes.png"  # of photos, made by the training
 PICTURES = {
     "The surest mistakes, those of the hold-out first: the true class, what was predicted and how surely": MISTAKES,
     "What the model was shown while it learned: a photo of each class, and seven of its augmentations": AUGMENTED,
