@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import optuna
+import torch
 
 from trunkfold.competition import load_labelled
 from trunkfold.config import TuningConfig, parse_tuning
@@ -47,6 +48,8 @@ def check_alone() -> None:
 def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space) -> None:
     """Read the photos once, and run trials."""
     accelerator = start_process(config.train)
+    if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     labelled = load_labelled(config)
     print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     check_photos(study, labelled)

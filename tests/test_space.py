@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from trunkfold.config import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.errors import InputError
-from trunkfold.space import best_experiment, draw, alternatives, read_space, trial_experiment
+from trunkfold.space import alternatives, best_experiment, draw, read_space, trial_experiment
 
 
 def tuning(space: dict, **options: object) -> TuningConfig:

@@ -22,6 +22,7 @@ from trunkfold.errors import InputError
 from trunkfold.runs import SUBMISSIONS
 from trunkfold.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 # Another process: each trial notes itself in a file, waits for --go or a moment, and gives its learning rate.
 WORKER = """
 import sys, time

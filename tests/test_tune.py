@@ -18,18 +18,19 @@ from conftest import SOURCE, run_command, write_competition
 from trunkfold.backbone import Trunk
 from trunkfold.config import dump_config, load_config, parse_tuning
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SIZE, FOLDS, VIEWS = 64, 3, 2
 OPTIONS = {
     "data": {"classes": None, "image_size": SIZE},
     "model": {"name": "test_convnext", "pretrained": False},
     "split": {"folds": FOLDS},
-    "train": {"batch_size": 12, "epochs": 3, "cached_views": VIEWS},
+    "train": {"batch_size": 12, "epochs": 3, "cached_views": VIEWS, "warmup_epochs": 0},
     "tune": {
         "trials": 4,
         "best": {"train.epochs": 2},
         "space": {
             "train.optimizer": {"choices": ["adamw", "sgd"]},
-            "train.head_lr": {"low": 1e-3, "high": 1e-1, "log": True},
+            "train.head_lr": {"low": 1e-5, "high": 1e-1, "log": True},
             "train.tail_lr": {"low": 1e-5, "high": 1e-2, "log": True},
             "train.batch_size": {"low": 6, "high": 12, "step": 3},
             "train.ema_decay": {"choices": [None, 0.9]},
@@ -37,6 +38,12 @@ OPTIONS = {
         },
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that share two cores with two threads each wait for one another."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def write_config(folder: Path, root: Path, **tune: object) -> Path:
@@ -71,6 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("OMP_NUM_THREADS", "1")
         write_config(folder, write_competition(folder / "input"))
         tune()
     return folder
@@ -123,8 +131,14 @@ def test_the_page_needs_no_network_and_shows_every_figure(finished):
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
     assert page.count("Plotly.newPlot(") >= 6
     assert len(page) < 8e6  # the library is there once
-    for heading in ("History", "Learning curves", "Importances", "Parallel coordinates", "Contour tail lr head lr"):
-        assert f"<h2>{heading}</h2>" in page
+    for heading in (
+        "Scores of complete",
+        "Learning curves",
+        "Importances",
+        "Complete trials",
+        "Scores over tail_lr and",
+    ):
+        assert f"<h2>{heading}" in page
 
 
 def test_the_best_trial_is_a_run_as_it_stands(copied):

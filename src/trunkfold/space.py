@@ -96,7 +96,7 @@ def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
 
 
 def alternatives(config: TuningConfig, space: Space) -> Iterator[Config]:
-    """Experiments that try, one at a time, each name that this module does not know (of optimizers ...) and each trunk."""
+    """Experiments that try, one at a time, each trunk and each name that only other modules know, as of optimizers."""
     for name, limits in space.items():
         if name == TRUNK or str in set(_kinds(option_types()[name])):
             for value in probes(limits):
@@ -147,9 +147,11 @@ def _number(key: str, value: Any, whole: bool) -> int | float:
 
 
 def _kinds(hint: Any) -> Iterator[type]:
-    """The types that an option's type hint is made of; a literal's are those of its values."""
+    """The types that an option's type hint is made of; a literal counts by its numbers alone."""
     parts = get_args(hint)
     if isinstance(hint, type) and not parts:
         yield hint
+    elif isinstance(hint, int):
+        yield int
     for part in parts:
-        yield from _kinds(part if isinstance(part, type) or get_args(part) else type(part))
+        yield from _kinds(part)

@@ -5,11 +5,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import optuna
 import pandas as pd
-import plotly.graph_objects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
@@ -76,26 +76,27 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 def write_page(study: optuna.Study, folder: Path) -> None:
     """Draw the figures as PNG into figures/, and the same to explore into study.html, which needs no network."""
     (folder / "figures").mkdir(exist_ok=True)
-    shown = _shown(study)
-    for name, figure in _figures(optuna.visualization.matplotlib, shown):
-        with whole_file(folder / "figures" / f"{name}.png") as partial:
-            figure.savefig(partial, format="png", dpi=110, bbox_inches="tight")
-        plt.close(figure)
-    table = trials_table(study)
+    shown, table = _shown(study), trials_table(study)
+    with plt.rc_context():  # Optuna changes the style for good
+        for name, _, axes in _figures(optuna.visualization.matplotlib, shown):
+            figure = _tidied(name, np.ravel(axes)[0])
+            with whole_file(folder / "figures" / f"{name}.png") as partial:
+                figure.savefig(partial, format="png", dpi=110, bbox_inches="tight")
+            plt.close(figure)
+    figures = {
+        title: figure.update_layout(title=None, showlegend=name == "history").to_html(False, include_plotlyjs=False)
+        for name, title, figure in _figures(optuna.visualization, shown)
+    }
     write_html(
         folder / "study.html",
         "study.html",
         name=study.study_name,
         best=describe_best(study),
-        states=table["state"].value_counts().to_dict(),
-        reasons=table["reason"].value_counts().to_dict(),
-        table=_best_rows(study),
+        counts={column: table[column].value_counts().to_dict() for column in ("state", "reason")},
+        table=_best_rows(table),
         short=_short,
         script=get_plotlyjs(),
-        figures={
-            name.replace("_", " ").capitalize(): figure.to_html(full_html=False, include_plotlyjs=False)
-            for name, figure in _figures(optuna.visualization, shown)
-        },
+        figures=figures,
     )
 
 
@@ -111,28 +112,36 @@ def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
     return "\n".join([*lines, "", f"next: accelerate launch src/train_folds.py --config {folder / 'best.yaml'}"])
 
 
-def _figures(library: ModuleType, shown: optuna.Study) -> Iterator[tuple[str, Any]]:
-    """Name and figure of each of Optuna's plots that there are trials enough for, by its library for HTML or PNG."""
+def _figures(library: ModuleType, shown: optuna.Study) -> Iterator[tuple[str, str, Any]]:
+    """Name, title and plot of all that there are trials enough for, by Optuna's library for pages or for PNG."""
     complete = shown.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return
-    yield "history", _drawn(library.plot_optimization_history(shown, target_name=SCORE))
-    yield "learning_curves", _drawn(library.plot_intermediate_values(shown))
+    yield "history", "Scores of complete trials, in turn", library.plot_optimization_history(shown, target_name=SCORE)
+    yield "learning_curves", "Learning curves of all trials", library.plot_intermediate_values(shown)
     if len({trial.value for trial in complete}) > 1:  # without a difference there is nothing to explain
-        yield "importances", _drawn(library.plot_param_importances(shown, target_name=SCORE))
+        plot = library.plot_param_importances(shown, target_name=SCORE)
+        yield "importances", "Importances: what the scores of complete trials differ by", plot
     searched = {name for trial in complete for name in trial.params}
     if len(searched) > 1:
-        yield "parallel_coordinates", _drawn(library.plot_parallel_coordinate(shown, target_name=SCORE))
+        plot = library.plot_parallel_coordinate(shown, target_name=SCORE)
+        yield "parallel_coordinates", "Complete trials, each a line through its options", plot
     for pair in PAIRS:
-        names = [_label(name) for name in pair]
-        if len(complete) > 1 and set(names) <= searched:
-            figure = _drawn(library.plot_contour(shown, params=names, target_name=SCORE))
-            yield f"contour_{names[0]}_{names[1]}", figure
+        first, second = map(_label, pair)
+        if len(complete) > 1 and {first, second} <= searched:
+            plot = library.plot_contour(shown, params=[first, second], target_name=SCORE)
+            yield f"contour_{first}_{second}", f"Scores over {first} and {second}", plot
 
 
-def _drawn(plot: Any) -> matplotlib.figure.Figure | plotly.graph_objects.Figure:
-    """The figure that a plotting function made, of which those with matplotlib give axes."""
-    return plot if isinstance(plot, plotly.graph_objects.Figure) else np.ravel(plot)[0].figure
+def _tidied(name: str, axes: Axes) -> Figure:
+    """A figure of Optuna's with room for many options, and without a legend of hundreds of trials."""
+    figure = axes.figure
+    if name == "parallel_coordinates":
+        figure.set_size_inches(2 + 1.6 * len(figure.axes), 5)
+    elif name == "learning_curves":
+        axes.get_legend().remove()
+        axes.set(title="Learning curves", xlabel="epoch", ylabel=SCORE)
+    return figure
 
 
 def _shown(study: optuna.Study) -> optuna.Study:
@@ -145,8 +154,7 @@ def _shown(study: optuna.Study) -> optuna.Study:
     return shown
 
 
-def _best_rows(study: optuna.Study) -> pd.DataFrame:
-    table = trials_table(study)
+def _best_rows(table: pd.DataFrame) -> pd.DataFrame:
     complete = table[table["state"] == "complete"].sort_values("macro_f1", ascending=False, kind="stable")
     return complete.head(BEST_SHOWN).drop(columns=["state", "retry_of", "reason"]).rename(columns=_label)
 
@@ -173,4 +181,4 @@ def _label(name: str) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
