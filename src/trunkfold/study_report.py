@@ -1,5 +1,6 @@
 """What a study found: a line a trial, the table of trials, the best one as a configuration, figures and a page."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -77,7 +78,8 @@ def write_page(study: optuna.Study, folder: Path) -> None:
     """Draw the figures as PNG into figures/, and the same to explore into study.html, which needs no network."""
     (folder / "figures").mkdir(exist_ok=True)
     shown, table = _shown(study), trials_table(study)
-    with plt.rc_context():  # Optuna changes the style for good
+    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style for good
+        warnings.simplefilter("ignore")  # of matplotlib, about axes with one value
         for name, _, axes in _figures(optuna.visualization.matplotlib, shown):
             figure = _tidied(name, np.ravel(axes)[0])
             with whole_file(folder / "figures" / f"{name}.png") as partial:
@@ -139,7 +141,8 @@ def _tidied(name: str, axes: Axes) -> Figure:
     if name == "parallel_coordinates":
         figure.set_size_inches(2 + 1.6 * len(figure.axes), 5)
     elif name == "learning_curves":
-        axes.get_legend().remove()
+        if axes.get_legend() is not None:
+            axes.get_legend().remove()
         axes.set(title="Learning curves", xlabel="epoch", ylabel=SCORE)
     return figure
 
