@@ -3,32 +3,24 @@
 accelerate launch src/train_folds.py --config configs/demo.yaml
 """
 
-from dataclasses import asdict, replace
-
-import numpy as np
-import pandas as pd
-from accelerate import Accelerator
+from dataclasses import asdict
 
 from trunkfold.augment import make_augmentation
-from trunkfold.backbone import Backbone, build_backbone, count_parameters, merge, native_image_size
-from trunkfold.competition import Labelled, load_labelled
-from trunkfold.config import Config, parse_config
+from trunkfold.backbone import build_backbone, count_parameters, merge
+from trunkfold.competition import load_labelled
+from trunkfold.config import parse_config
 from trunkfold.copies import search_key
 from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
 from trunkfold.errors import exit_on_input_error
+from trunkfold.experiment import complete, prepare, settle_normalization
 from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
-from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
-from trunkfold.lockstep import Lockstep
-from trunkfold.normalization import measure_normalization
-from trunkfold.optim import balanced_class_weights
+from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.results import save_inputs, save_predictions
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json
-from trunkfold.splits import learned_from
 from trunkfold.training import Validation, train
-from trunkfold.views import check_views
 
 
 def main() -> None:
@@ -84,33 +76,6 @@ def main() -> None:
         write_report(run)
         print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
     accelerator.end_training()
-
-
-def complete(config: Config) -> Config:
-    """Fill in what follows from other options, and check the names that only other modules know."""
-    check_views(config.predict.views)
-    native_size = native_image_size(config.model.name)
-    return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
-
-
-def settle_normalization(config: Config, labelled: Labelled) -> Config:
-    """Replace "dataset" by the numbers of the photos that are learned from, so that the run's folder holds them."""
-    if config.data.normalize != "dataset":
-        return config
-    rows = np.flatnonzero(learned_from(labelled.fold_of_row))
-    measured = measure_normalization(labelled.pixels, rows, config.data.image_size)
-    return replace(config, data=replace(config.data, normalize=measured))
-
-
-def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
-    """What learns, and the order in which it sees the photos."""
-    fold_of_row, targets = labelled.fold_of_row, labelled.targets
-    groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
-    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
-    weights = None
-    if config.train.class_weights == "balanced":
-        weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
-    return Lockstep(accelerator, config.train, backbone, batches, weights)
 
 
 if __name__ == "__main__":

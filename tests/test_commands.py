@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from trunkfold.config import load_config
 from trunkfold.views import VIEWS
 
-CONFIGS = sorted((SOURCE.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")
 SMALL = {
     "data.classes": "null",
     "data.image_size": "64",

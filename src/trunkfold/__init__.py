@@ -32,6 +32,7 @@ The modules follow the flow of a run, each importing only from those above it:
     ensemble        K tails behind one trunk: saved, loaded, predicting
     optim           timm's optimizers and schedules over the tails
     lockstep        one batch, one trunk pass, a step of every tail
+    experiment      its open options filled in, and what learns
     leaks           how well photos are predicted whose copies were learned from
     scores          accuracy, F1, confusion, intervals
     training        the epochs
@@ -41,6 +42,10 @@ The modules follow the flow of a run, each importing only from those above it:
     blending        several runs as one
     submission      the CSV that is uploaded
     report          figures and the page
+    space           the options that a study searches
+    trials          one of its short trainings, on features that all share
+    study           storage, processes and their deaths
+    study_report    its tables, figures and page
 
 Apart from the flow, demo, demo_drawing, demo_car and demo_canvas draw a synthetic competition to try it all on.
 """

@@ -1,8 +1,12 @@
 """What an experiment is: typed, frozen dataclasses, filled from a YAML file and dotted command-line options."""
 
-from dataclasses import dataclass, field, is_dataclass, replace
+import copy
+import difflib
+from argparse import SUPPRESS
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import (
@@ -17,6 +21,14 @@ from jsonargparse.typing import (
 from trunkfold.errors import InputError
 
 VEHICLE_DAMAGE = {1: "crack", 2: "scratch", 3: "tire flat", 4: "dent", 5: "glass shatter", 6: "lamp broken"}
+SPACE = {
+    "train.optimizer": {"choices": ["adam", "adamw", "sgd", "nadamw"]},
+    "train.tail_lr": {"low": 1e-5, "high": 1e-2, "log": True},
+    "train.head_lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "train.tail_weight_decay": {"low": 1e-5, "high": 1e-1, "log": True},
+    "train.head_weight_decay": {"low": 1e-5, "high": 1e-1, "log": True},
+    "train.batch_size": {"choices": [20, 40, 80]},
+}
 
 
 @dataclass(frozen=True)
@@ -224,6 +236,54 @@ class Config:
     augment: str | list[dict[str, dict[str, Any]]] = "standard"
 
 
+@dataclass(frozen=True)
+class TuneConfig:
+    """How options are searched. A trial is a short training of all folds with options of its own.
+
+    Attributes:
+        trials: Finished trials that the study shall have, complete or pruned, over all its processes and starts.
+        space: What is searched: for each dotted option {low, high}, with log (true: evenly over the orders of
+            magnitude) or step, or {choices}.
+        pruner: What ends trials early: hyperband gives more epochs to trials that are among the best so far, with
+            several degrees of patience; median ends those that are worse than half of the others; none.
+        storage: null keeps the study in its folder; or an Optuna URL by which several machines share it, such as
+            postgresql+psycopg2://user:password@host/database.
+        heartbeat: Seconds between two signs of life of a trial, where the storage has a URL; after three times as long
+            without one its process counts as dead.
+        retries: How often a trial is started again whose process died.
+        best: Options of best.yaml that differ from those of the trials, dotted: trials are short and learn from kept
+            views, because only their order matters.
+    """
+
+    trials: PositiveInt = 100
+    space: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(SPACE))
+    pruner: Literal["hyperband", "median", "none"] = "hyperband"
+    storage: str | None = None
+    heartbeat: PositiveInt = 60
+    retries: NonNegativeInt = 3
+    best: dict[str, Any] = field(default_factory=lambda: {"train.epochs": 30, "train.cached_views": 0})
+
+
+@dataclass(frozen=True)
+class TuningConfig(Config):
+    """A study: the experiment that its trials vary, and how.
+
+    Attributes:
+        augment: "standard", "none", or a list of transforms, of albumentations or trunkfold.transforms, such as
+            [{HorizontalFlip: {p: 0.5}}].
+    """
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def experiment(self) -> Config:
+        """The experiment alone."""
+        return Config(**{option.name: getattr(self, option.name) for option in fields(Config)})
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
 def parse_config(args: list[str] | None = None, description: str = "") -> Config:
     """Read `--config FILE` and dotted overrides from the command line.
 
@@ -234,14 +294,21 @@ def parse_config(args: list[str] | None = None, description: str = "") -> Config
     Raises:
         InputError: An unknown key, a wrong type, or a combination of options that cannot work; it names the key.
     """
-    parser = _parser(description)
+    parser = _parser(Config, description)
+    return _complete(Config, parser, parser.parse_args(args))
+
+
+def parse_tuning(args: list[str] | None = None, description: str = "") -> TuningConfig:
+    """`parse_config` of a study, which has a section `tune` and the option --trials.
+
+    Raises:
+        InputError: As `parse_config`.
+    """
+    parser = _parser(TuningConfig, description)
+    parser.add_argument("--trials", type=PositiveInt, default=SUPPRESS, help="The same as --tune.trials.")
     namespace = parser.parse_args(args)
-    config = _instantiate(parser, namespace)
-    if config.run.name is None:
-        name = Path(namespace.config[-1].absolute).stem if namespace.config else "default"
-        config = replace(config, run=replace(config.run, name=name))
-    _check(config)
-    return config
+    namespace["tune.trials"] = namespace.pop("trials", namespace["tune.trials"])
+    return _complete(TuningConfig, parser, namespace)
 
 
 def load_config(path: Path) -> Config:
@@ -252,14 +319,55 @@ def load_config(path: Path) -> Config:
     """
     parser = _parser()
     try:
-        return _instantiate(parser, parser.parse_path(path))
+        return _instantiate(Config, parser, parser.parse_path(path))
     except Exception as error:  # jsonargparse passes on whatever the YAML reader and the file system raise
         raise InputError(f"{path} is not a configuration of trunkfold: {error}") from error
 
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `--config` reads back to an equal one."""
-    return _parser().dump(_namespace(config), skip_unset=False)
+    return _parser(type(config)).dump(_namespace(config), skip_unset=False)
+
+
+def option_types(kind: type[Config] = Config) -> dict[str, Any]:
+    """The type of each option, by its dotted name."""
+    types = {}
+    for option in fields(kind):
+        nested = option_types(option.type) if is_dataclass(option.type) else {"": option.type}
+        types |= {f"{option.name}.{name}".rstrip("."): found for name, found in nested.items()}
+    return types
+
+
+def check_option(name: str, kind: type[Config] = Config) -> None:
+    """Raise an `InputError` that names the nearest option unless there is one of this dotted name."""
+    known = option_types(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+        raise InputError(f"there is no option {name}; the nearest is {near}")
+
+
+def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
+    """The experiment with other values of some options, which are checked like those of a file.
+
+    Args:
+        config: Where the others are taken from.
+        options: Values by dotted name.
+
+    Raises:
+        InputError: As `parse_config`.
+    """
+    parser = _parser(type(config))
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        check_option(name, type(config))
+        *sections, last = name.split(".")
+        place = given
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    changed = _instantiate(type(config), parser, parser.parse_object(given, _namespace(config)))
+    _check(changed)
+    return changed
 
 
 class Parser(ArgumentParser):
@@ -269,19 +377,30 @@ class Parser(ArgumentParser):
         raise InputError(f"{message}\n(--help lists every option)") from ex
 
 
-def _parser(description: str = "") -> ArgumentParser:
+def _parser(kind: type[Config] = Config, description: str = "") -> Parser:
     parser = Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file of an experiment, see configs/.")
-    parser.add_class_arguments(Config, as_group=False)
+    parser.add_class_arguments(kind, as_group=False)
     return parser
 
 
-def _instantiate(parser: ArgumentParser, namespace: Namespace) -> Config:
-    for name, option in Config.__dataclass_fields__.items():
-        if is_dataclass(option.type) and not isinstance(namespace[name], Namespace):  # jsonargparse lets it through
-            raise InputError(f"{name} must hold options of its own, not {namespace[name]!r}")
+def _complete(kind: type[AnyConfig], parser: Parser, namespace: Namespace) -> AnyConfig:
+    """The checked configuration, with a name."""
+    config = _instantiate(kind, parser, namespace)
+    if config.run.name is None:
+        name = Path(namespace.config[-1].absolute).stem if namespace.config else "default"
+        config = replace(config, run=replace(config.run, name=name))
+    _check(config)
+    return config
+
+
+def _instantiate(kind: type[AnyConfig], parser: Parser, namespace: Namespace) -> AnyConfig:
+    for option in fields(kind):
+        # jsonargparse lets it through
+        if is_dataclass(option.type) and not isinstance(namespace[option.name], Namespace):
+            raise InputError(f"{option.name} must hold options of its own, not {namespace[option.name]!r}")
     values = parser.instantiate(namespace).as_dict()
-    return Config(**{key: values[key] for key in Config.__dataclass_fields__})
+    return kind(**{option.name: values[option.name] for option in fields(kind)})
 
 
 def _namespace(config: Any) -> Namespace:

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something in the data, the configuration or a run's folder is wrong; the message names it and the fix."""
 
 
+class DivergedError(InputError):
+    """A training came to a loss that is not finite."""
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from trunkfold.backbone import Tail, trained_parameters
 from trunkfold.ensemble import average_probabilities, scoring_members
-from trunkfold.errors import InputError, first_few
+from trunkfold.errors import DivergedError, first_few
 from trunkfold.features import FeatureBatches
 from trunkfold.lockstep import Lockstep, set_data
 from trunkfold.scores import validation_scores
@@ -50,6 +50,7 @@ def train(
     loader: DataLoader,
     validation: Validation,
     after_epoch: Callable[[int, float], None] | None = None,
+    quiet: bool = False,
 ) -> pd.DataFrame:
     """Train all tails, and leave in them the weights that are to be kept.
 
@@ -58,18 +59,17 @@ def train(
         loader: Gives its batches, see `trunkfold.loaders`.
         validation: Scores every epoch.
         after_epoch: Is told the epoch's number and the folds' mean macro F1; what it raises ends the training.
+        quiet: Neither draw a bar nor print a line an epoch.
 
     Returns:
         The history: a row for each epoch and fold.
 
     Raises:
-        InputError: A loss is not finite.
+        DivergedError: A loss is not finite.
     """
     epochs, history = lockstep.config.epochs, []
-    best = BestEpochs(lockstep.tails)
-    with tqdm(
-        total=epochs * len(loader), desc="training", unit="step", disable=not lockstep.accelerator.is_main_process
-    ) as bar:
+    best, hidden = BestEpochs(lockstep.tails), quiet or not lockstep.accelerator.is_main_process
+    with tqdm(total=epochs * len(loader), desc="training", unit="step", disable=hidden) as bar:
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             train_losses = _train_epoch(lockstep, loader, epoch, bar)
@@ -133,7 +133,7 @@ def _train_epoch(lockstep: Lockstep, loader: DataLoader, epoch: int, bar: tqdm) 
 def _check_finite(losses: Tensor, epoch: int) -> None:
     bad = [fold for fold, loss in enumerate(losses.tolist()) if not np.isfinite(loss)]
     if bad:
-        raise InputError(
+        raise DivergedError(
             f"the loss of fold {first_few(bad)} is not finite in epoch {epoch}: lower train.tail_lr and train.head_lr, "
             "warm up for longer (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
         )

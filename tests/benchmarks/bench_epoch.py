@@ -32,12 +32,12 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from train_folds import prepare
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone
 from trunkfold.competition import load_labelled
 from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.demo import BATCH, COPIES
+from trunkfold.experiment import prepare
 from trunkfold.features import FeatureSource
 from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
 from trunkfold.process import start_process

@@ -1,0 +1,52 @@
+"""An experiment made ready: what its options leave open, filled in, and what learns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from trunkfold.backbone import Backbone, native_image_size
+from trunkfold.competition import Labelled
+from trunkfold.config import AnyConfig, Config
+from trunkfold.loaders import FoldBalancedBatches
+from trunkfold.lockstep import Lockstep
+from trunkfold.normalization import measure_normalization
+from trunkfold.optim import balanced_class_weights
+from trunkfold.splits import learned_from
+from trunkfold.views import check_views
+
+
+def complete(config: AnyConfig) -> AnyConfig:
+    """Fill in what follows from other options, and check the names that only other modules know.
+
+    Raises:
+        InputError: There is no such model or view.
+    """
+    check_views(config.predict.views)
+    native_size = native_image_size(config.model.name)
+    return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
+
+
+def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
+    """Replace "dataset" by the numbers of the photos that are learned from, so that the run's folder holds them."""
+    if config.data.normalize != "dataset":
+        return config
+    rows = np.flatnonzero(learned_from(labelled.fold_of_row))
+    measured = measure_normalization(labelled.pixels, rows, config.data.image_size)
+    return replace(config, data=replace(config.data, normalize=measured))
+
+
+def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
+    """What learns, and the order in which it sees the photos.
+
+    Raises:
+        InputError: timm has no such optimizer or schedule, or a batch is too small.
+    """
+    fold_of_row, targets = labelled.fold_of_row, labelled.targets
+    groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
+    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
+    weights = None
+    if config.train.class_weights == "balanced":
+        weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
+    return Lockstep(accelerator, config.train, backbone, batches, weights)

@@ -1,0 +1,74 @@
+"""Search options of an experiment: many short trainings of all folds, on features that are computed once.
+
+python src/tune.py --config configs/tune.yaml --trials 200
+
+Interrupted and started again, it goes on. Started several times, the processes share the work: on one machine through
+the study's folder, on several through a database (--tune.storage).
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import optuna
+import torch
+
+from trunkfold.competition import load_labelled
+from trunkfold.config import TuningConfig, parse_tuning
+from trunkfold.errors import InputError, exit_on_input_error
+from trunkfold.experiment import complete, settle_normalization
+from trunkfold.process import start_process
+from trunkfold.space import Space, read_space
+from trunkfold.study import check_photos, finished_trials, open_study, work
+from trunkfold.study_report import describe_trial, summary, write_page, write_results
+from trunkfold.trials import Objective
+
+
+def main() -> None:
+    """Check, search, report."""
+    config = complete(parse_tuning(description=__doc__))
+    check_alone()
+    space = read_space(config)
+    study, folder = open_study(config)
+    if finished_trials(study) < config.tune.trials:
+        search(study, folder, config, space)
+    write_results(study, config, folder)
+    write_page(study, folder)
+    print(f"\n{summary(study, config, folder)}")
+
+
+def check_alone() -> None:
+    """Raise an `InputError` where several processes were launched to share each step: here they share trials."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
+
+
+def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space) -> None:
+    """Read the photos once, and run trials."""
+    accelerator = start_process(config.train)
+    if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    labelled = load_labelled(config)
+    print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
+    check_photos(study, labelled)
+    objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)
+
+    def after_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        print(describe_trial(study, trial), flush=True)
+        write_results(study, config, folder)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    try:
+        objective.rehearse()
+        logging.getLogger("trunkfold").setLevel(logging.ERROR)  # what is to be warned of was said in the rehearsal
+        work(study, folder, config, objective, after_trial)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: start again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()
