@@ -269,8 +269,8 @@ class TuningConfig(Config):
     """A study: the experiment that its trials vary, and how.
 
     Attributes:
-        augment: "standard", "none", or a list of transforms, of albumentations or trunkfold.transforms, such as
-            [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or a list of transforms, of albumentations or
+            trunkfold.transforms, such as [{HorizontalFlip: {p: 0.5}}].
     """
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))
