@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import yaml
 from conftest import SOURCE, run_command, write_competition
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from trunkfold.backbone import Trunk
 from trunkfold.competition import load_labelled
@@ -253,7 +256,10 @@ def test_hopeless_trials_are_pruned(workplace):
 def test_what_cannot_work_is_refused_before_the_first_trial(workplace, capsys, tune_options, args, message):
     write_config(workplace, **tune_options)
     assert_refused(message, capsys, *args)
-    assert not list(Path("submissions").glob("*/trials.csv"))
+    for journal in Path("submissions").glob("*/journal.log"):
+        assert (
+            optuna.load_study(study_name="toy", storage=JournalStorage(JournalFileBackend(str(journal)))).trials == []
+        )
 
 
 def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(copied, capsys):

@@ -242,8 +242,8 @@ class TuneConfig:
 
     Attributes:
         trials: Finished trials that the study shall have, complete or pruned, over all its processes and starts.
-        space: What is searched: for each dotted option {low, high}, with log (true: evenly over the orders of
-            magnitude) or step, or {choices}.
+        space: What is searched: for each dotted option {low, high}, with step, or log (true: evenly over the orders of
+            magnitude), or {choices}.
         pruner: What ends trials early: hyperband gives more epochs to trials that are among the best so far, with
             several degrees of patience; median ends those that are worse than half of the others; none.
         storage: null keeps the study in its folder; or an Optuna URL by which several machines share it, such as

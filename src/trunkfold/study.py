@@ -244,8 +244,9 @@ def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _described(config: TuningConfig) -> str:
-    """The configuration as YAML, without the storage's password."""
-    return dump_config(replace(config, tune=replace(config.tune, storage=_hidden(config.tune.storage))))
+    """The configuration as YAML, to go on with: it does not begin anew, and holds no password."""
+    tune = replace(config.tune, storage=_hidden(config.tune.storage))
+    return dump_config(replace(config, tune=tune, run=replace(config.run, restart=False)))
 
 
 def _hidden(storage: str | None) -> str | None:

@@ -11,6 +11,7 @@ epochs is not scaled. Weights are random: arithmetic does not ask what they show
 """
 
 import argparse
+import logging
 import math
 import tempfile
 from dataclasses import dataclass, replace
@@ -97,6 +98,7 @@ def make_config(options: argparse.Namespace, root: Path, cache: Path) -> Config:
 def measure(options: argparse.Namespace, config: Config) -> None:
     """The features once, then both ways by turns."""
     accelerator = start_process(config.train)
+    logging.getLogger("trunkfold").setLevel(logging.ERROR)  # random weights are meant
     started = now(accelerator.device)
     with quietly():
         labelled = one_model(load_labelled(config))
