@@ -85,10 +85,12 @@ def write_page(study: optuna.Study, folder: Path) -> None:
             with whole_file(folder / "figures" / f"{name}.png") as partial:
                 figure.savefig(partial, format="png", dpi=110, bbox_inches="tight")
             plt.close(figure)
-    figures = {
-        title: figure.update_layout(title=None, showlegend=name == "history").to_html(False, include_plotlyjs=False)
-        for name, title, figure in _figures(optuna.visualization, shown)
-    }
+    figures = {}
+    for name, title, figure in _figures(optuna.visualization, shown):
+        figure.update_layout(title=None, margin={"t": 50}, showlegend=name == "history")
+        if name == "learning_curves":
+            figure.update_layout(xaxis_title="epoch", yaxis_title=SCORE)
+        figures[title] = figure.to_html(full_html=False, include_plotlyjs=False)
     write_html(
         folder / "study.html",
         "study.html",

@@ -68,7 +68,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--views", type=int, default=4, help="kept augmented views of each photo")
-    parser.add_argument("--photos", type=int, default=180, help="three quarters of them to learn from")
+    parser.add_argument("--photos", type=int, default=90, help="three quarters of them to learn from")
     parser.add_argument("--epochs", type=int, default=1, help="a turn; their mean counts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"], help="of ours")
