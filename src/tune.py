@@ -20,6 +20,7 @@ from trunkfold.config import TuningConfig, parse_tuning
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.experiment import complete, settle_normalization
 from trunkfold.process import start_process
+from trunkfold.runs import locked_folder
 from trunkfold.space import Space, read_space
 from trunkfold.study import check_photos, finished_trials, open_study, work
 from trunkfold.study_report import describe_trial, summary, write_page, write_results
@@ -34,8 +35,9 @@ def main() -> None:
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
         search(study, folder, config, space)
-    write_results(study, config, folder)
-    write_page(study, folder)
+    with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
+        write_results(study, config, folder)
+        write_page(study, folder)
     print(f"\n{summary(study, config, folder)}")
 
 
