@@ -12,10 +12,10 @@ from trunkfold.config import parse_config
 from trunkfold.copies import search_key
 from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
 from trunkfold.errors import exit_on_input_error
-from trunkfold.experiment import complete, prepare, settle_normalization
+from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
 from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
-from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
+from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.results import save_inputs, save_predictions
@@ -41,10 +41,8 @@ def main() -> None:
         save_inputs(run, config, labelled, backbone, augment)
 
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
-    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, config.train.seed)
     with watch("features"):
-        clean, views = source.clean(labelled.rows_by_fold), config.train.cached_views
-        seen = source.augmented(photos, views) if views else photos
+        clean, seen = shown_photos(source, labelled, augment)
     with watch("training"):
         loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
         history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets))

@@ -1,15 +1,18 @@
-"""An experiment made ready: what its options leave open, filled in, and what learns."""
+"""An experiment made ready: what its options leave open, filled in, what learns, and what it learns from."""
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from torch.utils.data import Dataset
 
+from trunkfold.augment import Augmentation
 from trunkfold.backbone import Backbone, native_image_size
 from trunkfold.competition import Labelled
 from trunkfold.config import AnyConfig, Config
-from trunkfold.loaders import FoldBalancedBatches
+from trunkfold.features import FeatureBatches, FeatureSource
+from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos
 from trunkfold.lockstep import Lockstep
 from trunkfold.normalization import measure_normalization
 from trunkfold.optim import balanced_class_weights
@@ -50,3 +53,19 @@ def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator:
     if config.train.class_weights == "balanced":
         weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
     return Lockstep(accelerator, config.train, backbone, batches, weights)
+
+
+def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentation) -> tuple[FeatureBatches, Dataset]:
+    """What the tails are validated on, and what they learn from.
+
+    Args:
+        source: Of the labelled photos; what it keeps is computed where it is not kept yet.
+        augment: The experiment's augmentation.
+
+    Returns:
+        Clean features; and kept features of augmented views, or without `train.cached_views` the photos themselves.
+    """
+    train = source.config.train
+    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, train.seed)
+    clean = source.clean(labelled.rows_by_fold)
+    return clean, source.augmented(photos, train.cached_views) if train.cached_views else photos

@@ -115,13 +115,13 @@ def write_report(run: Path) -> None:
     """
     metrics = read_metrics(run)
     (run / "figures").mkdir(exist_ok=True)
-    figures = {}
+    figures, predicted = {}, _predicted_classes(run, metrics)
     if (run / "history.csv").exists():
         history = pd.read_csv(run / "history.csv")
         figures["Learning curves"] = _save(run, "learning_curves", lambda: draw_learning_curves(history))
     if (run / "folds.csv").exists():
         folds = read_text_table(run / "folds.csv", ["label", "fold"])
-        shares = class_shares(folds, _predicted_classes(run, metrics), metrics["classes"])
+        shares = class_shares(folds, predicted, metrics["classes"])
         figures["Classes of each set"] = _save(run, "classes", lambda: draw_class_shares(shares))
     for name, title in SETS.items():
         if metrics[name] is not None:
@@ -141,7 +141,7 @@ def write_report(run: Path) -> None:
         leak=describe_leak(metrics),
         copies=describe_copies(metrics),
         figures=figures,
-        predicted=_predicted_classes(run, metrics),
+        predicted=predicted,
         with_interval=_with_interval,
     )
 

@@ -16,9 +16,9 @@ from trunkfold.backbone import Backbone, Trunk, build_backbone
 from trunkfold.competition import Labelled
 from trunkfold.config import Config, ModelConfig, TuningConfig
 from trunkfold.errors import DivergedError
-from trunkfold.experiment import prepare
+from trunkfold.experiment import prepare, shown_photos
 from trunkfold.features import FeatureBatches, FeatureSource
-from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
+from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.space import Space, alternatives, draw, trial_experiment
 from trunkfold.training import Validation, train
 
@@ -128,10 +128,7 @@ def shared_features(
 ) -> tuple[FeatureBatches, Dataset]:
     """What does not depend on the trial: clean features to validate on, and augmented ones to learn from.
 
-    They are computed where they are not kept yet. Without `train.cached_views` the photos are learned from.
+    See `trunkfold.experiment.shown_photos`.
     """
     source = FeatureSource(accelerator, trunk, labelled.pixels, config)
-    augment = make_augmentation(config.augment, config.data.image_size)
-    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, config.train.seed)
-    views = config.train.cached_views
-    return source.clean(labelled.rows_by_fold), source.augmented(photos, views) if views else photos
+    return shown_photos(source, labelled, make_augmentation(config.augment, config.data.image_size))

@@ -37,9 +37,9 @@ from trunkfold.backbone import build_backbone
 from trunkfold.competition import load_labelled
 from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.demo import BATCH, COPIES
-from trunkfold.experiment import prepare
+from trunkfold.experiment import prepare, shown_photos
 from trunkfold.features import FeatureSource
-from trunkfold.loaders import TrainingPhotos, choose_workers, training_loader
+from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.process import start_process
 from trunkfold.report import COLOURS
 from trunkfold.training import Validation, train
@@ -153,8 +153,7 @@ class Ours:
             backbone = build_backbone(config.model, len(labelled.classes), load_weights=False)
             self.lockstep = prepare(config, labelled, backbone, self.accelerator)
             source = FeatureSource(self.accelerator, self.lockstep.trunk, labelled.pixels, config)
-            photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, config.train.seed)
-            clean = source.clean(labelled.rows_by_fold)
+            clean, photos = shown_photos(source, labelled, augment)
         workers = choose_workers(config.data.workers, self.accelerator)
         self.loader = training_loader(photos, self.lockstep.batches, workers)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
