@@ -59,10 +59,7 @@ GIGA = 1e9
 def main() -> None:
     """Draw, then measure with caches that go when all is printed."""
     options = parse_options()
-    options.work.mkdir(parents=True, exist_ok=True)
-    root = options.work / str(options.photos)
-    draw(root, math.ceil(options.photos * 5 / 3 / BATCH) * BATCH)
-    leave_out_surplus(root, options.photos)
+    root = draw_labelled(options.work, options.photos)
     with tempfile.TemporaryDirectory(dir=options.work) as caches:
         measure(options, our_config(options, root, Path(caches)))
 
@@ -128,8 +125,11 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
     )
 
 
-def leave_out_surplus(root: Path, photos: int) -> None:
-    """Take sources of the largest class out of train.csv until as many photos are left."""
+def draw_labelled(work: Path, photos: int) -> Path:
+    """Draw a competition, once, and take sources of its largest class out of train.csv until `photos` are left."""
+    work.mkdir(parents=True, exist_ok=True)
+    root = work / str(photos)
+    draw(root, math.ceil(photos * 5 / 3 / BATCH) * BATCH)
     path = root / "train/train/train.csv"
     table = pd.read_csv(path, dtype=str)
     groups = pd.read_csv(root / "groups.csv", dtype=str).set_index("image_id")["group"]
@@ -137,6 +137,7 @@ def leave_out_surplus(root: Path, photos: int) -> None:
     largest = group_of_row[table["label"] == table["label"].mode()[0]].unique()
     surplus = (len(table) - photos) // COPIES
     table[~group_of_row.isin(largest[:surplus])].to_csv(path, index=False)
+    return root
 
 
 class Ours:

@@ -12,7 +12,6 @@ epochs is not scaled. Weights are random: arithmetic does not ask what they show
 
 import argparse
 import logging
-import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from bench_copies import draw
-from bench_epoch import leave_out_surplus, quietly
+from bench_epoch import draw_labelled, quietly
 from machine import Table, device_name, now, seconds_of, spread
 from peers import SeedWay, Task
 from tqdm import tqdm
 
 from trunkfold.competition import Labelled, load_labelled
 from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
-from trunkfold.demo import BATCH, COPIES
+from trunkfold.demo import COPIES
 from trunkfold.process import start_process
 from trunkfold.runs import write_json
 from trunkfold.splits import ONLY_LEARNED
@@ -53,10 +51,7 @@ class Turn:
 def main() -> None:
     """Draw, keep the features, take turns, print."""
     options = parse_options()
-    options.work.mkdir(parents=True, exist_ok=True)
-    root = options.work / str(options.photos)
-    draw(root, math.ceil(options.photos * 5 / 3 / BATCH) * BATCH)
-    leave_out_surplus(root, options.photos)
+    root = draw_labelled(options.work, options.photos)
     with tempfile.TemporaryDirectory(dir=options.work) as cache:
         measure(options, make_config(options, root, Path(cache)))
 
