@@ -15,12 +15,13 @@ from accelerate import Accelerator
 
 from trunkfold.blending import blend_runs
 from trunkfold.competition import class_prior, load_unlabelled
-from trunkfold.config import CacheConfig, Config, Parser, load_config
+from trunkfold.config import CacheConfig, Config
 from trunkfold.consensus import average_groups, labels_of_copies
 from trunkfold.ensemble import average_probabilities, load_ensemble
 from trunkfold.errors import exit_on_input_error
 from trunkfold.features import FeatureSource
 from trunkfold.groups import groups_of, load_run_groups
+from trunkfold.options import Parser, load_config
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_predictions
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone, count_parameters, merge
 from trunkfold.competition import load_labelled
-from trunkfold.config import parse_config
 from trunkfold.copies import search_key
 from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
 from trunkfold.errors import exit_on_input_error
@@ -16,6 +15,7 @@ from trunkfold.experiment import complete, prepare, settle_normalization, shown_
 from trunkfold.features import FeatureSource
 from trunkfold.groups import SEARCHED
 from trunkfold.loaders import choose_workers, training_loader
+from trunkfold.options import parse_config
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.results import save_inputs, save_predictions

@@ -16,9 +16,10 @@ import optuna
 import torch
 
 from trunkfold.competition import load_labelled
-from trunkfold.config import TuningConfig, parse_tuning
+from trunkfold.config import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.experiment import complete, settle_normalization
+from trunkfold.options import parse_tuning
 from trunkfold.process import start_process
 from trunkfold.runs import locked_folder
 from trunkfold.space import Space, read_space

@@ -19,7 +19,7 @@ from conftest import LABELS, SOURCE, run_command, write_competition
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
-from trunkfold.config import load_config
+from trunkfold.options import load_config
 from trunkfold.views import VIEWS
 
 CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")

@@ -6,8 +6,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from trunkfold.config import TuneConfig, TuningConfig, parse_tuning
+from trunkfold.config import TuneConfig, TuningConfig
 from trunkfold.errors import InputError
+from trunkfold.options import parse_tuning
 from trunkfold.space import alternatives, best_experiment, draw, read_space, trial_experiment
 
 

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from trunkfold.config import TuneConfig, TuningConfig, parse_tuning
+from trunkfold.config import TuneConfig, TuningConfig
 from trunkfold.errors import InputError
+from trunkfold.options import parse_tuning
 from trunkfold.runs import SUBMISSIONS
 from trunkfold.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 WORKER = """
 import sys, time
 from pathlib import Path
-from trunkfold.config import parse_tuning
+from trunkfold.options import parse_tuning
 from trunkfold.study import open_study, work
 
 notes, seconds, *args = sys.argv[1:]

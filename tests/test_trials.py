@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from trunkfold import trials
-from trunkfold.config import parse_tuning
 from trunkfold.errors import DivergedError, InputError
+from trunkfold.options import parse_tuning
 from trunkfold.space import read_space
 from trunkfold.trials import Objective
 

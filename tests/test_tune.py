@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from trunkfold.backbone import Trunk
 from trunkfold.competition import load_labelled
-from trunkfold.config import dump_config, load_config, parse_tuning
+from trunkfold.options import dump_config, load_config, parse_tuning
 from trunkfold.trials import run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

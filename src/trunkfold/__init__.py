@@ -3,7 +3,8 @@
 The modules follow the flow of a run, each importing only from those above it:
 
     errors          what the user can mend, said in one message
-    config          an experiment: dataclasses, YAML, command line
+    config          an experiment: an attribute an option
+    options         experiments from YAML and the command line, checked
     runs            a run's folder: names, whole files or none
     pages           self-contained pages from templates
     table           train.csv and test.csv, read and checked

@@ -9,9 +9,10 @@ import pandas as pd
 from trunkfold.augment import Augmentation
 from trunkfold.backbone import Backbone
 from trunkfold.competition import Labelled
-from trunkfold.config import Config, dump_config
+from trunkfold.config import Config
 from trunkfold.consensus import average_in_folds
 from trunkfold.ensemble import save_shared
+from trunkfold.options import dump_config
 from trunkfold.predictions import scored_table, surest_mistakes
 from trunkfold.runs import write_csv, write_text
 from trunkfold.scores import macro_f1, score_run

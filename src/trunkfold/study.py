@@ -25,8 +25,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from trunkfold.competition import Labelled
-from trunkfold.config import TuningConfig, dump_config
+from trunkfold.config import TuningConfig
 from trunkfold.errors import InputError
+from trunkfold.options import dump_config
 from trunkfold.runs import SUBMISSIONS, locked_folder, write_text
 
 STUDY, JOURNAL, WORKERS, LOCK = "study.yaml", "journal.log", ".workers", ".lock"  # in the study's folder

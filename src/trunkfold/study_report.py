@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from trunkfold.config import TuningConfig, dump_config
+from trunkfold.config import TuningConfig
 from trunkfold.errors import counted
+from trunkfold.options import dump_config
 from trunkfold.pages import write_html
 from trunkfold.report import plt
 from trunkfold.runs import whole_file, write_csv, write_text

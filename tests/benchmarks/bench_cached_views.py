@@ -20,9 +20,9 @@ import torch
 from machine import Table, device_name
 from safetensors.torch import save_file
 
-from trunkfold.config import load_config
 from trunkfold.demo import DemoOptions, make_demo
 from trunkfold.ensemble import load_ensemble
+from trunkfold.options import load_config
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trunkfold.config import VEHICLE_DAMAGE, Config, RunConfig, dump_config, load_config, parse_config
+from trunkfold.config import VEHICLE_DAMAGE, Config, RunConfig
 from trunkfold.errors import InputError
+from trunkfold.options import dump_config, load_config, parse_config
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 EXPERIMENTS = [path for path in SHIPPED if path.stem != "tune"]
