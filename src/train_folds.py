@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone, count_parameters, merge
+from trunkfold.checkpoint import STATE, Checkpoint
 from trunkfold.competition import load_labelled
 from trunkfold.copies import search_key
-from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
+from trunkfold.ensemble import average_probabilities, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
 from trunkfold.features import FeatureSource
@@ -18,61 +19,60 @@ from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.options import parse_config
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
-from trunkfold.results import save_inputs, save_predictions
-from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json
+from trunkfold.results import save_inputs, save_predictions, save_tails
+from trunkfold.resume import check_run, occupied_run
+from trunkfold.runs import Stopwatch, write_json
 from trunkfold.training import Validation, train
 
 
 def main() -> None:
-    """Read and check, train, predict, save, report."""
+    """Read and check, then train, predict, save and report in the run's folder."""
     config = complete(parse_config(description=__doc__))
     augment = make_augmentation(config.augment, config.data.image_size)
-    run = check_run_is_new(config.run.name, config.run.restart)
     accelerator, watch = start_process(config.train), Stopwatch()
-
+    run = check_run(config)
     with watch("reading photos"):
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
-    if accelerator.is_main_process:
-        create_run(config.run.name, config.run.restart)
-        save_inputs(run, config, labelled, backbone, augment)
-
-    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
-    with watch("features"):
-        clean, seen = shown_photos(source, labelled, augment)
-    with watch("training"):
-        loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
-        history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets))
-    if accelerator.is_main_process:  # before anything else can go wrong
-        write_csv(history, run / "history.csv")
-        for fold, tail in enumerate(lockstep.tails):
-            save_fold(run / f"fold_{fold}", tail)
-    with watch("prediction"):
-        views = [
-            clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
-            for view in config.predict.views
-        ]
-        members = scoring_members(labelled.fold_of_row, config.split.folds)
-        probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
-
-    if accelerator.is_main_process:
-        scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
-        learned = config.train.epochs * len(loader) * config.train.batch_size
-        metrics = {
-            **scores,
-            "classes": labelled.classes,
-            "split": asdict(config.split),
-            "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
-            "parameters": count_parameters(backbone, lockstep.tails[0]),
-            "seconds": watch.seconds,
-            "images_per_second": round(learned / watch.seconds["training"], 1),
-        }
-        write_json(metrics, run / "metrics.json")
-        write_report(run)
-        print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
+    with occupied_run(run, config.run.restart, labelled.table, accelerator):
+        if accelerator.is_main_process:
+            save_inputs(run, config, labelled, backbone, augment)
+        source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
+        with watch("features"):
+            clean, seen = shown_photos(source, labelled, augment)
+        with watch("training"):
+            loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
+            validation = Validation(clean, labelled.fold_of_row, labelled.targets)
+            checkpoint = Checkpoint(run / STATE, accelerator, config.train, labelled.pixels.key, watch.started)
+            history = train(lockstep, loader, validation, checkpoint)
+        with watch("prediction"):
+            views = [
+                clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
+                for view in config.predict.views
+            ]
+            members = scoring_members(labelled.fold_of_row, config.split.folds)
+            tails = [merge(tail) for tail in lockstep.tails]
+            probabilities = average_probabilities(accelerator, tails, members, views)
+        if accelerator.is_main_process:
+            save_tails(run, history, lockstep.tails)
+            scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
+            seconds = {**watch.seconds, "training": round(history.drop_duplicates("epoch")["seconds"].sum(), 3)}
+            learned = config.train.epochs * len(loader) * config.train.batch_size
+            metrics = {
+                **scores,
+                "classes": labelled.classes,
+                "split": asdict(config.split),
+                "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
+                "parameters": count_parameters(backbone, lockstep.tails[0]),
+                "seconds": seconds,
+                "images_per_second": round(learned / seconds["training"], 1),
+            }
+            write_json(metrics, run / "metrics.json")
+            write_report(run)
+    accelerator.print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
     accelerator.end_training()
 
 

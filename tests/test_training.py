@@ -1,15 +1,18 @@
 """The epochs: every photo is learned from, every fold is scored, and the right weights are left."""
 
+import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from trunkfold.augment import make_augmentation
-from trunkfold.backbone import build_backbone
+from trunkfold.backbone import build_backbone, trained_parameters
+from trunkfold.checkpoint import Checkpoint
 from trunkfold.config import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, OutOfTime
 from trunkfold.features import FeatureSource
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.lockstep import Lockstep
@@ -31,7 +34,7 @@ class Counting(TrainingPhotos):
         return super().__getitem__(draw)
 
 
-def prepare(accelerator, workers: int = 0, **options):
+def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     """Bright and dark photos, which two classes are; every seventh is held out."""
     fold_of_row = np.array([-1 if row % 7 == 6 else row % FOLDS for row in range(42)])
     targets = np.random.default_rng(0).permutation(np.arange(42) % CLASSES)
@@ -40,7 +43,8 @@ def prepare(accelerator, workers: int = 0, **options):
     batches = FoldBalancedBatches(fold_of_row, config.batch_size, 0, accelerator)
     photos = Counting(pixels, targets, make_augmentation("none", SIZE), 0)
     photos.seen = Counter()
-    backbone = build_backbone(CONFIG.model, CLASSES, load_weights=False)
+    torch.manual_seed(0)
+    backbone = build_backbone(replace(CONFIG.model, drop_path=drop_path), CLASSES, load_weights=False)
     lockstep = Lockstep(accelerator, config, backbone, batches)
     clean = list(FeatureSource(accelerator, lockstep.trunk, pixels, CONFIG).batches(np.arange(42)))
     return lockstep, training_loader(photos, batches, workers), Validation(clean, fold_of_row, targets)
@@ -104,3 +108,108 @@ def test_a_loss_that_is_not_finite_names_the_fold_and_the_fix(accelerator):
         lockstep.tails[1].head.fc.bias.fill_(float("nan"))
     with pytest.raises(InputError, match=r"loss of fold 1 is not finite in epoch 1.*train\.tail_lr"):
         train(lockstep, loader, validation)
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class Fragile(Checkpoint):
+    """Is killed after its n-th saving."""
+
+    def write(self, make_state):
+        super().write(make_state)
+        self.savings_left -= 1
+        if self.savings_left == 0:
+            raise Killed
+
+
+def checkpoint(path, accelerator, savings: float = np.inf, **options) -> Fragile:
+    """One that saves after every step."""
+    config = TrainConfig(**({"save_minutes": 0.0} | options))
+    made = Fragile(path, accelerator, config, "these photos", time.monotonic())
+    made.savings_left = savings
+    return made
+
+
+def outcome(lockstep, history) -> tuple[list, list]:
+    """All that a training leaves, but for the seconds."""
+    weights = [p.detach().clone().numpy().tobytes() for tail in lockstep.tails for _, p in trained_parameters(tail)]
+    return weights, history.drop(columns="seconds").to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema_decay": 0.9, "keep": "best"},
+        {"optimizer": "lookahead_sgd", "optimizer_args": {"momentum": 0.9}, "clip_grad": None},
+        {"scheduler": "plateau", "scheduler_args": {"patience_epochs": 0}, "warmup_epochs": 0},
+    ],
+    ids=["default", "averaged and best", "lookahead", "plateau"],
+)
+def test_a_training_that_is_killed_after_any_step_ends_as_if_it_was_not(accelerator, tmp_path, options):
+    """Stochastic depth draws numbers in each step, so that they too have to go on where they stood."""
+    whole = prepare(accelerator, drop_path=0.5, **options)
+    wanted = outcome(whole[0], train(*whole))
+    path, kills = tmp_path / "state", 0
+    while True:
+        torch.manual_seed(kills)  # another process would have drawn other numbers
+        lockstep, loader, validation = prepare(accelerator, drop_path=0.5, **options)
+        try:
+            history = train(lockstep, loader, validation, checkpoint(path, accelerator, savings=1))
+            break
+        except Killed:
+            kills += 1
+    assert kills == 3 * len(loader)
+    assert outcome(lockstep, history) == wanted
+
+
+def test_a_finished_training_is_not_done_again(accelerator, tmp_path):
+    lockstep, loader, validation = prepare(accelerator)
+    history = train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator))
+    again, loader, validation = prepare(accelerator)
+    loader.dataset.seen.clear()
+    assert outcome(again, train(again, loader, validation, checkpoint(tmp_path / "state", accelerator))) == outcome(
+        lockstep, history
+    )
+    assert not loader.dataset.seen
+
+
+def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
+    lockstep, loader, validation = prepare(accelerator)
+    wanted = outcome(lockstep, train(lockstep, loader, validation))
+    stops = 0
+    while True:
+        lockstep, loader, validation = prepare(accelerator)
+        hurried = checkpoint(tmp_path / "state", accelerator, max_hours=1e-6 if stops < 4 else None)
+        if stops == 4:
+            assert outcome(lockstep, train(lockstep, loader, validation, hurried)) == wanted
+            return
+        with pytest.raises(
+            OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* the same command goes on"
+        ):
+            train(lockstep, loader, validation, hurried)
+        assert sum(loader.dataset.seen.values()) == 12  # one step was done
+        stops += 1
+
+
+def test_within_an_epoch_the_state_is_saved_as_often_as_wanted(accelerator, tmp_path, monkeypatch):
+    """A clock that a step puts forward by 40 seconds."""
+    lockstep, loader, validation = prepare(accelerator, epochs=1, batch_size=3)
+    now, saved_at, step = [0.0], [], lockstep.step
+    monkeypatch.setattr("trunkfold.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(lockstep, "step", lambda *batch: (now.__setitem__(0, now[0] + 40), step(*batch))[1])
+    keeper = checkpoint(tmp_path / "state", accelerator, save_minutes=2.0)
+    write = keeper.write
+    keeper.write = lambda make_state: (saved_at.append(now[0] / 40), write(make_state))
+    train(lockstep, loader, validation, keeper)
+    assert len(loader) == 12
+    assert saved_at == [3, 6, 9, 12]
+
+
+def test_a_state_of_other_photos_is_refused(accelerator, tmp_path):
+    train(*prepare(accelerator, epochs=1), checkpoint(tmp_path / "state", accelerator))
+    other = Checkpoint(tmp_path / "state", accelerator, TrainConfig(), "others", 0.0)
+    with pytest.raises(InputError, match=r"photos are not those that .* was begun with.*--run\.restart"):
+        train(*prepare(accelerator, epochs=1), other)

@@ -31,11 +31,14 @@ The modules follow the flow of a run, each importing only from those above it:
     backbone        a timm model cut into a frozen trunk and a tuned tail
     features        what the trunk makes of the photos, streamed or kept
     ensemble        K tails behind one trunk: saved, loaded, predicting
+    states          a training's state as one file
     optim           timm's optimizers and schedules over the tails
     lockstep        one batch, one trunk pass, a step of every tail
     experiment      its open options filled in, and what learns
     leaks           how well photos are predicted whose copies were learned from
     scores          accuracy, F1, confusion, intervals
+    checkpoint      when it is saved, and when there is no time left
+    resume          a run's folder begun, or gone on with
     training        the epochs
     predictions     tables of probabilities by image id
     consensus       one prediction for all copies of a photo

@@ -136,6 +136,8 @@ class TrainConfig:
         keep: last keeps the weights of the last epoch, so that out-of-fold scores are not picked; best picks each
             fold's epoch by validation accuracy, which flatters them.
         seed: Seed of initial weights, order and augmentation; a CPU run repeats to the bit.
+        save_minutes: Minutes between two savings of the state within an epoch; it is saved after every epoch too.
+        max_hours: Hours after which to stop, with all saved, so that the same command goes on; null never stops.
     """
 
     epochs: PositiveInt = 30
@@ -158,6 +160,8 @@ class TrainConfig:
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     keep: Literal["last", "best"] = "last"
     seed: NonNegativeInt = 0
+    save_minutes: NonNegativeFloat = 10.0
+    max_hours: PositiveFloat | None = None
 
 
 @dataclass(frozen=True)

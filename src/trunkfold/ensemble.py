@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trunkfold.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
@@ -84,20 +84,17 @@ def scoring_members(fold_of_row: np.ndarray, folds: int) -> np.ndarray:
 
 def save_shared(folder: Path, backbone: Backbone) -> None:
     """Write what all folds share, once a run, so that the run needs neither a network nor the first weights."""
-    with whole_file(folder / SHARED) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in backbone.shared_state().items()}, partial)
+    _write(backbone.shared_state(), folder / SHARED)
 
 
 def save_fold(folder: Path, tail: Tail) -> None:
     """Write a tuned tail: peft's own adapter files, and the other numbers that learned in tail.safetensors."""
     folder.mkdir(exist_ok=True)
     adapter = get_peft_model_state_dict(tail)
-    with whole_file(folder / ADAPTER) as partial:
-        save_file({PEFT_PREFIX + name: tensor.contiguous() for name, tensor in adapter.items()}, partial)
+    _write({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}, folder / ADAPTER)
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
     write_text(json.dumps(config, indent=2, default=str) + "\n", folder / ADAPTER_CONFIG)
-    with whole_file(folder / TAIL) as partial:
-        save_file(_without_adapters(tail), partial)
+    _write(_without_adapters(tail), folder / TAIL)
 
 
 def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
@@ -141,11 +138,17 @@ def _load_fold(folder: Path, backbone: Backbone) -> Tail:
 
 def _without_adapters(tail: Tail) -> dict[str, Tensor]:
     state = {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
-    return {name: tensor.contiguous() for name, tensor in {**state, **dict(tail.named_buffers())}.items()}
+    return {**state, **dict(tail.named_buffers())}
 
 
 def _adapter_config(tail: Tail) -> dict:
     return tail.peft_config["default"].to_dict()
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    with whole_file(path) as partial:
+        # Not by safetensors' save_file, whose error for a full disk is not Python's.
+        partial.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def _load(path: Path) -> dict[str, Tensor]:

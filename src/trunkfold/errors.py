@@ -16,9 +16,15 @@ class DivergedError(InputError):
     """A training came to a loss that is not finite."""
 
 
+class OutOfTime(Exception):
+    """The time that was given is over; all is saved, and the message says how to go on."""
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.
+
+    `OutOfTime` becomes its message and exit code 0.
 
     Of several processes, which all find the same wrong, the first one speaks.
     """
@@ -28,6 +34,10 @@ def exit_on_input_error() -> Iterator[None]:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OutOfTime as pause:
+        if os.environ.get("RANK", "0") == "0":
+            print(pause)
+        sys.exit(0)
 
 
 def raise_problems(problems: list[str]) -> None:

@@ -66,7 +66,7 @@ class FoldBalancedBatches:
                 f"processes: {self.folds * accelerator.num_processes} is the least"
             )
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.first_step = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
         learning = sum(map(len, self.groups_of_part))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
@@ -89,9 +89,13 @@ class FoldBalancedBatches:
     def __len__(self) -> int:
         return self.steps
 
+    def begin(self, epoch: int, step: int) -> None:
+        """Let the next iteration be that of an epoch, numbered from 1 on, without its first steps."""
+        self.epoch, self.first_step = epoch - 1, step
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        begun, self.epoch = self.epoch, self.epoch + 1
-        for step in range(begun * self.steps, (begun + 1) * self.steps):
+        begun, first, self.epoch, self.first_step = self.epoch, self.first_step, self.epoch + 1, 0
+        for step in range(begun * self.steps + first, (begun + 1) * self.steps):
             first = step * self.batch_rows_per_fold
             yield [self._draw(part, first + place) for part in range(len(self.groups_of_part)) for place in self.places]
 
@@ -149,6 +153,7 @@ def training_loader(photos: TrainingPhotos, batches: FoldBalancedBatches, worker
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own, so that beginning an epoch draws none of the training's numbers
     )
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from trunkfold.backbone import Backbone, Tail, Trunk, trained_parameters
 from trunkfold.config import TrainConfig
 from trunkfold.loaders import FoldBalancedBatches
-from trunkfold.optim import make_optimizer, make_scheduler
+from trunkfold.optim import make_optimizer, make_scheduler, restore_schedule, schedule_state
 
 
 class Tails(nn.Module):
@@ -125,6 +125,33 @@ class Lockstep:
         if self.ema is not None:
             set_data(self.learning, (averaged.data for averaged in self.ema.module))
 
+    def state_dict(self) -> dict:
+        """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
+        scaler = self.accelerator.scaler
+        return {
+            "weights": [parameter.data for parameter in self.learning],
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": schedule_state(self.scheduler),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "ema": None if self.ema is None else [averaged.data for averaged in self.ema.module],
+            "steps_done": self.steps_done,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was asked."""
+        copy_data(self.learning, state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            for name, value in kept.items():  # laid out in memory as they were, for the same rounding
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        restore_schedule(self.scheduler, state["schedule"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            copy_data(self.ema.module, state["ema"])
+        self.steps_done = state["steps_done"]
+
     def learning_rates(self) -> dict[str, float]:
         """The present learning rates: lr_tail and lr_head."""
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
@@ -147,3 +174,9 @@ def set_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> N
     """Give each parameter the numbers of a tensor, without copying them."""
     for parameter, tensor in zip(parameters, tensors, strict=True):
         parameter.data = tensor
+
+
+def copy_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> None:
+    """Copy the numbers of a tensor into each parameter."""
+    for parameter, tensor in zip(parameters, tensors, strict=True):
+        parameter.data.copy_(tensor)

@@ -79,6 +79,19 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
     return scheduler
 
 
+def schedule_state(scheduler: Scheduler) -> dict | None:
+    """What a schedule remembers: of timm's only plateau does, the others are functions of the update's number."""
+    plateau = getattr(scheduler, "lr_scheduler", None)
+    return None if plateau is None else {"torch": plateau.state_dict(), "restore_lr": scheduler.restore_lr}
+
+
+def restore_schedule(scheduler: Scheduler, state: dict | None) -> None:
+    """Give a schedule back what `schedule_state` said."""
+    if state is not None:
+        scheduler.lr_scheduler.load_state_dict(state["torch"])
+        scheduler.restore_lr = state["restore_lr"]
+
+
 def balanced_class_weights(targets: np.ndarray, classes: int) -> Tensor:
     """Weights by the inverse of each class's frequency, of mean 1 over the photos: shape (classes,)."""
     counts = np.bincount(targets, minlength=classes)

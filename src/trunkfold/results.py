@@ -1,5 +1,6 @@
 """What a run's folder is given: what it starts from, and what it predicts of the labelled photos."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.augment import Augmentation
-from trunkfold.backbone import Backbone
+from trunkfold.backbone import Backbone, Tail
 from trunkfold.competition import Labelled
 from trunkfold.config import Config
 from trunkfold.consensus import average_in_folds
-from trunkfold.ensemble import save_shared
+from trunkfold.ensemble import save_fold, save_shared
 from trunkfold.options import dump_config
 from trunkfold.predictions import scored_table, surest_mistakes
 from trunkfold.runs import write_csv, write_text
@@ -30,9 +31,16 @@ def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbon
     write_csv(labelled.table, run / "folds.csv")
     write_csv(labelled.groups, run / "groups.csv")
     save_shared(run, backbone)
-    (run / "figures").mkdir()
+    (run / "figures").mkdir(exist_ok=True)
     rows = [int(np.flatnonzero(labelled.targets == place)[0]) for place in range(len(labelled.classes))]
     write_sheet(run / "figures" / AUGMENTED, labelled.pixels, rows, list(labelled.classes.values()), augment)
+
+
+def save_tails(run: Path, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
+    """Write what was learned: the tails of all folds, and the history of their training."""
+    write_csv(history, run / "history.csv")
+    for fold, tail in enumerate(tails):
+        save_fold(run / f"fold_{fold}", tail)
 
 
 def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:

@@ -3,10 +3,9 @@
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +16,6 @@ from tqdm import tqdm
 from trunkfold.errors import InputError
 
 SUBMISSIONS = Path("submissions")
-
-
-def create_run(name: str, restart: bool = False) -> Path:
-    """Make the empty folder of a new run.
-
-    Raises:
-        InputError: The folder exists and `restart` does not allow to replace it.
-    """
-    folder = check_run_is_new(name, restart)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def check_run_is_new(name: str, restart: bool = False) -> Path:
-    """The folder that `create_run` would make, checked before anything costly is done.
-
-    Raises:
-        InputError: As `create_run`.
-    """
-    folder = SUBMISSIONS / name
-    if folder.exists() and not restart:
-        state = "a finished" if (folder / "metrics.json").exists() else "an unfinished"
-        raise InputError(
-            f"{folder} holds {state} run: give this one another --run.name, or replace that one with --run.restart true"
-        )
-    return folder
 
 
 def newest_run() -> Path:
@@ -61,13 +32,25 @@ def newest_run() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when all is written and disappears when something fails."""
+    """A path to write to, which takes the place of `path` when all is on the disk and disappears when something fails.
+
+    Raises:
+        InputError: Nothing can be written there, or the disk is full; what was at `path` is still there.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # else a machine that loses its power may have renamed an empty file
         os.replace(partial, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}): make room or mend it, and start again; "
+            "what was there is unharmed"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -176,10 +159,12 @@ class Stopwatch:
     """Seconds by phase: `with stopwatch("training"): ...`.
 
     Attributes:
+        started: When it was made, on the monotonic clock.
         seconds: Of each phase that has ended, in order.
     """
 
     def __init__(self) -> None:
+        self.started = time.monotonic()
         self.seconds: dict[str, float] = {}
 
     @contextmanager

@@ -8,18 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from trunkfold.backbone import Tail, trained_parameters
+from trunkfold.checkpoint import Checkpoint, random_state, restore_random_state
 from trunkfold.ensemble import average_probabilities, scoring_members
 from trunkfold.errors import DivergedError, first_few
 from trunkfold.features import FeatureBatches
 from trunkfold.lockstep import Lockstep, set_data
 from trunkfold.scores import validation_scores
 
-CHECK_EVERY = 20  # steps between two looks at the loss, each of which makes a GPU wait
+LOOK_EVERY = 20  # steps of a GPU between two looks at loss and clock, each of which makes it wait
 
 
 @dataclass
@@ -49,6 +51,7 @@ def train(
     lockstep: Lockstep,
     loader: DataLoader,
     validation: Validation,
+    checkpoint: Checkpoint | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
     quiet: bool = False,
 ) -> pd.DataFrame:
@@ -58,6 +61,7 @@ def train(
         lockstep: What learns.
         loader: Gives its batches, see `trunkfold.loaders`.
         validation: Scores every epoch.
+        checkpoint: Saves the state, from which the same training, when it was killed, goes on to the same end.
         after_epoch: Is told the epoch's number and the folds' mean macro F1; what it raises ends the training.
         quiet: Neither draw a bar nor print a line an epoch.
 
@@ -66,33 +70,121 @@ def train(
 
     Raises:
         DivergedError: A loss is not finite.
+        OutOfTime: The checkpoint's time is over.
     """
-    epochs, history = lockstep.config.epochs, []
-    best, hidden = BestEpochs(lockstep.tails), quiet or not lockstep.accelerator.is_main_process
-    with tqdm(total=epochs * len(loader), desc="training", unit="step", disable=hidden) as bar:
-        for epoch in range(1, epochs + 1):
-            started = time.perf_counter()
-            train_losses = _train_epoch(lockstep, loader, epoch, bar)
-            rates = lockstep.learning_rates()
-            with lockstep.final_weights() as tails:
-                scores = validation.score(lockstep.accelerator, tails)
-                if lockstep.config.keep == "best":
-                    best.look(scores)
-            macro_f1 = float(np.mean([score["val_macro_f1"] for score in scores]))
-            lockstep.scheduler.step(epoch, macro_f1)
-            seconds = time.perf_counter() - started
-            history += [
-                {"epoch": epoch, "fold": fold, "train_loss": loss, **score, **rates, "seconds": seconds}
-                for fold, (loss, score) in enumerate(zip(train_losses, scores, strict=True))
-            ]
+    set_seed(lockstep.config.seed)  # features that were not kept yet have drawn numbers, others have not
+    training = Training(lockstep, loader, validation, checkpoint)
+    hidden = quiet or not lockstep.accelerator.is_main_process
+    epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
+    with tqdm(total=total, initial=training.steps_done, desc="training", unit="step", disable=hidden) as bar:
+        while training.epoch <= epochs:
+            training.learn(bar)
+            rows = training.end_epoch()
             if not bar.disable:
-                bar.write(_describe(history[-len(scores) :], epochs))
+                bar.write(_describe(rows, epochs))
             if after_epoch is not None:
-                after_epoch(epoch, macro_f1)
+                after_epoch(training.epoch - 1, _mean_macro_f1(rows))
     lockstep.keep_final_weights()
     if lockstep.config.keep == "best":
-        best.restore()
-    return pd.DataFrame(history)
+        training.best.restore()
+    return pd.DataFrame(training.history)
+
+
+class Training:
+    """A training under way.
+
+    Attributes:
+        epoch: The epoch that is running, from 1 on.
+        step: How many of its steps are done.
+        history: A row for each epoch that is done, and each fold.
+        best: The weights of the best epochs.
+    """
+
+    def __init__(
+        self, lockstep: Lockstep, loader: DataLoader, validation: Validation, checkpoint: Checkpoint | None
+    ) -> None:
+        """Begin, or go on where the checkpoint's file was saved."""
+        self.lockstep, self.loader, self.validation, self.checkpoint = lockstep, loader, validation, checkpoint
+        self.accelerator = lockstep.accelerator
+        self.epoch, self.step, self.history, self.best = 1, 0, [], BestEpochs(lockstep.tails)
+        self.losses = torch.zeros(len(lockstep.tails), device=self.accelerator.device)  # this process's, summed
+        self.begun = time.perf_counter()  # the running epoch, less what it was interrupted for
+        state = checkpoint.read() if checkpoint else None
+        if state is not None:
+            self.load_state_dict(state)
+
+    @property
+    def steps_done(self) -> int:
+        """Of all epochs."""
+        return (self.epoch - 1) * len(self.loader) + self.step
+
+    def learn(self, bar: tqdm) -> None:
+        """Take the steps of the running epoch that are left."""
+        device = self.accelerator.device
+        look_every = LOOK_EVERY if device.type == "cuda" else 1
+        self.lockstep.batches.begin(self.epoch, self.step)
+        for photos, targets in self.loader:
+            photos, targets = photos.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            self.losses += self.lockstep.step(photos, targets)
+            self.step += 1
+            bar.update()
+            if self.step % look_every == 0 or self.step == len(self.loader):
+                self._look()
+
+    def end_epoch(self) -> list[dict[str, float]]:
+        """Score all folds, note it in the history, and save; the rows of the history."""
+        losses = self.accelerator.reduce(self.losses, "sum") / len(self.loader)
+        rates = self.lockstep.learning_rates()
+        with self.lockstep.final_weights() as tails:
+            scores = self.validation.score(self.accelerator, tails)
+            if self.lockstep.config.keep == "best":
+                self.best.look(scores)
+        self.lockstep.scheduler.step(self.epoch, _mean_macro_f1(scores))
+        seconds = time.perf_counter() - self.begun
+        rows = [
+            {"epoch": self.epoch, "fold": fold, "train_loss": loss, **score, **rates, "seconds": seconds}
+            for fold, (loss, score) in enumerate(zip(losses.tolist(), scores, strict=True))
+        ]
+        self.history += rows
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, torch.zeros_like(self.losses)
+        self.begun = time.perf_counter()
+        if self.checkpoint is not None:
+            self.checkpoint.write(self.state_dict)
+        return rows
+
+    def state_dict(self) -> dict:
+        """All that is needed to go on to the same end; every process has to ask."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "losses": self.accelerator.reduce(self.losses, "sum"),
+            "seconds": time.perf_counter() - self.begun,
+            "lockstep": self.lockstep.state_dict(),
+            "best": {"accuracy": self.best.accuracy, "weights": self.best.weights},
+            "random": random_state(self.accelerator),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was asked."""
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.losses = state["losses"].to(self.losses) * self.accelerator.is_main_process
+        self.begun = time.perf_counter() - state["seconds"]
+        self.lockstep.load_state_dict(state["lockstep"])
+        self.best.accuracy = state["best"]["accuracy"]
+        self.best.weights = [[w.to(self.losses) for w in weights] for weights in state["best"]["weights"]]
+        restore_random_state(self.accelerator, state["random"])
+
+    def _look(self) -> None:
+        """At the losses and at the clock; all processes do the same."""
+        save, stop = self.checkpoint.look() if self.checkpoint is not None else (False, False)
+        asked = torch.tensor([save, stop], device=self.losses.device) * self.accelerator.is_main_process
+        *losses, save, stop = self.accelerator.reduce(torch.cat([self.losses, asked.to(self.losses)]), "sum").tolist()
+        _check_finite(losses, self.epoch)
+        if stop or (save and self.step < len(self.loader)):  # at its end the epoch is saved anyway
+            self.checkpoint.write(self.state_dict)
+        if stop:
+            self.checkpoint.stop(self.epoch)
 
 
 class BestEpochs:
@@ -116,27 +208,17 @@ class BestEpochs:
             set_data(parameters, weights)
 
 
-def _train_epoch(lockstep: Lockstep, loader: DataLoader, epoch: int, bar: tqdm) -> list[float]:
-    """One pass over the photos; each fold's mean loss."""
-    device = lockstep.accelerator.device
-    total = torch.zeros(len(lockstep.tails), device=device)
-    for step, (photos, targets) in enumerate(loader):
-        photos, targets = photos.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        total += lockstep.step(photos, targets)
-        bar.update()
-        if step % CHECK_EVERY == 0 or step == len(loader) - 1:
-            summed = lockstep.accelerator.reduce(total, "sum")
-            _check_finite(summed, epoch)
-    return (summed / len(loader)).tolist()
-
-
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    bad = [fold for fold, loss in enumerate(losses.tolist()) if not np.isfinite(loss)]
+def _check_finite(losses: list[float], epoch: int) -> None:
+    bad = [fold for fold, loss in enumerate(losses) if not np.isfinite(loss)]
     if bad:
         raise DivergedError(
             f"the loss of fold {first_few(bad)} is not finite in epoch {epoch}: lower train.tail_lr and train.head_lr, "
             "warm up for longer (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
         )
+
+
+def _mean_macro_f1(scores: list[dict[str, float]]) -> float:
+    return float(np.mean([score["val_macro_f1"] for score in scores]))
 
 
 def _describe(rows: list[dict[str, float]], epochs: int) -> str:
