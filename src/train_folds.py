@@ -72,7 +72,8 @@ def main() -> None:
             }
             write_json(metrics, run / "metrics.json")
             write_report(run)
-    accelerator.print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
+    if accelerator.is_main_process:
+        print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
     accelerator.end_training()
 
 
