@@ -91,6 +91,7 @@ def restore_random_state(accelerator: Accelerator, states: dict[str, torch.Tenso
     """Go on with the numbers of `random_state`, unless now there are more processes or another device than then."""
     place = accelerator.process_index
     if place < len(states["cpu"]):
-        torch.set_rng_state(states["cpu"][place].cpu())
+        # Copies, because PyTorch reads a state from where its memory begins, even that of a row.
+        torch.set_rng_state(states["cpu"][place].cpu().clone())
         if "cuda" in states and accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"][place].cpu(), accelerator.device)
+            torch.cuda.set_rng_state(states["cuda"][place].cpu().clone(), accelerator.device)

@@ -112,18 +112,28 @@ class Lockstep:
     def final_weights(self) -> Iterator[list[Tail]]:
         """The tails with the weights that will be kept (the averaged ones, where there are), in evaluation mode."""
         self.model.eval()
-        own = [parameter.data for parameter in self.learning]
         self.keep_final_weights()
         try:
             yield self.tails
         finally:
-            set_data(self.learning, own)
+            set_data(self.learning, self.last)
 
     def keep_final_weights(self) -> None:
         """End the training: the tails hold `final_weights` for good."""
         self.model.eval()
+        self.last = [parameter.data for parameter in self.learning]
         if self.ema is not None:
             set_data(self.learning, (averaged.data for averaged in self.ema.module))
+
+    @contextmanager
+    def raw_weights(self) -> Iterator[list[Tail]]:
+        """After `keep_final_weights`: the tails with the weights of the last step, before they were averaged."""
+        kept = [parameter.data for parameter in self.learning]
+        set_data(self.learning, self.last)
+        try:
+            yield self.tails
+        finally:
+            set_data(self.learning, kept)
 
     def state_dict(self) -> dict:
         """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
