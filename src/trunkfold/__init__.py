@@ -46,6 +46,7 @@ The modules follow the flow of a run, each importing only from those above it:
     submission      the CSV that is uploaded
     report          figures and the page
     comparison      runs side by side, and whether their difference is real
+    run_table       the same as tables for the terminal
     space           the options that a study searches
     trials          one of its short trainings, on features that all share
     study           storage, processes and their deaths
