@@ -38,7 +38,7 @@ def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -
             f"is not one of the labels ({first_few(classes)})"
         )
     suggested = relabel.drop(unknown.index).drop_duplicates("image_id").set_index("image_id")["suggestion"]
-    label = table["image_id"].map(suggested).fillna(table["label"])
+    label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
     kept = table.assign(label=label)[~table["image_id"].isin(drop["image_id"])]
     if kept.empty:
         raise InputError(f"data.drop {data.drop} names every photo of train.csv: there is nothing left to learn from")
