@@ -183,14 +183,14 @@ def test_a_blend_finds_the_folds_of_its_runs_beside_it(monkeypatch):
 
 def test_a_blend_of_different_splits_has_no_score_and_is_compared_with_nothing(capsys):
     runs = [make_run("a"), make_run("b", 3, FOLDS.assign(fold=0))]
-    runs.append(blend_runs(runs))
+    runs.insert(0, blend_runs(runs))
     table = compared(*runs)
     assert table["split"].to_dict() == {"a": 1, "b": 2, "a+b": 3}
     assert table.loc["a+b", ["photos", "oof_macro_f1", "holdout_macro_f1", "difference", "real"]].isna().all()
     text = said(capsys, *runs)
     assert "split 3: blends of runs with different splits, for which no honest score exists\n" in text
     assert re.search(r"a\+b +- +- +- +- +-\n", text)
-    assert "no honest score" in said(capsys, runs[2])  # alone
+    assert "no honest score" in said(capsys, runs[0])  # alone
 
 
 def test_a_run_without_a_hold_out_has_a_dash_there(capsys):
