@@ -118,6 +118,11 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
         (None, "image_id\n1\n", ["{relabel} has no column suggestion: it needs image_id, suggestion and has image_id"]),
         ("image_id\n", None, ["{drop} has a header but no rows"]),
         ("image_id\n999\n1\nx\n", None, ["data.drop {drop}: 2 image_ids that train.csv does not have: 999, x"]),
+        (
+            None,
+            "image_id,label,suggestion\n91,1,1\n1,1,2\n",
+            ["data.relabel {relabel}: 1 image_id that train.csv does not have: 91"],
+        ),
         (None, "image_id,suggestion\n91,1\n", ["data.relabel {relabel}: 1 image_id that train.csv does not have: 91"]),
         ("image_id\n1\n2\n1\n", None, ["data.drop {drop}: 1 values of image_id occur twice or more: 1"]),
         (

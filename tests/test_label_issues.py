@@ -38,7 +38,7 @@ def test_confidently_predicted_others_are_suspected_and_unsure_ones_are_not():
     rows = [
         *MANY,
         ("", "1", [0.05, 0.90, 0.05]),
-        ("", "1", [0.02, 0.97, 0.01]),
+        ("", "1", [0.02004, 0.96996, 0.01]),
         ("", "1", [0.30, 0.65, 0.05]),  # rather 02, but its own photos are surer than that
         ("", "1", [0.50, 0.40, 0.10]),
         ("", "02", [0.88, 0.07, 0.05]),

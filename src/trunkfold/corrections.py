@@ -64,7 +64,7 @@ def check_corrections_stay(config: Config) -> None:
 def _read_listed(
     option: str, path: Path | None, columns: list[str], table: pd.DataFrame, problems: list[str]
 ) -> pd.DataFrame:
-    """The rows of one file, without those that name no photo; empty where there is no file."""
+    """The rows of one file; none where there is no file."""
     if path is None:
         return pd.DataFrame(columns=columns, dtype=str)
     listed = read_text_table(path, columns)
@@ -88,4 +88,4 @@ def _read_listed(
                 f"{option} {path}: label is not that of train.csv for image_id {first_few(other)}: it was made for "
                 "other labels; look at these photos again, and correct their label or leave out the column"
             )
-    return listed[known]
+    return listed

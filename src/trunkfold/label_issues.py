@@ -3,7 +3,6 @@
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) as cleanlab implements it.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ def find_label_issues(
 
     Returns:
         A row a suspected photo, the worst first: image_id, filename, label (as given), suggestion (a label: that of
-        most of its copies where only they disagree, else what the model holds most probable of the others), p_label and
+        most of its copies where only they disagree, else what the model holds most probable), p_label and
         p_suggestion (the model's probabilities), group and reason.
     """
     rows, labels = np.arange(len(oof)), np.array(list(classes))
@@ -56,9 +55,7 @@ def find_label_issues(
     group = oof["image_id"].map(groups).to_numpy()
     doubted, shared = _doubted(given, probabilities), _labels_of_groups(given, probabilities, group)
     apart = given != shared
-    others = probabilities.copy()
-    others[rows, given] = -1
-    suggested = np.where(doubted, others.argmax(1), shared)
+    suggested = np.where(doubted, probabilities.argmax(1), shared)
     issues = pd.DataFrame(
         {
             "image_id": oof["image_id"].to_numpy(),
@@ -79,11 +76,9 @@ def _doubted(given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Whether confident learning suspects each label, a class number: bool of shape (rows,)."""
     if len(np.unique(given)) < 2:  # nothing to confuse it with; cleanlab would refuse
         return np.zeros(len(given), bool)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that rare classes hide theirs
-        # As many as are confidently of another class than labelled, those with the lowest margins: of cleanlab's
-        # filters the one whose suspicions are most often right.
-        return confident_learning.find_label_issues(given, probabilities, filter_by="low_normalized_margin", n_jobs=1)
+    # As many as are confidently of another class than labelled, those with the lowest margins: the one of cleanlab's
+    # filters whose suspicions are most often right.
+    return confident_learning.find_label_issues(given, probabilities, filter_by="low_normalized_margin", n_jobs=1)
 
 
 def _labels_of_groups(given: np.ndarray, probabilities: np.ndarray, group: np.ndarray) -> np.ndarray:
