@@ -108,12 +108,12 @@ def test_copies_are_one_draw():
         assert table.loc[names[1], "real"] == real
 
 
-def test_photos_are_compared_by_their_ids():
-    """The same predictions, their rows in another order."""
+@pytest.mark.parametrize("file", ["oof.csv", "folds.csv"])
+def test_photos_are_compared_by_their_ids(file):
+    """The same predictions, the rows of one file in another order."""
     runs = [make_run("a", 12), make_run("b", 12)]
-    for file in ("oof.csv", "folds.csv"):
-        table = pd.read_csv(runs[1] / file, dtype={"image_id": str, "label": str, "prediction": str})
-        write_csv(table[::-1], runs[1] / file)
+    table = pd.read_csv(runs[1] / file, dtype={"image_id": str, "label": str, "prediction": str})
+    write_csv(table[::-1], runs[1] / file)
     row = compared(*runs).loc["b"]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
     assert row["real"] == "cannot be told"

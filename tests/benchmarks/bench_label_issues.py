@@ -48,13 +48,14 @@ def spoil(root: Path, share: float, copies: int) -> pd.DataFrame:
     group_of = read_text_table(root / "groups.csv", ["image_id", "group"]).set_index("image_id")["group"]
     table["group"] = table["image_id"].map(group_of)
     names, labels = np.unique(table["group"]), np.unique(table["label"])
+
+    def spoilt(photos: pd.DataFrame) -> pd.DataFrame:
+        return photos.assign(suggestion=rng.choice(labels[labels != photos["label"].iloc[0]]))
+
     whole = rng.choice(names, round(share * len(names)), replace=False)
+    parts = [spoilt(table[table["group"] == name]) for name in whole]
     single = rng.choice(np.setdiff1d(names, whole), copies, replace=False)
-    parts = []
-    for name in [*whole, *single]:
-        photos = table[table["group"] == name]
-        wrong = rng.choice(labels[labels != photos["label"].iloc[0]])
-        parts.append((photos if name in whole else photos[1:2]).assign(suggestion=wrong))
+    parts += [spoilt(table[table["group"] == name][1:2]) for name in single]
     return pd.concat(parts)[["image_id", "label", "suggestion"]]
 
 
