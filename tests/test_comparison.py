@@ -190,7 +190,9 @@ def test_a_blend_of_different_splits_has_no_score_and_is_compared_with_nothing(c
     text = said(capsys, *runs)
     assert "split 3: blends of runs with different splits, for which no honest score exists\n" in text
     assert re.search(r"a\+b +- +- +- +- +-\n", text)
-    assert "no honest score" in said(capsys, runs[0])  # alone
+    both = [runs[0], blend_runs(runs[1:], name="again")]
+    assert compared(*both)["difference"].isna().all()
+    assert "no honest score" in said(capsys, *both)
 
 
 def test_a_run_without_a_hold_out_has_a_dash_there(capsys):

@@ -178,9 +178,9 @@ def _against(run: Run, best: Run) -> dict:
 
 
 def _why_apart(run: Run, first: Run) -> str:
-    """In which way a split is not the first one; "" for the first itself."""
+    """In which way a split is not the first one."""
     if run.predicted.empty:
-        return NO_SPLIT if run is not first else ""
+        return NO_SPLIT
     if run.classes != first.classes:
         return "other classes"
     shared = run.folds.index.intersection(first.folds.index)
