@@ -7,7 +7,7 @@ import pytest
 from conftest import write_competition
 
 from trunkfold.errors import InputError
-from trunkfold.table import class_names, find_table, read_labelled, read_unlabelled
+from trunkfold.table import check_labels, class_names, find_table, read_labelled, read_unlabelled
 
 HEADER = "image_id,filename,label\n"
 
@@ -21,22 +21,24 @@ def write_train(root: Path, text: str | bytes) -> Path:
 
 def problems_of(root: Path, text: str, classes: dict | None = None) -> list[str]:
     problems: list[str] = []
-    read_labelled(write_train(root, text), classes, problems)
+    table = read_labelled(write_train(root, text), problems)
+    if classes is not None:
+        check_labels(table, classes, problems)
     return problems
 
 
 @pytest.mark.parametrize("nested", [True, False], ids=["train/train", "train"])
 def test_both_folder_layouts_are_found(nested, tmp_path):
     root = write_competition(tmp_path, sources=3, unlabelled_sources=1, nested=nested)
-    labelled, unlabelled = read_labelled(root, None, []), read_unlabelled(root, [])
+    labelled, unlabelled = read_labelled(root, []), read_unlabelled(root, [])
     assert labelled["image_id"].tolist() == [str(number) for number in range(1, 10)]
     assert unlabelled["image_id"].tolist() == ["10", "11", "12"]
     assert all(Path(path).is_file() for path in [*labelled["path"], *unlabelled["path"]])
 
 
 def test_labels_are_texts_whether_they_are_numbers_or_words(tmp_path):
-    numbers = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,2\n2,b.jpg,1\n"), {1: "one", 2: "two"}, [])
-    words = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,cat\n2,b.jpg,None\n"), None, [])
+    numbers = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,2\n2,b.jpg,1\n"), [])
+    words = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,cat\n2,b.jpg,None\n"), [])
     assert numbers["label"].tolist() == ["2", "1"]
     assert words["label"].tolist() == ["cat", "None"]
 
@@ -53,14 +55,14 @@ def test_labels_name_themselves_in_the_order_of_numbers_or_letters():
 
 
 def test_ids_keep_their_zeros_and_names_their_inner_blanks(tmp_path):
-    table = read_labelled(write_train(tmp_path, HEADER + '007,"my car, left.jpg",x\n7,b.jpg,x\n'), None, [])
+    table = read_labelled(write_train(tmp_path, HEADER + '007,"my car, left.jpg",x\n7,b.jpg,x\n'), [])
     assert table["image_id"].tolist() == ["007", "7"]
     assert table["path"].tolist()[0] == str(tmp_path / "images" / "my car, left.jpg")
 
 
 def test_a_byte_order_mark_windows_lines_and_outer_blanks_do_no_harm(tmp_path):
     text = b"\xef\xbb\xbf image_id , filename ,label\r\n 1 , a.jpg , x y \r\n"
-    table = read_labelled(write_train(tmp_path, text), None, [])
+    table = read_labelled(write_train(tmp_path, text), [])
     assert table[["image_id", "filename", "label"]].values.tolist() == [["1", "a.jpg", "x y"]]
 
 
@@ -111,7 +113,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
 )
 def test_a_file_that_is_no_table_of_photos_is_named(text, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        read_labelled(write_train(tmp_path, text), None, [])
+        read_labelled(write_train(tmp_path, text), [])
 
 
 def test_a_missing_root_is_named_with_the_option(tmp_path):

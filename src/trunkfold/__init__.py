@@ -8,6 +8,7 @@ The modules follow the flow of a run, each importing only from those above it:
     runs            a run's folder: names, whole files or none
     pages           self-contained pages from templates
     table           train.csv and test.csv, read and checked
+    corrections     photos left out and labels replaced after a look at them
     photos          any picture file as upright RGB
     cache           photos decoded once for all runs
     local_features  what is kept of a photo to find its copies
@@ -42,10 +43,13 @@ The modules follow the flow of a run, each importing only from those above it:
     training        the epochs
     predictions     tables of probabilities by image id
     consensus       one prediction for all copies of a photo
+    label_issues    photos whose label may be wrong
     results         what a run's folder is given
     blending        several runs as one
     submission      the CSV that is uploaded
     report          figures and the page
+    comparison      runs side by side, and whether their difference is real
+    run_table       the same as tables for the terminal
     space           the options that a study searches
     trials          one of its short trainings, on features that all share
     study           storage, processes and their deaths

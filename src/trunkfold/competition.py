@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from trunkfold.cache import CachedPhotos, load_photos
 from trunkfold.config import Config
+from trunkfold.corrections import check_corrections_stay, correct_labels
 from trunkfold.errors import raise_problems
 from trunkfold.groups import SEARCHED, check_groups, groups_of, load_groups
 from trunkfold.photos import Photos, missing_photos
 from trunkfold.splits import HELD_OUT, assign_folds, check_split
-from trunkfold.table import class_names, read_labelled, read_unlabelled
+from trunkfold.table import check_labels, class_names, read_labelled, read_unlabelled
 
 MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
 
@@ -27,12 +28,14 @@ class Labelled:
         classes: Name of each label, in the order of all tables and logits.
         pixels: uint8 (height, width, 3) by row.
         groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
+        corrected: How many photos of train.csv were left out and how many have another label, by a word for it.
     """
 
     table: pd.DataFrame
     classes: dict[str, str]
     pixels: CachedPhotos
     groups: pd.DataFrame
+    corrected: dict[str, int] = field(default_factory=dict)
 
     @property
     def targets(self) -> np.ndarray:
@@ -55,14 +58,15 @@ class Labelled:
         folds = self.fold_of_row.max() + 1
         single = f"{validating} for validation, the others to learn from"
         others = f"the others in {folds} folds" if folds > 1 else single
+        corrected = [f"{count} {what}" for what, count in self.corrected.items() if count]
         return (
             f"{len(self.table)} photos in {self.table['group'].nunique()} groups, {len(self.classes)} classes: "
-            f"{held_out} held out, {others}"
+            + ", ".join([*corrected, f"{held_out} held out", others])
         )
 
 
 def load_labelled(config: Config) -> Labelled:
-    """Read train.csv and its photos, find their groups, and divide them into hold-out and folds.
+    """Read train.csv, correct its labels, read its photos, find their groups, and divide them into hold-out and folds.
 
     Args:
         config: Its image size is known.
@@ -71,7 +75,11 @@ def load_labelled(config: Config) -> Labelled:
         InputError: All that is wrong with rows, photos, groups and classes, in one message.
     """
     problems: list[str] = []
-    table = read_labelled(config.data.root, config.data.classes, problems)
+    check_corrections_stay(config)
+    table, corrected = correct_labels(read_labelled(config.data.root, problems), config.data, problems)
+    if config.data.classes is not None:
+        check_labels(table, config.data.classes, problems)
+    table = table.reset_index(drop=True)
     if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
         raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
     groups = load_groups(config.split.groups, config.data.root)
@@ -83,7 +91,8 @@ def load_labelled(config: Config) -> Labelled:
     raise_problems(problems)
     table["fold"] = assign_folds(table, config.split)
     columns = ["image_id", "filename", "label", "group", "fold"]
-    return Labelled(table[columns], class_names(table["label"], config.data.classes), photos.pixels, groups)
+    classes = class_names(table["label"], config.data.classes)
+    return Labelled(table[columns], classes, photos.pixels, groups, corrected)
 
 
 def load_unlabelled(config: Config) -> tuple[pd.DataFrame, Photos]:

@@ -48,6 +48,9 @@ class DataConfig:
         normalize: "model" takes the mean and standard deviation that the model was pretrained with, "dataset" those of
             the photos that are learned from; or {mean: [r, g, b], std: [r, g, b]}.
         classes: Name of each label of train.csv, in the order of the tables; null takes the labels as names.
+        drop: CSV file with image_id: these labelled photos are left out of everything.
+        relabel: CSV file with image_id and suggestion: these labelled photos take that label. A run's label_issues.csv,
+            looked through, can be either.
         workers: Loader processes of each training process; null: one a core beside a GPU, none on a CPU,
             where the model needs the cores.
     """
@@ -56,6 +59,8 @@ class DataConfig:
     image_size: PositiveInt | None = None
     normalize: Literal["model", "dataset"] | Normalization = "model"
     classes: dict[int | str, str] | None = field(default_factory=lambda: dict(VEHICLE_DAMAGE))
+    drop: Path | None = None
+    relabel: Path | None = None
     workers: NonNegativeInt | None = None
 
 

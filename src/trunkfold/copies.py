@@ -80,7 +80,7 @@ def _read_photos(root: Path) -> pd.DataFrame:
     problems: list[str] = []
     tables = []
     if has_table(root, "train.csv") or not has_table(root, "test.csv"):
-        tables.append(read_labelled(root, None, problems).assign(set="train"))
+        tables.append(read_labelled(root, problems).assign(set="train"))
     if has_table(root, "test.csv"):
         tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
     raise_problems(problems)

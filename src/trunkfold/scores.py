@@ -89,6 +89,45 @@ def bootstrap_intervals(
     return {"accuracy": np.quantile(accuracy, tails).tolist(), "macro_f1": np.quantile(f1, tails).tolist()}
 
 
+def paired_difference(
+    truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
+) -> dict[str, float]:
+    """Macro F1 of predictions a minus that of b, for the same photos, with a 95 % interval over groups.
+
+    Args:
+        truth: Label of each photo.
+        predicted_a: Label that a gives it; the same index.
+        predicted_b: Label that b gives it.
+        groups: Copies of one photo are drawn together; both are scored on the same draws.
+        labels: All labels.
+
+    Returns:
+        difference, low, high, and p_better, the share of draws in which a is better.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    places = [np.flatnonzero(members == number) for number in range(len(names))]
+    codes = [pd.Index(labels).get_indexer(column) for column in (truth, predicted_a, predicted_b)]
+
+    def difference(rows: np.ndarray) -> float:
+        f1 = []
+        for predicted in codes[1:]:
+            hits = np.bincount(codes[0][rows][codes[0][rows] == predicted[rows]], minlength=len(labels))
+            counts = [np.bincount(each[rows], minlength=len(labels)) for each in (codes[0], predicted)]
+            f1.append(np.mean(2 * hits / np.maximum(sum(counts), 1)))
+        return float(f1[0] - f1[1])
+
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(len(places), size=len(places)) for _ in range(RESAMPLES)]
+    found = np.array([difference(np.concatenate([places[group] for group in draw])) for draw in draws])
+    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return {
+        "difference": difference(np.arange(len(truth))),
+        "low": float(low),
+        "high": float(high),
+        "p_better": float((found > 0).mean()),
+    }
+
+
 def score_run(
     oof: pd.DataFrame, holdout: pd.DataFrame | None, folds: pd.DataFrame, classes: dict[str, str]
 ) -> dict[str, object]:

@@ -8,12 +8,11 @@ import pandas as pd
 from trunkfold.errors import InputError, first_few
 
 
-def read_labelled(root: Path, classes: Mapping[int | str, str] | None, problems: list[str]) -> pd.DataFrame:
+def read_labelled(root: Path, problems: list[str]) -> pd.DataFrame:
     """Read train.csv.
 
     Args:
         root: Folder that holds train.csv and images/ side by side, at its top or up to three folders down.
-        classes: Name of each label; None takes the labels themselves.
         problems: Collects what is wrong with single rows, so that it can be reported all at once.
 
     Returns:
@@ -26,21 +25,29 @@ def read_labelled(root: Path, classes: Mapping[int | str, str] | None, problems:
     empty = table.index[table["label"] == ""]
     if len(empty):
         problems.append(f"train.csv: no label in line {first_few(empty + 2)}")
-    if classes is not None:
-        known = {str(label) for label in classes}
-        for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
-            problems.append(
-                f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows.index[0] + 2}) is not one of "
-                f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
-                "or pass --data.classes null to take the labels as they are"
-            )
-        absent = {label: name for label, name in classes.items() if str(label) not in set(table["label"])}
-        if absent:  # it could not be learned, and would count as 0 in every macro F1
-            problems.append(
-                f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
-                "leave it out there, or pass --data.classes null to take the labels as they are"
-            )
     return table
+
+
+def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str], problems: list[str]) -> None:
+    """Collect the labels that are not among the classes, and the classes that no photo has.
+
+    Args:
+        table: label of each photo, indexed by its row in train.csv.
+        classes: Name of each label.
+    """
+    known = {str(label) for label in classes}
+    for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
+        problems.append(
+            f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows.index[0] + 2}) is not one of "
+            f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
+            "or pass --data.classes null to take the labels as they are"
+        )
+    absent = {label: name for label, name in classes.items() if str(label) not in set(table["label"])}
+    if absent:  # it could not be learned, and would count as 0 in every macro F1
+        problems.append(
+            f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
+            "leave it out there, or pass --data.classes null to take the labels as they are"
+        )
 
 
 def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:

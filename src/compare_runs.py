@@ -1,0 +1,38 @@
+"""Compare finished runs: the best first, those of one split together, and whether a difference is real.
+
+python src/compare_runs.py submissions/*
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from trunkfold.comparison import compare_runs, finished_runs, write_comparison
+from trunkfold.errors import exit_on_input_error
+from trunkfold.options import Parser
+from trunkfold.run_table import describe_comparison
+from trunkfold.runs import SUBMISSIONS
+
+
+def main() -> None:
+    """Find the finished runs, compare them, print and write the table."""
+    options = parse_options()
+    runs, others = finished_runs(options.runs)
+    comparison = compare_runs(runs)
+    print(describe_comparison(comparison))
+    if others:
+        print(f"left out, because they are no finished runs: {', '.join(path.name for path in others)}")
+    write_comparison(comparison, options.out)
+    print(f"table: {options.out}")
+
+
+def parse_options() -> Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs; other files and folders are left out.")
+    parser.add_argument("--out", type=Path, default=SUBMISSIONS / "comparison.csv", help="CSV file of the table.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,86 @@
+"""How many wrong labels a run finds: the demo competition, trained with labels that were spoilt on purpose.
+
+    python tests/benchmarks/bench_label_issues.py
+
+Whole groups get another label, and single copies of other groups. Prints how many of the photos that the run suspects
+are spoilt (precision), how many of the spoilt it suspects (recall), and how often its suggestion is the true label.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from machine import Table
+
+from trunkfold.demo import DemoOptions, make_demo
+from trunkfold.label_issues import write_label_issues
+from trunkfold.predictions import read_predictions
+from trunkfold.runs import read_metrics, write_csv
+from trunkfold.table import read_labelled, read_text_table
+
+SOURCE = Path(__file__).parents[2] / "src"
+CONFIG = SOURCE.parent / "configs" / "demo.yaml"
+
+
+def main() -> None:
+    """Draw, spoil, train, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=0.05, help="Of the groups, that get another label as a whole.")
+    parser.add_argument("--copies", type=int, default=15, help="Other groups of which one photo does.")
+    parser.add_argument("--photos", type=int, default=DemoOptions.photos)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-labels")
+    options = parser.parse_args()
+    root = options.work.resolve() / f"demo-{options.photos}"
+    make_demo(root, DemoOptions(photos=options.photos))
+    spoilt = spoil(root, options.share, options.copies)
+    write_csv(spoilt, options.work / "spoilt.csv")
+    report(train(options.work, root, options.epochs), spoilt)
+
+
+def spoil(root: Path, share: float, copies: int) -> pd.DataFrame:
+    """The photos that get a wrong label: image_id, label (the true one), suggestion (the wrong one)."""
+    rng, table = np.random.default_rng(0), read_labelled(root, [])
+    group_of = read_text_table(root / "groups.csv", ["image_id", "group"]).set_index("image_id")["group"]
+    table["group"] = table["image_id"].map(group_of)
+    names, labels = np.unique(table["group"]), np.unique(table["label"])
+
+    def spoilt(photos: pd.DataFrame) -> pd.DataFrame:
+        return photos.assign(suggestion=rng.choice(labels[labels != photos["label"].iloc[0]]))
+
+    whole = rng.choice(names, round(share * len(names)), replace=False)
+    parts = [spoilt(table[table["group"] == name]) for name in whole]
+    single = rng.choice(np.setdiff1d(names, whole), copies, replace=False)
+    parts += [spoilt(table[table["group"] == name][1:2]) for name in single]
+    return pd.concat(parts)[["image_id", "label", "suggestion"]]
+
+
+def train(work: Path, root: Path, epochs: int) -> Path:
+    """Run train_folds.py with the wrong labels and the true groups, in a process of its own."""
+    words = ["--config", CONFIG, "--data.root", root, "--split.groups", root / "groups.csv", "--train.epochs", epochs]
+    words += ["--data.relabel", "spoilt.csv", "--run.name", "spoilt", "--run.restart", "true"]
+    subprocess.run(list(map(str, [sys.executable, SOURCE / "train_folds.py", *words])), cwd=work, check=True)
+    return work / "submissions" / "spoilt"
+
+
+def report(run: Path, spoilt: pd.DataFrame) -> None:
+    """Print the table."""
+    metrics, folds = read_metrics(run), read_text_table(run / "folds.csv", ["image_id", "filename", "group"])
+    oof = read_predictions(run / "oof.csv", metrics["classes"])
+    write_label_issues(run, oof, folds, metrics["classes"])
+    truth = spoilt.set_index("image_id")["label"]
+    suspected = pd.read_csv(run / "label_issues.csv", dtype=str)
+    hits = suspected[suspected["image_id"].isin(spoilt["image_id"])]
+    wrong = int(oof["image_id"].isin(spoilt["image_id"]).sum())
+    restored = (hits["suggestion"] == hits["image_id"].map(truth)).mean()
+    header = ["photos", "spoilt", "suspected", "precision", "recall", "suggestion is the true label", "macro F1"]
+    shares = [len(hits) / max(len(suspected), 1), len(hits) / wrong, restored, metrics["oof"]["macro_f1"]]
+    print(Table(header, [[str(n) for n in (len(oof), wrong, len(suspected))] + [f"{share:.2f}" for share in shares]]))
+
+
+if __name__ == "__main__":
+    main()
