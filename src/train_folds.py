@@ -9,7 +9,7 @@ from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone, count_parameters, merge
 from trunkfold.competition import load_labelled
 from trunkfold.copies import search_key
-from trunkfold.ensemble import average_probabilities, save_fold, scoring_members
+from trunkfold.ensemble import predict, save_fold, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
 from trunkfold.features import FeatureSource
@@ -56,10 +56,10 @@ def main() -> None:
             for view in config.predict.views
         ]
         members = scoring_members(labelled.fold_of_row, config.split.folds)
-        probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
+        predicted = predict(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
 
     if accelerator.is_main_process:
-        scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
+        scores = save_predictions(run, config, labelled, predicted)
         learned = config.train.epochs * len(loader) * config.train.batch_size
         metrics = {
             **scores,

@@ -75,7 +75,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
         of {confidence, accuracy, photos} of those that have photos.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    bin_of_row = np.ceil(confidence * BINS)  # a bin holds its upper edge, as in Guo et al.
+    bin_of_row = np.ceil(confidence * BINS).clip(1, BINS)  # a bin holds its upper edge, as in Guo et al.
     table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)}).groupby(bin_of_row)
     bins = table.mean().assign(photos=table.size())
     gaps = (bins["confidence"] - bins["accuracy"]).abs()

@@ -11,7 +11,9 @@ SHARED = (0.0, 0.5, 0.9)  # of the groups, for which an equally good rival predi
 BINS = 40
 
 
-def simulate_leaderboards(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int) -> dict:
+def simulate_leaderboards(
+    predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int
+) -> dict | None:
     """What a leaderboard could show for this very model, if its out-of-fold score were its true one.
 
     Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
@@ -28,8 +30,10 @@ def simulate_leaderboards(predictions: pd.DataFrame, groups: pd.Series, classes:
         difference {low, high} (public minus private); histogram {edges, public, private} (shares of the simulations);
         told_apart: a list of {agreement, difference}, the second being what the private macro F1 of two submissions
         that are exactly as good differs by in at most 95 % of the simulations, where they give that share of the photos
-        the same label.
+        the same label. None for less than two photos, which cannot be divided.
     """
+    if photos < 2:
+        return None
     pool, rng = Pool(predictions, groups, list(classes)), np.random.default_rng(0)
     public_photos = max(round(PUBLIC_SHARE * photos), 1)
     confusions, agreement = [], []
