@@ -102,7 +102,7 @@ def test_only_intervals_by_group_hold_the_true_score_about_95_times_in_100(unit,
     """Three copies of each of 80 photos: drawn one by one they look like 240, and the interval is too narrow."""
     expected = {"accuracy": float(SHARES @ np.diagonal(CONFUSION)), "macro_f1": true_macro_f1()}
     covered = {"accuracy": [], "macro_f1": []}
-    for seed in range(250):
+    for seed in range(200):
         truth, predicted, groups = simulate(seed, 80, 3)
         groups = groups if unit == "group" else pd.Series(range(240))
         for key, (low, high) in bootstrap_intervals(truth, predicted, groups, list("abc")).items():

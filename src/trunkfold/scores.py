@@ -144,7 +144,7 @@ def _confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Ser
 def _draw_groups(of_groups: np.ndarray) -> np.ndarray:
     """Sums over as many groups as there are, drawn with replacement, time and again: a row a draw, then as given."""
     groups, rng = len(of_groups), np.random.default_rng(0)
-    # Drawing n of n groups with replacement is drawing how often each one comes.
-    counts = (rng.multinomial(groups, np.full(groups, 1 / groups)) for _ in range(RESAMPLES))
-    flat = of_groups.reshape(groups, -1)
-    return np.stack([count @ flat for count in counts]).reshape(RESAMPLES, *of_groups.shape[1:])
+    flat, shares = of_groups.reshape(groups, -1), np.full(groups, 1 / groups)
+    # Drawing n of n groups with replacement is drawing how often each one comes; in parts, to need little memory.
+    drawn = [rng.multinomial(groups, shares, RESAMPLES // 20) @ flat for _ in range(20)]
+    return np.concatenate(drawn).reshape(RESAMPLES, *of_groups.shape[1:])
