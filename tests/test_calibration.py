@@ -103,10 +103,15 @@ def test_without_a_hold_out_there_is_only_the_one_row():
     assert set(found["oof"]) == {"ece", "nll", "bins", "ece_scaled", "nll_scaled", "bins_scaled"}
 
 
-def test_certain_predictions_have_finite_numbers_right_or_wrong():
-    for truth in ([0, 1, 2], [0, 1, 1], [1, 2, 0]):
-        found = calibrate(make_table(truth, np.eye(3)), None, CLASSES)
-        assert np.isfinite(
-            [found["temperature"], *(found["oof"][key] for key in ("nll", "nll_scaled", "ece_scaled"))]
-        ).all()
-        assert 0.05 <= found["temperature"] <= 20
+@pytest.mark.parametrize("truth", [[0, 1, 2], [0, 1, 1], [1, 2, 0]])
+def test_certain_predictions_have_finite_numbers_right_or_wrong(truth):
+    found = calibrate(make_table(truth, np.eye(3)), None, CLASSES)
+    assert 0.05 <= found["temperature"] <= 20
+    assert np.isfinite([found["oof"][key] for key in ("nll", "nll_scaled", "ece_scaled")]).all()
+
+
+def test_a_certain_mistake_can_be_made_less_certain():
+    """Probabilities of 0 count as 1e-12, and at the highest temperature as 1e-12 to the power 1/20, which is 1/4."""
+    found = calibrate(make_table([1, 2, 0], np.eye(3)), None, CLASSES)
+    assert found["oof"]["nll"] == pytest.approx(-np.log(1e-12))
+    assert found["oof"]["nll_scaled"] == pytest.approx(np.log(1.5 / 0.25), abs=0.02)
