@@ -82,7 +82,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
     return {
         "ece": float((gaps * bins["photos"]).sum() / len(truth)),
         "nll": _negative_log_likelihood(truth, probabilities),
-        "bins": bins.astype({"photos": object}).to_dict("records"),
+        "bins": bins.to_dict("records"),
     }
 
 
