@@ -5,17 +5,20 @@ accelerate launch src/train_folds.py --config configs/demo.yaml
 
 from dataclasses import asdict
 
+import numpy as np
+
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone, count_parameters, merge
 from trunkfold.checkpoint import STATE, Checkpoint
-from trunkfold.competition import load_labelled
+from trunkfold.competition import Labelled, load_labelled
 from trunkfold.copies import search_key
-from trunkfold.ensemble import average_probabilities, scoring_members
+from trunkfold.ensemble import predict, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
-from trunkfold.features import FeatureSource
+from trunkfold.features import FeatureBatches, FeatureSource
 from trunkfold.groups import SEARCHED
 from trunkfold.loaders import choose_workers, training_loader
+from trunkfold.lockstep import Lockstep
 from trunkfold.options import parse_config
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
@@ -49,16 +52,10 @@ def main() -> None:
             checkpoint = Checkpoint(run / STATE, accelerator, config.train, labelled.pixels.key, watch.started)
             history = train(lockstep, loader, validation, checkpoint)
         with watch("prediction"):
-            views = [
-                clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
-                for view in config.predict.views
-            ]
-            members = scoring_members(labelled.fold_of_row, config.split.folds)
-            tails = [merge(tail) for tail in lockstep.tails]
-            probabilities = average_probabilities(accelerator, tails, members, views)
+            predicted, raw = predict_labelled(lockstep, source, clean, labelled)
         if accelerator.is_main_process:
             save_tails(run, history, lockstep.tails)
-            scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
+            scores = save_predictions(run, config, labelled, predicted, raw)
             seconds = {**watch.seconds, "training": round(history.drop_duplicates("epoch")["seconds"].sum(), 3)}
             learned = config.train.epochs * len(loader) * config.train.batch_size
             metrics = {
@@ -75,6 +72,26 @@ def main() -> None:
     if accelerator.is_main_process:
         print(f"\n{summary(run)}\n\nnext: python src/make_submission.py --run {run}")
     accelerator.end_training()
+
+
+def predict_labelled(
+    lockstep: Lockstep, source: FeatureSource, clean: FeatureBatches, labelled: Labelled
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What each tail predicts of each photo in each view, see `trunkfold.ensemble.predict`; and, where weights are
+    averaged, the same of the last weights."""
+    config = source.config
+    views = [
+        clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
+        for view in config.predict.views
+    ]
+    folds, members = config.split.folds, scoring_members(labelled.fold_of_row, config.split.folds)
+    tails = [merge(tail) for tail in lockstep.tails]
+    if config.train.ema_decay is None or config.train.keep == "best":
+        return predict(lockstep.accelerator, tails, members, views), None
+    with lockstep.raw_weights() as raw:
+        tails += [merge(tail) for tail in raw]
+    predicted = predict(lockstep.accelerator, tails, np.hstack([members, members]), views)
+    return predicted[:, :, :folds], predicted[:, :, folds:]
 
 
 if __name__ == "__main__":

@@ -82,6 +82,8 @@ def test_runs_of_one_split_are_scored_together():
     assert metrics["oof"]["accuracy"] == metrics["holdout"]["accuracy"] == 0.5
     assert metrics["oof"]["confusion_matrix"] == [[0, 2], [0, 2]]
     assert [fold["photos"] for fold in metrics["folds"]] == [2, 2]
+    assert metrics["luck"]["photos"] == 3  # of test_probabilities.csv
+    assert metrics["calibration"]["oof"]["bins"] == [{"confidence": pytest.approx(0.7), "accuracy": 0.5, "photos": 4}]
     np.testing.assert_allclose(read(folder / "oof.csv")["p_crack"], 0.3)
     assert read(folder / "holdout.csv")["image_id"].tolist() == ["5", "6"]
 
@@ -107,6 +109,7 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     assert "the runs have different splits: no honest score of their blend exists" in caplog.text
     metrics = read_metrics(folder)
     assert (metrics["oof"], metrics["holdout"], metrics["folds"], metrics["leak"]) == (None, None, [], None)
+    assert metrics["calibration"] is metrics["luck"] is None
     assert not (folder / "oof.csv").exists()
     assert len(read(folder / "test_probabilities.csv")) == 3
     write_report(folder)

@@ -93,6 +93,8 @@ def test_a_run_has_all_that_is_promised(finished):
             "metrics.json",
             "oof.csv",
             "holdout.csv",
+            "label_issues.csv",
+            ".lock",
         ),
         *("test_probabilities.csv", "submission.csv", "report.html"),
         *(
@@ -130,6 +132,11 @@ def test_metrics_are_those_of_the_tables(finished):
         assert np.sum(metrics[name]["confusion_matrix"]) == len(table)
         low, high = metrics[name]["intervals"]["macro_f1"]
         assert low <= metrics[name]["macro_f1"] <= high
+        for row in metrics["ablation"][name]:
+            assert row["macro_f1"] + row["gain"] == pytest.approx(metrics[name]["macro_f1"])
+    parts = [row["part"] for row in metrics["ablation"]["holdout"]]
+    assert parts == ["test-time augmentation (hflip)", "consensus of copies", "fold 0", "fold 1", "fold 2"]
+    assert metrics["luck"]["photos"] == len(read(run / "submission.csv"))
     assert [fold["fold"] for fold in metrics["folds"]] == [0, 1, 2]
     assert metrics["parameters"]["trainable"] < metrics["parameters"]["total"]
     assert {"reading photos", "training", "prediction", "test prediction"} <= set(metrics["seconds"])

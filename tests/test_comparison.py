@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from conftest import run_command
 
+from trunkfold.assessment import assess_run
 from trunkfold.blending import blend_runs
 from trunkfold.comparison import compare_runs, finished_runs
 from trunkfold.errors import InputError
 from trunkfold.predictions import probability_table, scored_table
 from trunkfold.runs import read_metrics, write_csv, write_json
-from trunkfold.scores import score_run
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(  # 60 photos of 60 sources, half of them crack, in three folds and a hold-out
@@ -49,7 +49,7 @@ def make_run(
     write_csv(folds, run / "folds.csv")
     write_csv(probability_table(pd.Series(["a"]), np.array([[0.5, 0.5]]), classes), run / "test_probabilities.csv")
     metrics = {
-        **score_run(tables["oof"], tables.get("holdout"), folds, classes),
+        **assess_run(tables["oof"], tables.get("holdout"), folds, classes, test_photos=40),
         "classes": classes,
         "split": split,
         "parameters": {"trainable": 12867, "total": 213083},

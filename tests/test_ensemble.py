@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from trunkfold.backbone import Backbone, Tail, build_backbone, merge, trained_parameters
 from trunkfold.config import Config, DataConfig, ModelConfig, PredictConfig, SplitConfig
 from trunkfold.ensemble import (
+    average,
     average_probabilities,
     load_ensemble,
+    predict,
     save_fold,
     save_shared,
     scoring_members,
@@ -151,6 +153,49 @@ def test_members_choose_the_tails(accelerator):
     for row, fold in enumerate(fold_of_row):
         expected = np.mean([alone[row] for alone in each], axis=0) if fold < 0 else each[fold][row]
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def test_single_predictions_are_those_of_each_tail_in_each_view(accelerator):
+    backbone, tails = trained(CONFIG)
+    photos, views = some_photos(), ["plain", "hflip"]
+    members = scoring_members(np.array([0, 1, 2, -1, 0, -2, 2, -1, 0, 1]), FOLDS)
+    source = FeatureSource(accelerator, backbone.trunk, photos, CONFIG)
+    order = np.random.default_rng(1).permutation(len(photos))
+    found = predict(accelerator, tails, members, [source.batches(order, view) for view in views])
+    assert (found.shape, found.dtype) == ((2, len(photos), FOLDS, CLASSES), np.float32)
+    for place, view in enumerate(views):
+        for fold, tail in enumerate(tails):
+            alone = probabilities(accelerator, CONFIG, backbone, [tail], [view])
+            chosen = members[:, fold]
+            np.testing.assert_allclose(found[place, chosen, fold], alone[chosen], atol=1e-6)
+            assert np.isnan(found[place, ~chosen, fold]).all()
+    together = probabilities(accelerator, CONFIG, backbone, tails, views, members)
+    np.testing.assert_allclose(average(found, members), together, atol=1e-6)
+    assert np.isnan(together[5]).all()
+
+
+def test_an_average_is_that_of_the_chosen_tails():
+    """Two views of three tails; the last one did not predict."""
+    predicted = np.array([[0.1, 0.4, np.nan], [0.3, 0.8, np.nan]], np.float32)[:, None, :, None]
+    for chosen, expected in {(True, True, False): 0.4, (True, False, False): 0.2, (False, True, False): 0.6}.items():
+        np.testing.assert_allclose(average(predicted, np.array([chosen])), [[expected]], atol=1e-7)
+    assert np.isnan(average(predicted, np.zeros((1, 3), bool))).all()
+
+
+def test_a_tail_that_broke_is_not_left_out_of_the_average():
+    predicted = np.array([0.1, np.nan], np.float32)[None, None, :, None]
+    assert np.isnan(average(predicted, np.ones((1, 2), bool))).all()
+
+
+@pytest.mark.parametrize("second", [[0, 1, 2, 2], [0, 1]], ids=["twice", "missing"])
+def test_a_view_does_not_make_up_for_another(accelerator, second):
+    """Each row is predicted twice in two views on the whole, where one has a row twice and the other lacks it."""
+    backbone, tails = trained(CONFIG)
+    source = FeatureSource(accelerator, backbone.trunk, some_photos(3), CONFIG)
+    first = [0, 1] if len(second) == 4 else [0, 1, 2, 2]
+    views = [source.batches(np.array(rows)) for rows in (first, second)]
+    with pytest.raises(RuntimeError, match="twice or not at all"):
+        predict(accelerator, tails, np.ones((3, FOLDS), bool), views)
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [0, 1, 2, 2]], ids=["missing", "twice"])

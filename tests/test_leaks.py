@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from trunkfold.leaks import has_learned_copy, score_leak
-from trunkfold.scores import score_run
 
 
 def make_folds(groups: str, folds: list[int]) -> pd.DataFrame:
@@ -67,40 +66,3 @@ def test_where_there_are_no_such_photos_there_are_no_scores():
     assert score_leak(table, none)["without_copies"]["photos"] == 2
     assert score_leak(table, every)["without_copies"] is None
     assert score_leak(table, every)["with_copies"]["photos"] == 2
-
-
-CLASSES = {"x": "crack", "y": "dent"}
-
-
-def tables_of(folds: pd.DataFrame, truth: str, predicted: str) -> list[pd.DataFrame | None]:
-    """Out-of-fold and held-out predictions, in another order than the folds."""
-    table = make_table(truth, predicted).assign(fold=folds["fold"])[::-1]
-    held_out = table[table["fold"] < 0]
-    return [table[table["fold"] >= 0], held_out if len(held_out) else None]
-
-
-def test_a_runs_leak_is_told_by_set():
-    """Photos 0 and 1 are copies in two folds, 3 is held out and a copy of 2; 4, 5, 6 and 7 have no copies."""
-    folds = make_folds("aabbcdef", [0, 1, 0, -1, 1, 0, -1, -1])
-    leak = score_run(*tables_of(folds, "xyxyxyxy", "xyxyyxxx"), folds, CLASSES)["leak"]
-    assert leak["oof"]["with_copies"] == {"photos": 2, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak["oof"]["without_copies"] == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": 1 / 4})
-    assert leak["holdout"]["with_copies"] == {"photos": 1, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak["holdout"]["without_copies"] == pytest.approx({"photos": 2, "accuracy": 0.5, "macro_f1": 1 / 3})
-
-
-def test_a_run_without_a_hold_out_leaks_there_nothing():
-    folds = make_folds("aab", [0, 1, 0])
-    leak = score_run(*tables_of(folds, "xyx", "xyx"), folds, CLASSES)["leak"]
-    assert leak["holdout"] is None
-    assert leak["oof"]["with_copies"]["photos"] == 2
-
-
-@pytest.mark.parametrize(
-    ("groups", "folds"),
-    [("abcd", [0, 1, 0, -1]), ("aabc", [0, 0, 1, -1]), ("abcc", [0, 1, -1, -1])],
-    ids=["no copies", "in one fold", "held out together"],
-)
-def test_where_nothing_was_learned_twice_there_is_no_leak(groups, folds):
-    folds = make_folds(groups, folds)
-    assert score_run(*tables_of(folds, "xyxy", "xyxy"), folds, CLASSES)["leak"] is None

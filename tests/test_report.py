@@ -11,10 +11,11 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from trunkfold.assessment import assess_run
 from trunkfold.errors import InputError
+from trunkfold.predictions import PREFIX
 from trunkfold.report import class_shares, describe_split, draw_confusion, draw_learning_curves, summary, write_report
 from trunkfold.runs import write_csv, write_json
-from trunkfold.scores import score_run
 
 CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
 
@@ -24,7 +25,8 @@ def make_predictions(rows: int, first_id: int, fold: list[int]) -> pd.DataFrame:
     label = np.array(list("123"))[np.arange(rows) % 3]
     prediction = np.where(np.arange(rows) % 4 == 1, "1", label)
     ids = [str(first_id + row) for row in range(rows)]
-    return pd.DataFrame({"image_id": ids, "fold": fold, "label": label, "prediction": prediction})
+    sure = {PREFIX + name: np.where(prediction == number, 0.8, 0.1) for number, name in CLASSES.items()}
+    return pd.DataFrame({"image_id": ids, "fold": fold, "label": label, "prediction": prediction, **sure})
 
 
 def make_run(folder: Path, choice: str = "groups.csv", copies: int = 3, divided: str = "") -> Path:
@@ -46,7 +48,7 @@ def make_run(folder: Path, choice: str = "groups.csv", copies: int = 3, divided:
         if name in divided:
             folds.loc[folds["image_id"].isin(table["image_id"][:12]), "group"] = "divided"
     metrics = {
-        **score_run(oof, holdout, folds, CLASSES),
+        **assess_run(oof, holdout, folds, CLASSES, test_photos=50),
         "classes": CLASSES,
         "split": {"groups": choice, "folds": 2, "holdout": 0.135, "seed": 42},
         "parameters": {"trainable": 14399238, "total": 27920000},

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trunkfold.scores import bootstrap_intervals, score, score_run, validation_scores
+from trunkfold.scores import bootstrap_intervals, paired_difference, score, validation_scores
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 
@@ -17,12 +17,6 @@ def make_table(truth: str, predicted: str) -> pd.DataFrame:
 
 def own_groups(table: pd.DataFrame) -> pd.Series:
     return pd.Series(table["image_id"].to_numpy(), index=table["image_id"])
-
-
-def own_folds(*tables: pd.DataFrame) -> pd.DataFrame:
-    """Folds of photos that have no copies."""
-    folds = pd.concat(tables)[["image_id", "fold"]]
-    return folds.assign(group=folds["image_id"])
 
 
 def make_score(truth: str, predicted: str) -> dict:
@@ -71,13 +65,22 @@ def test_perfect_predictions_leave_no_doubt():
     assert make_score(truth, truth)["intervals"] == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
 
 
-def simulate(seed: int, groups: int, copies: int) -> tuple[pd.Series, pd.Series, pd.Series]:
-    """Two equally frequent classes, each source right with probability 0.7, and its copies as the source."""
+SHARES = np.array([0.5, 0.35, 0.15])
+CONFUSION = np.array([[0.8, 0.15, 0.05], [0.2, 0.7, 0.1], [0.2, 0.1, 0.7]])  # a row a true class, which sums to 1
+
+
+def simulate(seed: int, groups: int, copies: int, models: int = 1) -> tuple[pd.Series, ...]:
+    """Truth, the label by each of some models of that confusion, and group; copies are taken for what the source is."""
     rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 2, groups)
-    predicted = np.where(rng.random(groups) < 0.7, truth, 1 - truth)
-    names = np.array(["a", "b"])
-    return tuple(pd.Series(np.repeat(values, copies)) for values in (names[truth], names[predicted], np.arange(groups)))
+    truth = rng.choice(3, groups, p=SHARES)
+    predicted = [(rng.random(groups)[:, None] > CONFUSION[truth].cumsum(1)).sum(1).clip(max=2) for _ in range(models)]
+    columns = [np.array(list("abc"))[values] for values in (truth, *predicted)]
+    return tuple(pd.Series(np.repeat(values, copies)) for values in (*columns, np.arange(groups)))
+
+
+def true_macro_f1() -> float:
+    joint = SHARES[:, None] * CONFUSION
+    return float(np.mean(2 * np.diagonal(joint) / (joint.sum(0) + joint.sum(1))))
 
 
 def width(interval: list[float]) -> float:
@@ -86,21 +89,31 @@ def width(interval: list[float]) -> float:
 
 def test_copies_do_not_make_an_interval_narrower():
     truth, predicted, groups = simulate(seed=0, groups=100, copies=4)
-    by_group = bootstrap_intervals(truth, predicted, groups, ["a", "b"])
-    by_row = bootstrap_intervals(truth, predicted, pd.Series(range(400)), ["a", "b"])
+    by_group = bootstrap_intervals(truth, predicted, groups, list("abc"))
+    by_row = bootstrap_intervals(truth, predicted, pd.Series(range(400)), list("abc"))
     for key in ("accuracy", "macro_f1"):
         assert width(by_group[key]) == pytest.approx(2 * width(by_row[key]), rel=0.15)
 
 
-@pytest.mark.parametrize("key", ["accuracy", "macro_f1"])
-def test_intervals_hold_the_true_score_about_95_times_in_100(key):
-    intervals = [bootstrap_intervals(*simulate(seed, 80, 3), ["a", "b"])[key] for seed in range(150)]
-    assert 0.88 <= np.mean([low <= 0.7 <= high for low, high in intervals]) <= 0.99
+@pytest.mark.parametrize(
+    ("unit", "least", "most"), [("group", 0.9, 0.99), ("photo", 0.6, 0.85)], ids=["by group", "by photo"]
+)
+def test_only_intervals_by_group_hold_the_true_score_about_95_times_in_100(unit, least, most):
+    """Three copies of each of 80 photos: drawn one by one they look like 240, and the interval is too narrow."""
+    expected = {"accuracy": float(SHARES @ np.diagonal(CONFUSION)), "macro_f1": true_macro_f1()}
+    covered = {"accuracy": [], "macro_f1": []}
+    for seed in range(200):
+        truth, predicted, groups = simulate(seed, 80, 3)
+        groups = groups if unit == "group" else pd.Series(range(240))
+        for key, (low, high) in bootstrap_intervals(truth, predicted, groups, list("abc")).items():
+            covered[key].append(low <= expected[key] <= high)
+    for key, hits in covered.items():
+        assert least <= np.mean(hits) <= most, key
 
 
 def test_the_same_table_gives_the_same_interval():
     table = simulate(seed=0, groups=200, copies=1)
-    assert bootstrap_intervals(*table, ["a", "b"]) == bootstrap_intervals(*table, ["a", "b"])
+    assert bootstrap_intervals(*table, list("abc")) == bootstrap_intervals(*table, list("abc"))
 
 
 def test_copies_count_as_one_group_and_as_many_photos():
@@ -110,14 +123,56 @@ def test_copies_count_as_one_group_and_as_many_photos():
     assert (scores["photos"], scores["groups"]) == (6, 3)
 
 
-def test_a_run_is_scored_as_a_whole_by_fold_and_on_its_hold_out():
-    table = make_table("aabbcc", "aabacc").assign(fold=[0, 1, 0, 1, 0, 1])
-    holdout = make_table("abc", "abb").assign(image_id=["10", "11", "12"], fold=-1)
-    folds = own_folds(table, holdout)
-    scores = score_run(table, holdout, folds, CLASSES)
-    assert scores["oof"]["accuracy"] == pytest.approx(5 / 6)
-    assert scores["holdout"]["accuracy"] == pytest.approx(2 / 3)
-    assert [(fold["fold"], fold["photos"]) for fold in scores["folds"]] == [(0, 3), (1, 3)]
-    assert [fold["accuracy"] for fold in scores["folds"]] == pytest.approx([1, 2 / 3])
-    assert scores["leak"] is None
-    assert score_run(table, None, folds, CLASSES)["holdout"] is None
+def series(*columns: str) -> list[pd.Series]:
+    return [pd.Series(list(column)) for column in columns]
+
+
+def test_a_paired_difference_is_that_of_the_scores():
+    """a: 2 of 2 and 1 of 2, the other taken for a: F1 0.8 and 2/3. b: all taken for a: 2/3 and 0. Nobody knows c."""
+    truth, one, other, groups = series("aabb", "aaba", "aaaa", "wxyz")
+    difference = paired_difference(truth, one, other, groups, list("abc"))["difference"]
+    assert difference == pytest.approx((0.8 + 2 / 3) / 3 - (2 / 3) / 3)
+
+
+def test_the_better_one_is_better_in_as_many_draws_as_by_hand():
+    """b is wrong about y alone: of the draws xx, xy, yx and yy of two groups, a is better in all but the first."""
+    paired = paired_difference(*series("ab", "ab", "aa", "xy"), list("ab"))
+    assert paired["p_better"] == pytest.approx(3 / 4 + 1 / 8, abs=0.03)
+    assert (paired["low"], paired["high"]) == (0, 1)
+
+
+def test_one_prediction_is_not_better_than_itself():
+    truth, predicted, groups = simulate(seed=0, groups=50, copies=2)
+    paired = paired_difference(truth, predicted, predicted, groups, list("abc"))
+    assert paired == {"difference": 0, "low": 0, "high": 0, "p_better": 0.5}
+
+
+def test_the_other_way_round_a_difference_has_the_other_sign():
+    truth, one, other, groups = simulate(seed=0, groups=50, copies=2, models=2)
+    paired = paired_difference(truth, one, other, groups, list("abc"))
+    swapped = paired_difference(truth, other, one, groups, list("abc"))
+    assert swapped["difference"] == pytest.approx(-paired["difference"])
+    assert (swapped["low"], swapped["high"]) == pytest.approx((-paired["high"], -paired["low"]))
+    assert swapped["p_better"] == pytest.approx(1 - paired["p_better"])
+
+
+def test_predictions_that_agree_nearly_everywhere_are_told_apart_by_their_few_differences():
+    """One of 300 photos is taken for another class: each score is unsure, the difference is not."""
+    truth, one, groups = simulate(seed=0, groups=300, copies=1)
+    other = one.copy()
+    other[np.flatnonzero(truth == one)[0]] = "c" if truth[np.flatnonzero(truth == one)[0]] == "a" else "a"
+    paired = paired_difference(truth, one, other, groups, list("abc"))
+    alone = bootstrap_intervals(truth, one, groups, list("abc"))["macro_f1"]
+    assert 0 < paired["difference"] < paired["high"] < width(alone) / 4
+    assert paired["low"] == 0  # where the photo is not drawn
+
+
+@pytest.mark.parametrize(("unit", "least", "most"), [("group", 0.9, 0.99), ("photo", 0.6, 0.85)])
+def test_intervals_of_equally_good_models_hold_no_difference_about_95_times_in_100(unit, least, most):
+    covered = []
+    for seed in range(150):
+        truth, one, other, groups = simulate(seed, 60, 3, models=2)
+        groups = groups if unit == "group" else pd.Series(range(180))
+        paired = paired_difference(truth, one, other, groups, list("abc"))
+        covered.append(paired["low"] <= 0 <= paired["high"])
+    assert least <= np.mean(covered) <= most

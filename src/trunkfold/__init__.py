@@ -36,14 +36,18 @@ The modules follow the flow of a run, each importing only from those above it:
     optim           timm's optimizers and schedules over the tails
     lockstep        one batch, one trunk pass, a step of every tail
     experiment      its open options filled in, and what learns
-    leaks           how well photos are predicted whose copies were learned from
     scores          accuracy, F1, confusion, intervals
     checkpoint      when it is saved, and when there is no time left
     resume          a run's folder begun, or gone on with
     training        the epochs
     predictions     tables of probabilities by image id
+    leaks           how well photos are predicted whose copies were learned from
+    calibration     whether probabilities mean what they say
+    luck            what a leaderboard could show of the same model
+    assessment      all that is said of a run's predictions
     consensus       one prediction for all copies of a photo
     label_issues    photos whose label may be wrong
+    ablation        what each part of a prediction adds
     results         what a run's folder is given
     blending        several runs as one
     submission      the CSV that is uploaded

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import assess_run
 from trunkfold.errors import InputError
 from trunkfold.options import check_run_name
 from trunkfold.predictions import probabilities_of, probability_table, read_predictions, scored_table
 from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
-from trunkfold.scores import score_run
 from trunkfold.table import read_text_table
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
     write_csv(probability_table(ids, probabilities, classes), folder / "test_probabilities.csv")
     write_json(
         {
-            **_scores(runs, shares, classes, folder),
+            **_scores(runs, shares, classes, folder, len(ids)),
             "classes": classes,
             "split": metrics[0]["split"],
             "runs": {str(run): share for run, share in zip(runs, shares.tolist(), strict=True)},
@@ -83,12 +83,12 @@ def _average(
     return ids.reset_index(drop=True), total
 
 
-def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], folder: Path) -> dict:
+def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], folder: Path, test_photos: int) -> dict:
     folds = [read_text_table(run / "folds.csv", SPLIT_COLUMNS)[SPLIT_COLUMNS] for run in runs]
     folds = [table.sort_values("image_id", ignore_index=True) for table in folds]
     if not all(table[["image_id", "label", "fold"]].equals(folds[0][["image_id", "label", "fold"]]) for table in folds):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
-        return {"oof": None, "holdout": None, "folds": [], "leak": None}
+        return {"oof": None, "holdout": None, "folds": [], "leak": None, "calibration": None, "luck": None}
     truth = folds[0].set_index("image_id", drop=False)
     tables = {}
     for name in ("oof", "holdout"):
@@ -96,4 +96,4 @@ def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], f
             ids, probabilities = _average(runs, f"{name}.csv", shares, classes)
             tables[name] = scored_table(truth.loc[ids], probabilities, classes)
             write_csv(tables[name], folder / f"{name}.csv")
-    return score_run(tables["oof"], tables.get("holdout"), folds[0].astype({"fold": int}), classes)
+    return assess_run(tables["oof"], tables.get("holdout"), folds[0].astype({"fold": int}), classes, test_photos)

@@ -1,7 +1,7 @@
 """K tails behind one trunk: saved and loaded without unpickling, merged, and averaged over folds and views."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,18 @@ SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
 PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_model, fold_0) read the adapter too
 
 
-@torch.no_grad()
 def average_probabilities(
-    accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Iterable[FeatureBatches]
+    accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Sequence[FeatureBatches]
 ) -> np.ndarray:
-    """Mean probabilities of each row over its tails and over the views.
+    """Mean probabilities of each row over its tails and over the views: `predict`, then `average`."""
+    return average(predict(accelerator, tails, members, views), members)
+
+
+@torch.no_grad()
+def predict(
+    accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Sequence[FeatureBatches]
+) -> np.ndarray:
+    """Probabilities of each row by each of its tails in each view.
 
     Args:
         accelerator: Sums what the processes found, each for its own rows.
@@ -42,35 +49,46 @@ def average_probabilities(
         views: Feature batches for each view.
 
     Returns:
-        float64 of shape (rows, classes); NaN where a row has no tail.
+        float32 of shape (views, rows, K, classes); NaN where a tail is no member.
 
     Raises:
         RuntimeError: A row was not predicted exactly once a view.
     """
-    classes = tails[0].head.fc.out_features
-    sums = torch.zeros(len(members), classes, device=accelerator.device)
-    visits = torch.zeros(len(members), device=accelerator.device)
-    seen_views = 0
-    for batches in views:
-        seen_views += 1
+    classes, device = tails[0].head.fc.out_features, accelerator.device
+    found = torch.zeros(len(views), *members.shape, classes, device=device)
+    visits = torch.zeros(len(views), len(members), device=device)
+    for batches, found_in_view, visits_in_view in zip(views, found, visits, strict=True):
         for rows, features in batches:
-            features = features.to(accelerator.device).float()
-            visits += torch.bincount(torch.from_numpy(rows), minlength=len(visits)).to(visits)
-            for tail, chosen in zip(tails, members[rows].T, strict=True):
+            features = features.to(device).float()
+            visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
+            for place, (tail, chosen) in enumerate(zip(tails, members[rows].T, strict=True)):
                 if chosen.any():
                     with accelerator.autocast():
                         logits = tail(features if chosen.all() else features[torch.from_numpy(chosen)])
-                    sums[torch.from_numpy(rows[chosen])] += logits.float().softmax(1)
-    sums, visits = accelerator.reduce(sums, "sum"), accelerator.reduce(visits, "sum")
-    counts = members.sum(1)
-    if not np.array_equal(visits.cpu().numpy()[counts > 0], np.full((counts > 0).sum(), seen_views)):
+                    found_in_view[torch.from_numpy(rows[chosen]), place] = logits.float().softmax(1)
+    found, visits = accelerator.reduce(found, "sum").cpu().numpy(), accelerator.reduce(visits, "sum").cpu().numpy()
+    if not (visits[:, members.any(1)] == 1).all():
         raise RuntimeError("a photo was predicted twice or not at all")
+    return np.where(members[:, :, None], found, np.float32(np.nan))
+
+
+def average(predicted: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Mean probabilities of each row over the views and over its tails.
+
+    Args:
+        predicted: As `predict` gives them, of shape (views, rows, K, classes).
+        members: bool of shape (rows, K): the tails to average, all of them or fewer than those that predicted.
+
+    Returns:
+        float64 of shape (rows, classes); NaN where a row has no tail.
+    """
+    sums = predicted.sum((0, 2), dtype=np.float64, where=members[None, :, :, None])
     with np.errstate(invalid="ignore"):
-        return sums.cpu().numpy().astype(np.float64) / (counts * seen_views)[:, None]
+        return sums / (len(predicted) * members.sum(1))[:, None]
 
 
 def scoring_members(fold_of_row: np.ndarray, folds: int) -> np.ndarray:
-    """Which tails score a labelled photo without having seen it, for `average_probabilities`.
+    """Which tails score a labelled photo without having seen it, for `predict`.
 
     Args:
         fold_of_row: Fold of each row, -1 for held-out ones, -2 for those that no tail scores.

@@ -1,24 +1,29 @@
 """What a run's folder is given: what it starts from, and what it predicts of the labelled photos."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from trunkfold.ablation import CONSENSUS, ablate
+from trunkfold.assessment import assess_run
 from trunkfold.augment import Augmentation
 from trunkfold.backbone import Backbone, Tail
 from trunkfold.competition import Labelled
 from trunkfold.config import Config
 from trunkfold.consensus import average_in_folds
-from trunkfold.ensemble import save_fold, save_shared
+from trunkfold.ensemble import average, save_fold, save_shared, scoring_members
+from trunkfold.errors import InputError
+from trunkfold.label_issues import write_label_issues
 from trunkfold.options import dump_config
 from trunkfold.predictions import scored_table, surest_mistakes
 from trunkfold.runs import write_csv, write_text
-from trunkfold.scores import macro_f1, score_run
 from trunkfold.sheet import write_gallery, write_sheet
 from trunkfold.splits import HELD_OUT
+from trunkfold.table import read_unlabelled
 
 AUGMENTED, MISTAKES = "augmented.png", "mistakes.png"  # pictures of photos, in figures/
 
@@ -43,28 +48,44 @@ def save_tails(run: Path, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
         save_fold(run / f"fold_{fold}", tail)
 
 
-def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:
-    """Write oof.csv, holdout.csv and a picture of the surest mistakes.
+def save_predictions(
+    run: Path, config: Config, labelled: Labelled, predicted: np.ndarray, raw: np.ndarray | None = None
+) -> dict:
+    """Write oof.csv, holdout.csv, label_issues.csv and a picture of the surest mistakes.
 
     Args:
-        probabilities: Of shape (rows, classes); NaN in rows that nothing predicts.
-        consensus: Whether photos of one group share the mean of theirs.
+        predicted: Of each photo by each tail in each view of the configuration, see `trunkfold.ensemble.predict`.
+        raw: The same with the last weights instead of averaged ones; None where weights were not averaged.
 
     Returns:
-        The scores (see `trunkfold.scores.score_run`), and what the consensus added to them.
+        The scores (see `trunkfold.assessment.assess_run`), what each part of the predictions added to them (ablation,
+        see `trunkfold.ablation.ablate`), and again for the consensus (null where there is none).
     """
-    folds, fold_of_row = labelled.table, labelled.fold_of_row
-    shared = average_in_folds(probabilities, folds) if consensus else probabilities
-    tables, gains = {}, {}
+    folds, fold_of_row, classes = labelled.table, labelled.fold_of_row, labelled.classes
+    probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))
+    if config.predict.consensus:
+        probabilities = average_in_folds(probabilities, folds)
+    tables = {}
     for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
         if rows.any():
-            tables[name] = scored_table(folds[rows], shared[rows], labelled.classes)
+            tables[name] = scored_table(folds[rows], probabilities[rows], classes)
             write_csv(tables[name], run / f"{name}.csv")
-            alone = scored_table(folds[rows], probabilities[rows], labelled.classes)
-            gains[name] = macro_f1(tables[name], labelled.classes) - macro_f1(alone, labelled.classes)
+    write_label_issues(run, tables["oof"], folds, classes)
     _show_mistakes(run, labelled, [tables[name] for name in ("holdout", "oof") if name in tables])
-    scores = score_run(tables["oof"], tables.get("holdout"), folds, labelled.classes)
-    return {**scores, "consensus": {"macro_f1_gain": gains} if consensus else None}
+    ablation = ablate(predicted, folds, classes, config.predict.views, config.predict.consensus, raw)
+    gains = {name: row["gain"] for name in tables for row in ablation[name] if row["part"] == CONSENSUS}
+    return {
+        **assess_run(tables["oof"], tables.get("holdout"), folds, classes, _test_photos(labelled, config.data.root)),
+        "ablation": ablation,
+        "consensus": {"macro_f1_gain": gains} if config.predict.consensus else None,
+    }
+
+
+def _test_photos(labelled: Labelled, root: Path) -> int:
+    """Size of the test set; where none is known, as many photos as are labelled."""
+    with suppress(InputError):  # what is wrong with test.csv is for make_submission to say, and ends no training
+        return len(read_unlabelled(root, []))
+    return int((labelled.groups["set"] == "test").sum()) or len(labelled.table)
 
 
 def _show_mistakes(run: Path, labelled: Labelled, tables: list[pd.DataFrame]) -> None:

@@ -4,8 +4,6 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.leaks import has_learned_copy, score_leak
-
 RESAMPLES = 1000
 COVERAGE = 0.95
 
@@ -72,95 +70,81 @@ def bootstrap_intervals(
 
     The draws are seeded: the same table gives the same interval.
     """
-    number = {label: place for place, label in enumerate(labels)}
-    codes, kinds = pd.factorize(groups)
-    confusions = np.zeros((len(kinds), len(labels), len(labels)))
-    np.add.at(confusions, (codes, truth.map(number).to_numpy(), predicted.map(number).to_numpy()), 1)
-    # Drawing n of n groups with replacement is drawing how often each one comes.
-    counts = np.random.default_rng(0).multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), RESAMPLES)
-    drawn = (counts @ confusions.reshape(len(kinds), -1)).reshape(RESAMPLES, len(labels), len(labels))
+    of_groups = _confusions_of_groups(truth, predicted, groups, labels)
+    drawn = _draw_groups(of_groups)
     hits = np.diagonal(drawn, axis1=1, axis2=2)
-    sizes = drawn.sum(1) + drawn.sum(2)
-    # A class that a draw happens to miss says nothing there; one that the whole table lacks counts as 0, as in `score`.
-    averaged = (sizes > 0) | (confusions.sum((0, 1)) + confusions.sum((0, 2)) == 0)
-    f1 = np.divide(2 * hits, sizes, out=np.zeros_like(hits), where=sizes > 0).sum(1) / averaged.sum(1)
     accuracy = hits.sum(1) / drawn.sum((1, 2))
-    tails = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
-    return {"accuracy": np.quantile(accuracy, tails).tolist(), "macro_f1": np.quantile(f1, tails).tolist()}
+    f1 = macro_f1_of_draws(drawn, whole=of_groups.sum(0))
+    return {"accuracy": interval(accuracy), "macro_f1": interval(f1)}
 
 
 def paired_difference(
     truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
 ) -> dict[str, float]:
-    """Macro F1 of predictions a minus that of b, for the same photos, with a 95 % interval over groups.
+    """How much better one prediction of the same photos is than another, by a bootstrap that draws both together.
 
     Args:
-        truth: Label of each photo.
-        predicted_a: Label that a gives it; the same index.
-        predicted_b: Label that b gives it.
-        groups: Copies of one photo are drawn together; both are scored on the same draws.
-        labels: All labels.
+        truth: Label of each photo; the others have the same index.
+        predicted_a: Its label by one prediction.
+        predicted_b: Its label by the other.
+        groups: Its group; whole groups are drawn.
+        labels: The competition's labels.
 
     Returns:
-        difference, low, high, and p_better, the share of draws in which a is better.
+        difference (macro F1 of a minus that of b), low and high (95 % interval), p_better (share of the draws in which
+        a is better, ties half). The draws are seeded.
     """
-    names, members = np.unique(groups, return_inverse=True)
-    places = [np.flatnonzero(members == number) for number in range(len(names))]
-    codes = [pd.Index(labels).get_indexer(column) for column in (truth, predicted_a, predicted_b)]
-
-    def difference(rows: np.ndarray) -> float:
-        f1 = []
-        for predicted in codes[1:]:
-            hits = np.bincount(codes[0][rows][codes[0][rows] == predicted[rows]], minlength=len(labels))
-            counts = [np.bincount(each[rows], minlength=len(labels)) for each in (codes[0], predicted)]
-            f1.append(np.mean(2 * hits / np.maximum(sum(counts), 1)))
-        return float(f1[0] - f1[1])
-
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(len(places), size=len(places)) for _ in range(RESAMPLES)]
-    found = np.array([difference(np.concatenate([places[group] for group in draw])) for draw in draws])
-    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    of_groups = np.stack([_confusions_of_groups(truth, p, groups, labels) for p in (predicted_a, predicted_b)], axis=1)
+    drawn, whole = _draw_groups(of_groups), of_groups.sum(0)
+    difference = macro_f1_of_draws(drawn[:, 0], whole[0]) - macro_f1_of_draws(drawn[:, 1], whole[1])
+    low, high = interval(difference)
+    of_a, of_b = (macro_f1_of_draws(table[None], table)[0] for table in whole)
     return {
-        "difference": difference(np.arange(len(truth))),
-        "low": float(low),
-        "high": float(high),
-        "p_better": float((found > 0).mean()),
+        "difference": float(of_a - of_b),
+        "low": low,
+        "high": high,
+        "p_better": float(np.mean((difference > 0) + (difference == 0) / 2)),
     }
 
 
-def score_run(
-    oof: pd.DataFrame, holdout: pd.DataFrame | None, folds: pd.DataFrame, classes: dict[str, str]
-) -> dict[str, object]:
-    """The scores of a run's metrics.json.
+def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Macro F1 of each of many draws of photos.
+
+    A class that a draw happens to miss, in the truth and in the predictions, says nothing there and is left out; one
+    that the whole table lacks counts as 0, as in `score`.
 
     Args:
-        oof: Out-of-fold predictions.
-        holdout: Predictions of the held-out photos; None without any.
-        folds: image_id, group and fold of all of them.
-        classes: Name of each label, in order.
+        drawn: Confusion matrix of each draw, of shape (draws, classes, classes).
+        whole: Confusion matrix of the table that was drawn from.
 
     Returns:
-        oof, holdout (null without one), the folds' own as a list, and leak (see `trunkfold.leaks`; null where no photo
-        was predicted by a tail that had learned from its copy).
+        Of shape (draws,).
     """
-    groups = folds.set_index("image_id")["group"]
-    of_fold = []
-    for fold, rows in oof.groupby("fold"):
-        scores = score(rows, groups, classes)
-        of_fold.append({"fold": int(fold), **{key: scores[key] for key in ("photos", "accuracy", "macro_f1")}})
-    return {
-        "oof": score(oof, groups, classes),
-        "holdout": None if holdout is None else score(holdout, groups, classes),
-        "folds": of_fold,
-        "leak": _leak({"oof": oof, "holdout": holdout}, folds),
-    }
+    hits = np.diagonal(drawn, axis1=1, axis2=2)
+    sizes = drawn.sum(1) + drawn.sum(2)
+    averaged = (sizes > 0) | (whole.sum(0) + whole.sum(1) == 0)
+    f1 = np.divide(2 * hits, sizes, out=np.zeros(hits.shape), where=sizes > 0)
+    return f1.sum(1) / averaged.sum(1)
 
 
-def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> dict | None:
-    leaked = pd.Series(has_learned_copy(folds), index=folds["image_id"])
-    if not leaked.any():
-        return None
-    return {
-        name: None if table is None else score_leak(table, leaked[table["image_id"]].to_numpy())
-        for name, table in tables.items()
-    }
+def interval(values: np.ndarray) -> list[float]:
+    """The range that holds the middle 95 % of simulated values: [low, high]."""
+    return np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+
+
+def _confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
+    """Confusion matrix of each group, of shape (groups, classes, classes)."""
+    number = {label: place for place, label in enumerate(labels)}
+    codes, kinds = pd.factorize(groups)
+    confusions = np.zeros((len(kinds), len(labels), len(labels)))
+    np.add.at(confusions, (codes, truth.map(number).to_numpy(), predicted.map(number).to_numpy()), 1)
+    return confusions
+
+
+def _draw_groups(of_groups: np.ndarray) -> np.ndarray:
+    """Sums over as many groups as there are, drawn with replacement, time and again: a row a draw, then as given."""
+    groups, rng = len(of_groups), np.random.default_rng(0)
+    flat, shares = of_groups.reshape(groups, -1), np.full(groups, 1 / groups)
+    # Drawing n of n groups with replacement is drawing how often each one comes; in parts, to need little memory.
+    drawn = [rng.multinomial(groups, shares, RESAMPLES // 20) @ flat for _ in range(20)]
+    return np.concatenate(drawn).reshape(RESAMPLES, *of_groups.shape[1:])
