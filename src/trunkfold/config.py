@@ -48,8 +48,8 @@ class DataConfig:
         normalize: "model" takes the mean and standard deviation that the model was pretrained with, "dataset" those of
             the photos that are learned from; or {mean: [r, g, b], std: [r, g, b]}.
         classes: Name of each label of train.csv, in the order of the tables; null takes the labels as names.
-        workers: Loader processes of each training process; null: one a core beside a GPU, none on a CPU,
-            where the model needs the cores.
+        workers: Loader processes of each training process, all together at most one a core; null: one a core beside a
+            GPU, none on a CPU, where the model needs the cores. With 0 a photo's own error is seen.
     """
 
     root: Path = Path("input/ripik-hackfest")

@@ -16,16 +16,24 @@ class DivergedError(InputError):
     """A training came to a loss that is not finite."""
 
 
+class LocalError(InputError):
+    """Something that one of several processes met, which therefore says it itself."""
+
+
+class MemoryFullError(LocalError):
+    """The device's memory is too small."""
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.
 
-    Of several processes, which all find the same wrong, the first one speaks.
+    Of several processes, which all find the same wrong, the first one speaks, unless it is a `LocalError`.
     """
     try:
         yield
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, LocalError):
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
