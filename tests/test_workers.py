@@ -56,7 +56,7 @@ def test_a_worker_that_is_killed_is_told_with_the_photo_it_held(accelerator, kin
         for _ in LOADERS[kind](accelerator):
             pass
     assert error.value.row == PLANTED
-    assert f"at work on the photo photo {PLANTED}.png (DataLoader worker (pid" in str(error.value)
+    assert f"the photo that it took up last is photo {PLANTED}.png (DataLoader worker (pid" in str(error.value)
     for what in ("--data.workers 0", "train.batch_size", "/dev/shm"):
         assert what in str(error.value)
 

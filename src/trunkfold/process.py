@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -20,6 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # copies or decodes is waited for without a limit, at a file's lock. A process that dies ends the others at once; only
 # one that hangs takes so long to be noticed.
 LONGEST_WAIT = timedelta(hours=2)
+OPEN_FILES = 1 << 16
 
 
 def start_process(config: TrainConfig) -> Accelerator:
@@ -43,6 +45,7 @@ def start_process(config: TrainConfig) -> Accelerator:
         # `accelerate launch` leaves a process one thread; without a GPU the cores are all there is.
         torch.set_num_threads(max(1, usable_cores() // accelerator.num_processes))
         _keep_freed_memory()
+    _allow_open_files()
     set_seed(config.seed)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not accelerator.is_main_process:
@@ -59,6 +62,16 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _allow_open_files() -> None:
+    """Let this process have more files open than the usual 1,024: 100,000 photos and their features are 1,200."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit, and some systems refuse
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < OPEN_FILES:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
 
 
 def choose_precision(wanted: str) -> str:

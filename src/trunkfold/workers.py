@@ -26,7 +26,7 @@ class DeadWorkerError(LocalError):
 
     Attributes:
         reason: What torch says of it.
-        row: Of the photo that it was at work on; None where it had not begun.
+        row: Of the photo that it took up last; None where it had not begun.
     """
 
     def __init__(self, reason: str, row: int | None, name: str | None = None) -> None:
@@ -35,12 +35,12 @@ class DeadWorkerError(LocalError):
         Args:
             name: The photo's file, where it is known.
         """
-        photo = name or f"in row {row} (the first is 0)"
-        held = "before its first photo" if row is None else f"at work on the photo {photo}"
+        photo = name or f"that in row {row} (the first is 0)"
+        held = " before its first photo" if row is None else f"; the photo that it took up last is {photo}"
         super().__init__(
-            f"a loader process died {held} ({reason}): --data.workers 0 shows whether that photo crashes its decoder; "
-            "or the memory was full, then fewer data.workers or a smaller train.batch_size take less of it, "
-            "and of /dev/shm, through which they hand over photos"
+            f"a loader process died{held} ({reason}): --data.workers 0 shows whether that photo crashes the program; "
+            "or the memory was full, then fewer data.workers or a smaller train.batch_size take less of it, and of "
+            "/dev/shm, through which they hand over photos"
         )
         self.reason, self.row = reason, row
 
