@@ -17,7 +17,7 @@ from trunkfold.memory import LEARNING, fewest_pieces, told_of_memory
 from trunkfold.optim import make_optimizer, make_scheduler
 
 logger = logging.getLogger(__name__)
-OPTIMIZER_STATES = 2  # numbers that an optimizer keeps of each weight: Adam's two moments
+NUMBERS_A_WEIGHT = 3  # that a step takes beside the gradient: Adam's two moments, one on the way to other processes
 
 
 class Tails(nn.Module):
@@ -59,7 +59,7 @@ class Lockstep:
         scheduler: timm's, stepped once an update.
         pieces: In how many parts a batch goes through the model so that the device's memory holds it. The gradients are
             the undivided batch's, but with `model.drop_path` other blocks are left out. None where the first step shall
-            find the number; 1 on a CPU, which does not say in time that its memory is full.
+            find the number, on a GPU; a CPU does not say in time that its memory is full.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Lockstep:
         self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.steps_done = 0
-        self.pieces: int | None = 1 if accelerator.device.type == "cpu" else None
+        self.pieces: int | None = None if accelerator.device.type == "cuda" else 1
 
     def step(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Learn from one batch of photos.
@@ -173,11 +173,11 @@ class Lockstep:
         """
         device = self.accelerator.device
         devices = [] if device.type == "cpu" else [device]
-        states = [torch.empty_like(p) for p in self.learning for _ in range(OPTIMIZER_STATES)]
+        states = [torch.empty_like(p) for p in self.learning for _ in range(NUMBERS_A_WEIGHT)]
         with torch.random.fork_rng(devices, device_type=device.type):
             losses = self._losses(self.accelerator.unwrap_model(self.model), photos, targets)
             torch.autograd.grad(losses.sum(), list(self.learning))
-        del states  # held until now, as the optimizer will hold them
+        del states  # held until here, as they will be in a step
 
     def _add_up_gradients(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Each fold's mean loss; processes exchange gradients once, with the last piece."""
