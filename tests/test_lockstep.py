@@ -202,6 +202,20 @@ def test_a_batch_that_the_memory_cannot_hold_is_divided_once_and_for_all(acceler
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_the_trial_goes_backward_too(accelerator):
+    """Where more memory is needed than forward: a head's gradient cannot be had of more than four photos."""
+
+    def refuse(gradient: torch.Tensor) -> None:
+        if len(gradient) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    lockstep = small_lockstep(accelerator)
+    lockstep.pieces = None
+    lockstep.tails[0].head.register_forward_hook(lambda head, inputs, logits: logits.register_hook(refuse) and None)
+    lockstep.step(*some_batch())
+    assert lockstep.pieces == 2  # two of each fold, of which a tail sees two folds
+
+
 def test_the_trial_leaves_no_trace(accelerator, caplog):
     """Dropped blocks are drawn from random numbers, which the training then draws too."""
     states = []

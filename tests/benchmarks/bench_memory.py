@@ -5,9 +5,9 @@
 
 Draws photos of 64 pixels (a few hundred, each many times as a file of its own), trains one epoch of a small model
 behind a trunk, whose features are kept, and predicts a tenth as many unlabelled photos. Memory is what the processes of
-a command have for themselves (RssAnon of /proc, all of them together): files that are mapped may be dropped at any time
-and do not count. What grows is told against the same commands with a few hundred photos. Prints a table; --json FILE
-writes it. Linux only.
+a command have together (Pss_Anon of /proc: what forked processes share counts once); files that are mapped may be
+dropped at any time and do not count. What grows is told against the same commands with a few hundred photos. Prints a
+table; --json FILE writes it. Linux only.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from trunkfold.runs import write_json
 
 SOURCE = Path(__file__).parents[2] / "src"
 FEW, DRAWN, COPIES, CLASSES = 300, 300, 3, 6
-EVERY = 0.1  # seconds between two looks
+EVERY = 0.2  # seconds between two looks
 
 
 def main() -> None:
@@ -131,8 +131,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def own_memory(pid: int) -> int:
-    """Bytes of memory that no file holds: RssAnon."""
-    lines = [line for line in _read(f"/proc/{pid}/status").splitlines() if line.startswith("RssAnon")]
+    """Bytes of memory that no file holds, the process's share of what it shares."""
+    lines = [line for line in _read(f"/proc/{pid}/smaps_rollup").splitlines() if line.startswith("Pss_Anon")]
     return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
