@@ -142,7 +142,7 @@ whole, divided = (
     Lockstep(accelerator, train, copy.deepcopy(backbone), FoldBalancedBatches(np.arange(30) % 3, 15, 0, accelerator))
     for _ in range(2)
 )
-divided.trunk, divided.pieces = SmallMemory(divided.trunk, [9, 3][accelerator.process_index]), None
+divided.trunk, divided.pieces = SmallMemory(divided.trunk, [3, 6][accelerator.process_index]), None
 torch.manual_seed(accelerator.process_index)
 rows = 3 * divided.batches.rows_per_fold
 for _ in range(3):
@@ -157,13 +157,13 @@ accelerator.end_training()
 
 
 def test_processes_learn_from_pieces_what_they_learn_from_whole_batches(workplace):
-    """One with 3 photos of each fold, all of which fit, and one with 2, of which only one fits."""
+    """One with 3 photos of each fold, of which one fits, and one with 2, which it learns from one by one."""
     (workplace / "pieces.py").write_text(PIECES)
     with launched(2, workplace / "pieces.py", folder=workplace) as process:
         assert process.wait(300) == 0, (workplace / "log.txt").read_text()
     log = (workplace / "log.txt").read_text()
-    assert "9 photos in 2 pieces" in log
-    assert "6 photos in 2 pieces" in log
+    assert "9 photos in 3 pieces" in log
+    assert "6 photos in 3 pieces" in log
     assert log.count("train.batch_size 15 is too large for the memory of cpu") == 1
 
 
