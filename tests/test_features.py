@@ -19,7 +19,8 @@ from trunkfold.backbone import Backbone, build_backbone
 from trunkfold.cache import CachedPhotos
 from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from trunkfold.ensemble import average_probabilities
-from trunkfold.features import FeatureSource, largest_batch
+from trunkfold.errors import MemoryFullError
+from trunkfold.features import FeatureSource
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.lockstep import Lockstep
 from trunkfold.training import Validation, train
@@ -229,29 +230,17 @@ def test_features_lie_in_the_caches_folder(accelerator, photos, config, backbone
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"photos", "features"}
 
 
-def test_the_largest_batch_is_the_first_that_fits():
-    tried = []
-
-    def attempt(size: int) -> None:
-        tried.append(size)
-        if size > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    found = largest_batch(attempt, 512)
-    assert tried == sorted(tried, reverse=True)
-    assert 50 <= found == tried[-1] <= 100
-    assert largest_batch(lambda size: None, 512) == 512
-
-
-def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
-    def attempt(size: int) -> None:
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        largest_batch(attempt, 8)
-
-
 def test_the_batch_size_is_the_configs_or_found(accelerator, photos, config, backbone):
     unset = replace(config, predict=PredictConfig())
     assert FeatureSource(accelerator, backbone.trunk, photos, config).batch_size == 3
     assert FeatureSource(accelerator, backbone.trunk, photos, unset).batch_size == 64
+
+
+def test_a_view_that_the_memory_cannot_hold_is_told_with_what_to_lower(accelerator, photos, config, backbone):
+    class Full(torch.nn.Module):
+        def forward(self, photos):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    source = FeatureSource(accelerator, Full(), photos, config)
+    with pytest.raises(MemoryFullError, match=r"out of memory.*2 GiB\): lower predict\.batch_size or data\.image_size"):
+        next(source.batches(ALL))

@@ -8,7 +8,14 @@ import torch
 
 from trunkfold.augment import make_augmentation
 from trunkfold.errors import InputError
-from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, choose_workers, training_loader
+from trunkfold.loaders import (
+    FoldBalancedBatches,
+    TrainingPhotos,
+    ViewedPhotos,
+    choose_workers,
+    training_loader,
+    usable_cores,
+)
 from trunkfold.views import VIEWS
 
 FOLD_OF_ROW = np.array([0] * 7 + [1] * 5 + [-1] * 4 + [2] * 6)
@@ -127,7 +134,7 @@ def test_each_pass_visits_each_group_of_a_fold_once_and_by_turns_all_its_rows(ba
 def test_batches_of_one_fold_hold_what_is_only_learned_from():
     fold_of_row = np.array([0, -2, -2, -1, -2, 0, -2, -2])
     batches = FoldBalancedBatches(fold_of_row, 3, 0, Process())
-    assert (batches.folds, batches.rows_left_out, batches.batch_rows_learned, len(batches)) == (1, 0, 3, 2)
+    assert (batches.folds, batches.batch_rows_learned, len(batches)) == (1, 3, 2)
     drawn = [pair for batch in draw(batches, epochs=5) for pair in batch]
     assert len(drawn) == 30
     assert sorted(drawn) == [(row, visit) for row in (1, 2, 4, 6, 7) for visit in range(6)]
@@ -213,6 +220,38 @@ def test_viewed_photos_come_in_the_order_of_their_rows():
     np.testing.assert_array_equal(square[1].permute(1, 2, 0), pixels[0][:, :20][:, ::-1])
 
 
-def test_a_cpus_cores_are_left_to_the_model_unless_workers_are_asked_for(accelerator):
-    assert choose_workers(None, accelerator) == 0
-    assert choose_workers(3, accelerator) == 3
+@dataclass
+class Launched:
+    """What `choose_workers` asks of an accelerator."""
+
+    num_processes: int
+    device: torch.device
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "wanted", "chosen"),
+    [
+        *(("cpu", 1, None, 0), ("cpu", 1, 0, 0), ("cpu", 1, 8, 8), ("cpu", 1, 9, 8), ("cpu", 3, 4, 2)),
+        *(("cuda", 1, None, 8), ("cuda", 3, None, 2), ("cuda", 2, 3, 3), ("cuda", 2, 8, 4), ("cuda", 9, None, 1)),
+    ],
+)
+def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, chosen):
+    """And on a CPU none, unless they are asked for: the model needs its cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert choose_workers(wanted, Launched(processes, torch.device(device))) == chosen
+
+
+def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 3, 4}, raising=False)
+    for _ in range(3):
+        choose_workers(70, Launched(1, torch.device("cpu")))
+        choose_workers(3, Launched(1, torch.device("cpu")))
+    assert caplog.messages == ["data.workers 70 is cut to 3: there are 3 usable cores"]
+
+
+def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 6}, raising=False)
+    assert usable_cores() == 2
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert usable_cores() == 64

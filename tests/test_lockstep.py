@@ -11,7 +11,7 @@ from torch import nn
 
 from trunkfold.backbone import Backbone, build_backbone, trained_parameters
 from trunkfold.config import ModelConfig, TrainConfig
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, MemoryFullError
 from trunkfold.loaders import FoldBalancedBatches
 from trunkfold.lockstep import Lockstep, without_fold
 from trunkfold.optim import balanced_class_weights, make_optimizer, make_scheduler
@@ -109,6 +109,147 @@ def small_lockstep(accelerator, **train) -> Lockstep:
     backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False)
     batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
     return Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12, **train), backbone, batches)
+
+
+class SmallMemory(nn.Module):
+    """A trunk whose device's memory holds so many photos, and which counts those that it sees."""
+
+    def __init__(self, trunk: nn.Module, most: int) -> None:
+        super().__init__()
+        self.trunk, self.most, self.seen = trunk, most, []
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(photos))
+        if len(photos) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.trunk(photos)
+
+
+def learned(lockstep: Lockstep) -> list[torch.Tensor]:
+    """All that a step changes: weights, averaged weights, and the optimizer's moments."""
+    averaged = [] if lockstep.ema is None else list(lockstep.ema.module)
+    moments = [value for state in lockstep.optimizer.state.values() for value in state.values()]
+    return [tensor.detach().clone().float() for tensor in [*lockstep.learning, *averaged, *moments]]
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+@pytest.mark.parametrize("pieces", [2, 3, 5, 99])
+def test_a_batch_in_pieces_is_learned_from_as_a_whole(accelerator, folds, pieces):
+    """Five rows of each fold, which two and three do not divide; the norm that is clipped is that of the whole."""
+    config = ModelConfig(name="test_convnext", pretrained=False, tune="all", scale=1.0)
+    train = TrainConfig(epochs=4, batch_size=5 * folds, clip_grad=0.05, ema_decay=0.9, optimizer="sgd", tail_lr=0.1)
+    fold_of_row = np.arange(15) % folds if folds > 1 else np.array([0, 0, *[-2] * 10])
+    torch.manual_seed(0)
+    backbone = build_backbone(config, CLASSES)
+    whole, divided = (
+        Lockstep(
+            accelerator,
+            train,
+            copy.deepcopy(backbone),
+            FoldBalancedBatches(fold_of_row, train.batch_size, 0, accelerator),
+            torch.tensor([0.5, 1.0, 1.5, 1.0]),
+        )
+        for _ in range(2)
+    )
+    divided.pieces = pieces
+    start = learned(whole)
+    for _ in range(3):
+        photos = torch.randint(0, 256, (train.batch_size, 3, 64, 64), dtype=torch.uint8)
+        targets = torch.randint(0, CLASSES, (train.batch_size,))
+        torch.testing.assert_close(divided.step(photos, targets), whole.step(photos, targets), rtol=1e-5, atol=1e-6)
+    assert divided.steps_done == whole.steps_done == 3
+    assert divided.learning_rates() == whole.learning_rates()
+    for found, expected in zip(learned(divided), learned(whole), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(learned(divided)[0], start[0])
+
+
+def test_pieces_hold_as_many_rows_of_each_fold(accelerator):
+    lockstep = small_lockstep(accelerator)
+    lockstep.pieces, seen = 3, []
+    rows = torch.arange(12)
+    lockstep._losses = lambda model, photos, targets: (
+        seen.append(targets.tolist()) or torch.zeros(FOLDS, requires_grad=True)
+    )
+    lockstep._add_up_gradients(rows, rows)
+    assert seen == [[0, 4, 8], [1, 5, 9], [2, 3, 6, 7, 10, 11]]
+
+
+def test_a_batch_that_the_memory_cannot_hold_is_divided_once_and_for_all(accelerator, caplog):
+    whole, divided = small_lockstep(accelerator), small_lockstep(accelerator)
+    for one, other in zip([whole.trunk, *whole.tails], [divided.trunk, *divided.tails], strict=True):
+        other.load_state_dict(one.state_dict())
+    divided.trunk, divided.pieces = SmallMemory(divided.trunk, 6), None
+    for _ in range(3):
+        whole.step(*some_batch())
+        divided.step(*some_batch())
+    assert divided.pieces == 2
+    assert divided.trunk.seen == [
+        12,
+        9,
+        6,
+        6,
+        6,
+        6,
+        6,
+        6,
+        6,
+    ]  # 4, 3 and 2 rows of each fold are tried, then three steps
+    assert [message.partition(":")[0] for message in caplog.messages if "pieces" in message] == [
+        "train.batch_size 12 is too large for the memory of cpu"
+    ]
+    for found, expected in zip(learned(divided), learned(whole), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_trial_goes_backward_too(accelerator):
+    """Where more memory is needed than forward: a head's gradient cannot be had of more than four photos."""
+
+    def refuse(gradient: torch.Tensor) -> None:
+        if len(gradient) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    lockstep = small_lockstep(accelerator)
+    lockstep.pieces = None
+    lockstep.tails[0].head.register_forward_hook(lambda head, inputs, logits: logits.register_hook(refuse) and None)
+    lockstep.step(*some_batch())
+    assert lockstep.pieces == 2  # two of each fold, of which a tail sees two folds
+
+
+def test_the_trial_leaves_no_trace(accelerator, caplog):
+    """Dropped blocks are drawn from random numbers, which the training then draws too."""
+    states = []
+    for pieces in (1, None):
+        config = ModelConfig(name="test_convnext", pretrained=False, drop_path=0.5, tune_stages=4)
+        torch.manual_seed(0)
+        backbone = build_backbone(config, CLASSES, load_weights=False)
+        batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
+        lockstep = Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12), backbone, batches)
+        lockstep.pieces = pieces
+        lockstep.step(*some_batch())
+        assert lockstep.pieces == 1
+        assert all(parameter.grad is None for parameter in lockstep.learning)
+        states.append(learned(lockstep))
+    assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
+    assert "pieces" not in caplog.text
+
+
+@pytest.mark.parametrize("pieces", [None, 1])
+def test_memory_that_holds_nothing_is_told_with_what_to_change(accelerator, pieces):
+    """At the trial, and in a later step."""
+    lockstep = small_lockstep(accelerator)
+    lockstep.trunk, lockstep.pieces = SmallMemory(lockstep.trunk, 0), pieces
+    with pytest.raises(MemoryFullError) as error:
+        lockstep.step(*some_batch())
+    for name in ("train.batch_size", "data.image_size", "model.tune_stages", "train.mixed_precision", "2 GiB"):
+        assert name in str(error.value)
+
+
+def test_on_a_cpu_nothing_is_tried(accelerator):
+    lockstep = small_lockstep(accelerator)
+    lockstep.trunk = SmallMemory(lockstep.trunk, 12)
+    lockstep.step(*some_batch())
+    assert lockstep.trunk.seen == [12]
 
 
 def some_batch() -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trunkfold import trials
-from trunkfold.errors import DivergedError, InputError
+from trunkfold.errors import DivergedError, InputError, MemoryFullError
 from trunkfold.options import parse_tuning
 from trunkfold.space import read_space
 from trunkfold.trials import Objective
@@ -50,8 +50,12 @@ def test_the_pruner_ends_a_training_after_any_epoch(monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(DivergedError("nan"), "diverged"), (torch.cuda.OutOfMemoryError("2 GiB"), "out of memory")],
-    ids=["diverged", "memory"],
+    [
+        (DivergedError("nan"), "diverged"),
+        (torch.cuda.OutOfMemoryError("2 GiB"), "out of memory"),
+        (MemoryFullError("2 GiB"), "out of memory"),
+    ],
+    ids=["diverged", "memory", "told memory"],
 )
 def test_a_training_that_fails_by_its_options_counts_as_the_worst(monkeypatch, error, reason):
     def train(after_epoch):

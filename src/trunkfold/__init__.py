@@ -25,8 +25,10 @@ The modules follow the flow of a run, each importing only from those above it:
     transforms      our augmentations: one warp, one colour matrix, noise from a bank
     augment         what it is shown when it learns
     sheet           samples of that as one picture
+    workers         loader processes, and which photo one held when it died
     loaders         fold-balanced batches
     process         device, precision and seeds, by Accelerate
+    memory          what fits into the memory of a device, found by trying
     linear          linear maps by the CPU's faster library
     dora            DoRA's forward and backward pass in one matrix product each
     backbone        a timm model cut into a frozen trunk and a tuned tail

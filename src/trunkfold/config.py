@@ -51,8 +51,8 @@ class DataConfig:
         drop: CSV file with image_id: these labelled photos are left out of everything.
         relabel: CSV file with image_id and suggestion: these labelled photos take that label. A run's label_issues.csv,
             looked through, can be either.
-        workers: Loader processes of each training process; null: one a core beside a GPU, none on a CPU,
-            where the model needs the cores.
+        workers: Loader processes of each training process, all together at most one a core; null: one a core beside a
+            GPU, none on a CPU, where the model needs the cores. With 0 a photo's own error is seen.
     """
 
     root: Path = Path("input/ripik-hackfest")

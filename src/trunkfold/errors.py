@@ -20,18 +20,26 @@ class OutOfTime(Exception):
     """The time that was given is over; all is saved, and the message says how to go on."""
 
 
+class LocalError(InputError):
+    """Something that one of several processes met, which therefore says it itself."""
+
+
+class MemoryFullError(LocalError):
+    """The device's memory is too small."""
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.
 
     `OutOfTime` becomes its message and exit code 0.
 
-    Of several processes, which all find the same wrong, the first one speaks.
+    Of several processes, which all find the same wrong, the first one speaks, unless it is a `LocalError`.
     """
     try:
         yield
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, LocalError):
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OutOfTime as pause:

@@ -1,7 +1,7 @@
 """What the trunk makes of the photos: streamed, or computed once for all runs and kept on the disk."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,8 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from trunkfold import augment, transforms, views
@@ -21,8 +20,10 @@ from trunkfold.backbone import Trunk
 from trunkfold.cache import CachedPhotos
 from trunkfold.config import Config
 from trunkfold.loaders import TrainingPhotos, ViewedPhotos, choose_workers
+from trunkfold.memory import PREDICTING, largest_batch, told_of_memory
 from trunkfold.runs import locked_folder, make_blocks, read_blocks
 from trunkfold.views import STRIDE, VIEWS
+from trunkfold.workers import PhotoLoader, at_work_on
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
 
@@ -72,6 +73,7 @@ class KeptViews(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int]:
         row, visit = draw
+        at_work_on(row)
         return self.kept[visit % len(self.kept)][[row]][0], int(self.targets[row])
 
 
@@ -104,7 +106,7 @@ class FeatureSource:
         """
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        loader = DataLoader(photos, size, **self._loading())
+        loader = PhotoLoader(photos, self._workers, batch_size=size)
         hidden = bar is None or not self.accelerator.is_main_process
         for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
             yield share[number * size : (number + 1) * size], self._features(batch)
@@ -145,7 +147,11 @@ class FeatureSource:
         device, side = self.accelerator.device, self.config.data.image_size + STRIDE  # the largest view
         if device.type == "cpu":
             return 64
-        return largest_batch(lambda size: self._features(torch.zeros(size, 3, side, side, dtype=torch.uint8)), 512)
+
+        def attempt(size: int) -> None:
+            self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+
+        return largest_batch(attempt, 512, PREDICTING)
 
     def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
         """Features of a photo for each row; every process makes its share of the files that are not there yet."""
@@ -154,7 +160,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in DataLoader(photos, batch_sampler=blocks, **self._loading()):
+            for photos_of_block in PhotoLoader(photos, self._workers, batch_sampler=blocks):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -165,15 +171,19 @@ class FeatureSource:
         return KeptFeatures(folder, count)
 
     def _features(self, photos: Tensor) -> Tensor:
+        with told_of_memory(PREDICTING):
+            return self._pass(photos)
+
+    def _pass(self, photos: Tensor) -> Tensor:
         with self.accelerator.autocast():
             return self.trunk(photos.to(self.accelerator.device, non_blocking=True))
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
 
-    def _loading(self) -> dict:
-        workers = choose_workers(self.config.data.workers, self.accelerator)
-        return {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    @property
+    def _workers(self) -> int:
+        return choose_workers(self.config.data.workers, self.accelerator)
 
     def _key(self, what: str) -> str:
         """What features depend on: the photos, how they are shown, and the trunk."""
@@ -192,20 +202,6 @@ class FeatureSource:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.digest()
-
-
-def largest_batch(attempt: Callable[[int], object], start: int) -> int:
-    """The first size, going down from `start`, that does not run out of memory.
-
-    Raises:
-        RuntimeError: Not even one photo fits.
-    """
-
-    def fits(batch_size: int) -> int:
-        attempt(batch_size)
-        return batch_size
-
-    return find_executable_batch_size(fits, starting_batch_size=start)()
 
 
 class _Visit(Dataset):

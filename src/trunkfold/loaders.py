@@ -1,5 +1,7 @@
 """Batches: for learning the same number of photos of every fold, for predicting every row once."""
 
+import functools
+import logging
 import os
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +9,15 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from trunkfold.augment import Augmentation
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, counted
 from trunkfold.splits import ONLY_LEARNED
 from trunkfold.views import View, render
+from trunkfold.workers import PhotoLoader, at_work_on
 
+logger = logging.getLogger(__name__)
 cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
 
 
@@ -57,7 +61,7 @@ class FoldBalancedBatches:
         groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
         self.folds = int(fold_of_row.max()) + 1
         parts = range(self.folds) if self.folds > 1 else [ONLY_LEARNED]
-        self.groups_of_part = [_rows_by_group(groups, fold_of_row == part) for part in parts]
+        self.rows_of_part = [_Groups(groups, fold_of_row == part) for part in parts]
         self.batch_rows_per_fold = batch_size // len(parts)
         self.places = range(accelerator.process_index, self.batch_rows_per_fold, accelerator.num_processes)
         if self.batch_rows_per_fold < accelerator.num_processes:
@@ -68,18 +72,13 @@ class FoldBalancedBatches:
         self.seed = seed
         self.epoch = self.first_step = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
-        learning = sum(map(len, self.groups_of_part))
+        learning = sum(map(len, self.rows_of_part))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
 
     @property
     def rows_per_fold(self) -> int:
         """Rows of each fold in this process's share of a batch."""
         return len(self.places)
-
-    @property
-    def rows_left_out(self) -> int:
-        """How many of them the fold's own tail does not learn from."""
-        return self.rows_per_fold if self.folds > 1 else 0
 
     @property
     def batch_rows_learned(self) -> int:
@@ -94,30 +93,38 @@ class FoldBalancedBatches:
         self.epoch, self.first_step = epoch - 1, step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        begun, first, self.epoch, self.first_step = self.epoch, self.first_step, self.epoch + 1, 0
-        for step in range(begun * self.steps + first, (begun + 1) * self.steps):
+        begun, done, self.epoch, self.first_step = self.epoch, self.first_step, self.epoch + 1, 0
+        for step in range(begun * self.steps + done, (begun + 1) * self.steps):
             first = step * self.batch_rows_per_fold
-            yield [self._draw(part, first + place) for part in range(len(self.groups_of_part)) for place in self.places]
+            yield [self._draw(part, first + place) for part in range(len(self.rows_of_part)) for place in self.places]
 
     def _draw(self, part: int, position: int) -> tuple[int, int]:
-        visit, place = divmod(position, len(self.groups_of_part[part]))
+        visit, place = divmod(position, len(self.rows_of_part[part]))
         group = self._order(part, visit)[place]
-        rows = self.groups_of_part[part][group]
+        rows = self.rows_of_part[part][group]
         # Each group begins elsewhere: an epoch of nothing but the first copies would be one kind of augmentation.
         return int(rows[(group + visit) % len(rows)]), visit
 
     def _order(self, part: int, visit: int) -> np.ndarray:
         if self._orders.get(part, (None, None))[0] != visit:
-            order = np.random.default_rng([self.seed, part, visit]).permutation(len(self.groups_of_part[part]))
+            order = np.random.default_rng([self.seed, part, visit]).permutation(len(self.rows_of_part[part]))
             self._orders[part] = visit, order
         return self._orders[part][1]
 
 
-def _rows_by_group(group_of_row: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
-    """The chosen rows, those of one group together."""
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(group_of_row[rows], kind="stable")]
-    return np.split(rows, np.flatnonzero(np.diff(group_of_row[rows])) + 1)
+class _Groups:
+    """Some rows by group, in two arrays: an array for each of 100,000 groups would take 100 times the memory."""
+
+    def __init__(self, group_of_row: np.ndarray, chosen: np.ndarray) -> None:
+        rows = np.flatnonzero(chosen)
+        self.rows = rows[np.argsort(group_of_row[rows], kind="stable")]
+        self.ends = np.append(np.flatnonzero(np.diff(group_of_row[self.rows])) + 1, len(rows))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, group: int) -> np.ndarray:
+        return self.rows[self.ends[group - 1] if group else 0 : self.ends[group]]
 
 
 class TrainingPhotos(Dataset):
@@ -128,6 +135,7 @@ class TrainingPhotos(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
         row, visit = draw
+        at_work_on(row)
         seed = int(np.random.SeedSequence([self.seed, row, visit]).generate_state(1)[0])
         return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
 
@@ -142,26 +150,42 @@ class ViewedPhotos(Dataset):
         return len(self.rows)
 
     def __getitem__(self, place: int) -> torch.Tensor:
-        return to_tensor(render(self.pixels[self.rows[place]], self.view, self.size))
+        row = self.rows[place]
+        at_work_on(row)
+        return to_tensor(render(self.pixels[row], self.view, self.size))
 
 
-def training_loader(photos: TrainingPhotos, batches: FoldBalancedBatches, workers: int) -> DataLoader:
-    """Load the photos of each batch, in `workers` processes or, with 0, in this one."""
-    return DataLoader(
-        photos,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own, so that beginning an epoch draws none of the training's numbers
-    )
+def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int) -> PhotoLoader:
+    """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
+    return PhotoLoader(photos, workers, batch_sampler=batches, persistent_workers=workers > 0)
 
 
 def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
-    """Loader workers of each process; None: its share of the cores beside a GPU, none where the model needs them."""
-    if wanted is not None:
-        return wanted
-    return max(1, (os.cpu_count() or 1) // accelerator.num_processes) if accelerator.device.type == "cuda" else 0
+    """Loader workers of each process; None: its share of the cores beside a GPU, none where the model needs them.
+
+    More than its share of the cores would only wait for each other, and each takes memory: it is cut, with a warning.
+    """
+    most = max(1, usable_cores() // accelerator.num_processes)
+    if wanted is None:
+        return most if accelerator.device.type == "cuda" else 0
+    if wanted > most:
+        _warn_of_workers(wanted, most, accelerator.num_processes)
+    return min(wanted, most)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: a container or a scheduler may grant fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache  # once a run, not once for each set of photos
+def _warn_of_workers(wanted: int, most: int, processes: int) -> None:
+    share = f", shared by {processes} processes" if processes > 1 else ""
+    logger.warning(
+        "data.workers %d is cut to %d: there are %s%s", wanted, most, counted(usable_cores(), "usable core"), share
+    )
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

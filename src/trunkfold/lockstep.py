@@ -1,7 +1,8 @@
 """K tails that learn together: one batch, one pass through the trunk, and a step of every fold's tail."""
 
+import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -12,29 +13,41 @@ from torch.nn import functional as F
 from trunkfold.backbone import Backbone, Tail, Trunk, trained_parameters
 from trunkfold.config import TrainConfig
 from trunkfold.loaders import FoldBalancedBatches
+from trunkfold.memory import LEARNING, fewest_pieces, told_of_memory
 from trunkfold.optim import make_optimizer, make_scheduler, restore_schedule, schedule_state
+
+logger = logging.getLogger(__name__)
+NUMBERS_A_WEIGHT = 3  # that a step takes beside the gradient: Adam's two moments, one on the way to other processes
 
 
 class Tails(nn.Module):
     """The tails of all folds; each sees the features of the photos that are not its fold's."""
 
-    def __init__(self, tails: list[Tail], rows_left_out: int) -> None:
-        """Take the tails of K folds, and how many photos of each stand behind each other in a batch that its tail does
-        not see; 0 for one fold."""
+    def __init__(self, tails: list[Tail]) -> None:
         super().__init__()
         self.tails = nn.ModuleList(tails)
-        self.rows_left_out = rows_left_out
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (K x n, channels, height, width) to logits (K, (K - 1) x n, classes)."""
-        seen = [without_fold(features, fold, self.rows_left_out) for fold in range(len(self.tails))]
-        return torch.stack([tail(share) for tail, share in zip(self.tails, seen, strict=True)])
+        shares = learned_shares(features, len(self.tails))
+        return torch.stack([tail(share) for tail, share in zip(self.tails, shares, strict=True)])
+
+
+def learned_shares(batch: Tensor, folds: int) -> list[Tensor]:
+    """What each fold's tail learns from: the batch without the rows of that fold; all of it where there is one fold."""
+    rows_left_out = len(batch) // folds if folds > 1 else 0
+    return [without_fold(batch, fold, rows_left_out) for fold in range(folds)]
 
 
 def without_fold(batch: Tensor, fold: int, rows_left_out: int) -> Tensor:
-    """What a fold's tail learns from: the batch without the rows of that fold."""
+    """A batch without a fold, of each of which it holds so many rows behind each other."""
     start = fold * rows_left_out
     return torch.cat([batch[:start], batch[start + rows_left_out :]])
+
+
+def rows_of_each_fold(batch: Tensor, folds: int, chosen: slice) -> Tensor:
+    """A part of a batch that holds as many rows of each fold as of any other, fold by fold."""
+    return batch.unflatten(0, (folds, -1))[:, chosen].flatten(0, 1)
 
 
 class Lockstep:
@@ -44,6 +57,9 @@ class Lockstep:
         tails: One for each fold, on the accelerator's device.
         trunk: The shared part, there too.
         scheduler: timm's, stepped once an update.
+        pieces: In how many parts a batch goes through the model so that the device's memory holds it. The gradients are
+            the undivided batch's, but with `model.drop_path` other blocks are left out. None where the first step shall
+            find the number, on a GPU; a CPU does not say in time that its memory is full.
     """
 
     def __init__(
@@ -72,12 +88,13 @@ class Lockstep:
         optimizer = make_optimizer(self.tails, config)
         # The schedule stays unprepared: Accelerate would step it once a process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
-        self.model, self.optimizer = accelerator.prepare(Tails(self.tails, batches.rows_left_out), optimizer)
+        self.model, self.optimizer = accelerator.prepare(Tails(self.tails), optimizer)
         self.learning = nn.ParameterList(p for tail in self.tails for _, p in trained_parameters(tail))
         decay = config.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.steps_done = 0
+        self.pieces: int | None = None if accelerator.device.type == "cuda" else 1
 
     def step(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Learn from one batch of photos.
@@ -89,13 +106,15 @@ class Lockstep:
 
         Returns:
             Each fold's mean loss, of shape (K,); with several processes, this one's part of that sum.
+
+        Raises:
+            MemoryFullError: The device's memory is too small.
         """
-        with self.accelerator.autocast():
-            features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
         self.model.train()
-        losses = self._losses(self.model(features), targets)
-        # Gradients are averaged over the processes, but each one's loss is a part of the sum.
-        self.accelerator.backward(losses.sum() * self.accelerator.num_processes)
+        if self.pieces is None:
+            self.pieces = self._find_pieces(photos, targets)
+        with told_of_memory(LEARNING):
+            losses = self._add_up_gradients(photos, targets)
         if self.config.clip_grad is not None:
             self.accelerator.unscale_gradients(self.optimizer)
             for tail in self.tails:
@@ -106,7 +125,7 @@ class Lockstep:
         self.scheduler.step_update(self.steps_done)
         if self.ema is not None:
             self.ema.update(self.learning, self.steps_done)
-        return losses.detach()
+        return losses
 
     @contextmanager
     def final_weights(self) -> Iterator[list[Tail]]:
@@ -166,16 +185,65 @@ class Lockstep:
         """The present learning rates: lr_tail and lr_head."""
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
 
-    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _find_pieces(self, photos: Tensor, targets: Tensor) -> int:
+        """The fewest that fit, tried with the first batch; all processes take part."""
+
+        def attempt(rows: int) -> None:
+            part = [rows_of_each_fold(batch, len(self.tails), slice(rows)) for batch in (photos, targets)]
+            self._rehearse(*part)
+
+        pieces = fewest_pieces(self.accelerator, self.batches.rows_per_fold, attempt)
+        if pieces > 1:
+            logger.warning(
+                "train.batch_size %d is too large for the memory of %s: each batch is learned from in %d pieces, whose "
+                "gradients add up to those of the whole",
+                self.config.batch_size,
+                self.accelerator.device,
+                pieces,
+            )
+        return pieces
+
+    def _rehearse(self, photos: Tensor, targets: Tensor) -> None:
+        """Take the memory of a step, and leave no trace: not in weights or gradients, nor in random numbers.
+
+        The processes' exchange of gradients takes no part, since they may try different sizes.
+        """
+        device = self.accelerator.device
+        devices = [] if device.type == "cpu" else [device]
+        states = [torch.empty_like(p) for p in self.learning for _ in range(NUMBERS_A_WEIGHT)]
+        with torch.random.fork_rng(devices, device_type=device.type):
+            losses = self._losses(self.accelerator.unwrap_model(self.model), photos, targets)
+            torch.autograd.grad(losses.sum(), list(self.learning))
+        del states  # held until here, as they will be in a step
+
+    def _add_up_gradients(self, photos: Tensor, targets: Tensor) -> Tensor:
+        """Each fold's mean loss; processes exchange gradients once, with the last piece."""
+        folds, rows = len(self.tails), self.batches.rows_per_fold
+        pieces, total = min(self.pieces, rows), 0
+        for piece in range(pieces):
+            chosen = slice(rows * piece // pieces, rows * (piece + 1) // pieces)
+            part = [rows_of_each_fold(batch, folds, chosen) for batch in (photos, targets)]
+            with nullcontext() if piece == pieces - 1 else self.accelerator.no_sync(self.model):
+                losses = self._losses(self.model, *part)
+                # Gradients are averaged over the processes, but each one's loss is a part of the sum.
+                self.accelerator.backward(losses.sum() * self.accelerator.num_processes)
+            total += losses.detach()
+        return total
+
+    def _losses(self, model: nn.Module, photos: Tensor, targets: Tensor) -> Tensor:
+        """Each fold's part of its mean loss over the whole batch of all processes."""
+        with self.accelerator.autocast():
+            features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
+        logits = model(features)
         of_fold = [
             F.cross_entropy(
                 fold_logits,
-                without_fold(targets, fold, self.batches.rows_left_out),
+                fold_targets,
                 weight=self.class_weights,
                 label_smoothing=self.config.label_smoothing,
                 reduction="sum",
             )
-            for fold, fold_logits in enumerate(logits)
+            for fold_logits, fold_targets in zip(logits, learned_shares(targets, len(self.tails)), strict=True)
         ]
         return torch.stack(of_fold) / self.batches.batch_rows_learned
 

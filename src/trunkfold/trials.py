@@ -15,7 +15,7 @@ from trunkfold.augment import make_augmentation
 from trunkfold.backbone import Backbone, Trunk, build_backbone
 from trunkfold.competition import Labelled
 from trunkfold.config import Config, ModelConfig, TuningConfig
-from trunkfold.errors import DivergedError
+from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.experiment import prepare, shown_photos
 from trunkfold.features import FeatureBatches, FeatureSource
 from trunkfold.loaders import choose_workers, training_loader
@@ -65,7 +65,7 @@ class Objective:
             history = run_trial(config, self.labelled, self.accelerator, after_epoch)
         except DivergedError:
             reason = "diverged"
-        except torch.cuda.OutOfMemoryError:
+        except (MemoryFullError, torch.cuda.OutOfMemoryError):
             reason = "out of memory"
         else:
             scores = history.loc[history["epoch"] == done, "val_macro_f1"]

@@ -1,0 +1,238 @@
+"""Several processes predict what one does, whatever does not divide, and end when one of them dies or hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SOURCE, run_command, write_competition
+
+from trunkfold.runs import locked_folder
+
+SMALL = {
+    "data.classes": "null",
+    "data.image_size": "64",
+    "data.workers": "0",
+    "model.name": "test_convnext",
+    "model.pretrained": "false",
+    "split.folds": "3",
+    "train.epochs": "2",
+    "run.name": "one",
+}
+ENDED = 60  # seconds after a death
+
+
+def launch(processes: int, script: str | Path, *words: str, folder: Path) -> subprocess.Popen:
+    """Start a script in several processes; what they print is in the folder's log.txt."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    command += ["--main_process_port", "0", str(SOURCE / script), *words]
+    with (folder / "log.txt").open("w") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
+def words(options: dict[str, object]) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+def wait_for(true: Callable[[], object], seconds: float) -> float:
+    """Seconds until something is true."""
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def ranks(launcher: int) -> dict[int, int]:
+    """Process id by rank of the processes that a launcher started."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (entry / "environ").read_text().split("\0")
+        except (OSError, ValueError):
+            continue
+        if parent == launcher:
+            found |= {int(value[5:]): int(entry.name) for value in variables if value.startswith("RANK=")}
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(workplace: Path) -> dict[str, object]:
+    """Options of a training on 93 labelled photos, of which 2 cannot be shared by 3 processes; 2 unlabelled ones."""
+    root = write_competition(workplace / "input", sources=31, unlabelled_sources=1)
+    test = pd.read_csv(root / "test/test/test.csv")[:2]
+    test.to_csv(root / "test/test/test.csv", index=False)
+    (root / "sample_submission.csv").unlink()
+    return {**SMALL, "data.root": root, "split.groups": root / "groups.csv"}
+
+
+@contextmanager
+def launched(*args: object, **options: object) -> Iterator[subprocess.Popen]:
+    """What `launch` starts, and in the end no more of it."""
+    process = launch(*args, **options)
+    try:
+        yield process
+    finally:
+        for pid in [*ranks(process.pid).values(), process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+
+def test_three_processes_predict_what_one_does_also_where_nothing_divides(toy, workplace):
+    """Batches of 5 photos a fold, passes of 7, and fewer unlabelled photos than processes."""
+    options = {**toy, "train.batch_size": 15, "predict.batch_size": 7, "train.ema_decay": 0.9}
+    run_command("train_folds.py", *words(options))
+    run_command("make_submission.py", "--run", "submissions/one")
+    for script, chosen in (
+        ("train_folds.py", {**options, "run.name": "three", "cache.dir": "submissions/other"}),
+        ("make_submission.py", {"run": "submissions/three"}),
+    ):
+        with launched(3, script, *words(chosen), folder=workplace) as process:
+            assert process.wait(300) == 0, (workplace / "log.txt").read_text()
+    for name in ("oof", "holdout", "test_probabilities"):
+        one, three = (pd.read_csv(workplace / f"submissions/{run}/{name}.csv") for run in ("one", "three"))
+        assert one["image_id"].tolist() == three["image_id"].tolist()
+        columns = [column for column in one if column.startswith("p_")]
+        np.testing.assert_allclose(three[columns], one[columns], atol=1e-4)
+    assert len(three) == 2
+    losses = [pd.read_csv(workplace / f"submissions/{run}/history.csv")["train_loss"] for run in ("one", "three")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+PIECES = """
+import copy
+import numpy as np, torch
+from trunkfold.backbone import build_backbone
+from trunkfold.config import ModelConfig, TrainConfig
+from trunkfold.loaders import FoldBalancedBatches
+from trunkfold.lockstep import Lockstep
+from trunkfold.process import start_process
+
+class SmallMemory(torch.nn.Module):
+    def __init__(self, trunk, most):
+        super().__init__()
+        self.trunk, self.most = trunk, most
+
+    def forward(self, photos):
+        if len(photos) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.trunk(photos)
+
+train = TrainConfig(epochs=4, batch_size=15, optimizer="sgd", tail_lr=0.1, clip_grad=0.05)
+accelerator = start_process(train)
+backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False, scale=1.0), 4)
+whole, divided = (
+    Lockstep(accelerator, train, copy.deepcopy(backbone), FoldBalancedBatches(np.arange(30) % 3, 15, 0, accelerator))
+    for _ in range(2)
+)
+divided.trunk, divided.pieces = SmallMemory(divided.trunk, [3, 6][accelerator.process_index]), None
+torch.manual_seed(accelerator.process_index)
+rows = 3 * divided.batches.rows_per_fold
+for _ in range(3):
+    photos, targets = torch.randint(0, 256, (rows, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 4, (rows,))
+    torch.testing.assert_close(divided.step(photos, targets), whole.step(photos, targets), rtol=1e-5, atol=1e-6)
+for found, expected in zip(divided.learning, whole.learning, strict=True):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(accelerator.reduce(found.detach().clone(), "mean"), found.detach())
+print(f"{rows} photos in {divided.pieces} pieces", flush=True)
+accelerator.end_training()
+"""
+
+
+def test_processes_learn_from_pieces_what_they_learn_from_whole_batches(workplace):
+    """One with 3 photos of each fold, of which one fits, and one with 2, which it learns from one by one."""
+    (workplace / "pieces.py").write_text(PIECES)
+    with launched(2, workplace / "pieces.py", folder=workplace) as process:
+        assert process.wait(300) == 0, (workplace / "log.txt").read_text()
+    log = (workplace / "log.txt").read_text()
+    assert "9 photos in 3 pieces" in log
+    assert "6 photos in 3 pieces" in log
+    assert log.count("train.batch_size 15 is too large for the memory of cpu") == 1
+
+
+def assert_ends_when_killed(process: subprocess.Popen, rank: int, folder: Path) -> None:
+    """After the death of one process the others end, and the launcher with an error that names it."""
+    started = ranks(process.pid)
+    os.kill(started[rank], signal.SIGKILL)
+    wait_for(lambda: process.poll() is not None, ENDED)
+    assert process.returncode != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started.values())
+    assert "Signal 9 (SIGKILL)" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+def test_a_killed_process_ends_the_training_of_all(toy, workplace):
+    """The first one, which the others wait for when they add up gradients."""
+    options = {**toy, "train.batch_size": 6, "train.epochs": 10_000}
+    with launched(2, "train_folds.py", *words(options), folder=workplace) as process:
+        wait_for(lambda: "epoch 1/" in (workplace / "log.txt").read_text(), 240)
+        assert_ends_when_killed(process, 0, workplace)
+
+
+WAITS = """
+from pathlib import Path
+from trunkfold.config import TrainConfig
+from trunkfold.process import start_process
+from trunkfold.runs import locked_folder
+
+accelerator = start_process(TrainConfig())
+accelerator.wait_for_everyone()
+print("all are there", flush=True)
+with locked_folder(Path("cache"), "--cache.dir"):
+    print("never")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+def test_a_killed_process_ends_the_others_also_where_they_wait_for_a_file(workplace):
+    """Another program decodes photos for hours."""
+    (workplace / "waits.py").write_text(WAITS)
+    with (
+        locked_folder(workplace / "cache", ""),
+        launched(2, workplace / "waits.py", folder=workplace) as process,
+    ):
+        wait_for(lambda: (workplace / "log.txt").read_text().count("all are there") == 2, 240)
+        assert_ends_when_killed(process, 1, workplace)
+    assert "never" not in (workplace / "log.txt").read_text()
+
+
+HANGS = """
+import sys, time
+from datetime import timedelta
+from trunkfold import process
+from trunkfold.config import TrainConfig
+
+process.LONGEST_WAIT = timedelta(seconds=3)
+accelerator = process.start_process(TrainConfig())
+accelerator.wait_for_everyone()
+print("all are there", flush=True)
+if not accelerator.is_main_process:
+    time.sleep(3600)
+accelerator.wait_for_everyone()
+"""
+
+
+def test_a_process_that_hangs_ends_all_after_the_longest_wait(workplace):
+    (workplace / "hangs.py").write_text(HANGS)
+    with launched(2, workplace / "hangs.py", folder=workplace) as process:
+        wait_for(lambda: (workplace / "log.txt").read_text().count("all are there") == 2, 240)
+        wait_for(lambda: process.poll() is not None, ENDED)
+        assert process.returncode != 0
+    assert "imeout" in (workplace / "log.txt").read_text() or "imed out" in (workplace / "log.txt").read_text()
