@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.checks import check_run_name
 from trunkfold.errors import InputError
-from trunkfold.options import check_run_name
 from trunkfold.predictions import probabilities_of, probability_table, read_predictions, scored_table
 from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
 from trunkfold.scores import score_run
