@@ -17,6 +17,7 @@ from trunkfold.blending import blend_runs
 from trunkfold.competition import class_prior, load_unlabelled
 from trunkfold.config import CacheConfig, Config
 from trunkfold.consensus import average_groups, labels_of_copies
+from trunkfold.csv_file import read_text_table
 from trunkfold.ensemble import average_probabilities, load_ensemble
 from trunkfold.errors import exit_on_input_error
 from trunkfold.features import FeatureSource
@@ -27,7 +28,7 @@ from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.runs import Stopwatch, newest_run, read_metrics, write_csv, write_json
 from trunkfold.submission import check_submission, find_sample, make_submission
-from trunkfold.table import read_text_table, read_unlabelled
+from trunkfold.table import read_unlabelled
 
 logger = logging.getLogger("trunkfold")
 

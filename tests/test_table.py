@@ -100,13 +100,16 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,label\n1,x\n", "train.csv has no column filename: it needs image_id, filename, label and has"),
-        ("image_id;filename;label\n1;a;x\n", "has no column image_id, filename, label"),
+        (
+            "image_id,label\n1,x\n",
+            "train.csv has no column filename: its first line must name image_id,",
+        ),
+        ("image_id;filename;label\n1;a;x\n", "train.csv has semicolons between its values: save it with commas"),
         ("", "train.csv is empty: it needs the columns image_id, filename, label"),
         (HEADER, "train.csv has a header but no rows"),
-        (HEADER + "1,a,b.jpg,x\n", "train.csv has more fields in its rows than in its header"),
-        (HEADER + "1,a.jpg,x\n2,b,c.jpg,x\n", "train.csv cannot be read as a CSV file: .* in line 3"),
-        (HEADER.encode() + b"1,\xe9.jpg,x\n", "train.csv cannot be read as a CSV file: 'utf-8'"),
+        (HEADER + "1,a,b.jpg,x\n", "train.csv, line 2 has 4 values for 3 columns: is there a comma without quotes?"),
+        (HEADER + "1,a.jpg,x\n2,b,c.jpg,x\n", "train.csv, line 3 has 4 values for 3 columns"),
+        (HEADER.encode() + b"1,\xe9.jpg,x\n", "train.csv, line 2 is not in UTF-8 but in another encoding"),
     ],
 )
 def test_a_file_that_is_no_table_of_photos_is_named(text, message, tmp_path):

@@ -10,6 +10,7 @@ The modules follow the flow of a run, each importing only from those above it:
     options         experiments from YAML and the command line, checked
     runs            a run's folder: names, whole files or none
     pages           self-contained pages from templates
+    csv_file        CSV files as texts, what is wrong named by its line
     table           train.csv and test.csv, read and checked
     photos          any picture file as upright RGB
     cache           photos decoded once for all runs

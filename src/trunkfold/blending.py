@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.checks import check_run_name
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError
 from trunkfold.predictions import probabilities_of, probability_table, read_predictions, scored_table
 from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
 from trunkfold.scores import score_run
-from trunkfold.table import read_text_table
 
 logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "group", "fold"]

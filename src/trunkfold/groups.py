@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.copies import find_copies, search_key
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, counted, first_few
 from trunkfold.runs import read_metrics
-from trunkfold.table import read_text_table
 
 SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, first_few
-from trunkfold.table import read_text_table
 
 PREFIX = "p_"
 

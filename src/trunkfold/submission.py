@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, first_few, raise_problems
-from trunkfold.table import read_text_table
 
 SAMPLE = "sample_submission.csv"
 
