@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from trunkfold.command_line import accepts_null, describe, nearest
+from trunkfold.command_line import accepts_null, describe
 from trunkfold.config import Config, Normalization
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, nearest
 
 
 def option_types(kind: type[Config] = Config) -> dict[str, Any]:

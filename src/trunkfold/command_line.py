@@ -1,8 +1,6 @@
 """The command line: jsonargparse's parser, whose complaints name the option, the value and what is wanted."""
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,7 +9,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, typing
 
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, nearest
 from trunkfold.strict_yaml import MODE, describe_error, load
 
 KINDS = {
@@ -81,11 +79,6 @@ class Parser(ArgumentParser):
         except yaml.YAMLError as error:
             return f", not {_shown(values[-1])}{describe_error(error)}"
         return f", not {_shown(values[-1])}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The name that is written most like it."""
-    return difflib.get_close_matches(name, known, 1, cutoff=0)[0]
 
 
 def accepts_null(hint: Any) -> bool:

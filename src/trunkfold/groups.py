@@ -8,6 +8,7 @@ from trunkfold.copies import find_copies, search_key
 from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, counted, first_few
 from trunkfold.runs import read_metrics
+from trunkfold.table import find_table, has_table
 
 SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
 
@@ -28,7 +29,9 @@ def load_groups(choice: str, root: Path) -> pd.DataFrame:
     """
     if choice in SEARCHED:
         return find_copies(root)
-    return read_groups(Path(choice))
+    groups = read_groups(Path(choice))
+    _check_sets(groups, choice, root)
+    return groups
 
 
 def load_run_groups(run: Path, choice: str, root: Path) -> pd.DataFrame:
@@ -61,6 +64,19 @@ def read_groups(path: Path) -> pd.DataFrame:
     if len(repeated):
         raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
     return groups[["image_id", "set", "group"]]
+
+
+def _check_sets(groups: pd.DataFrame, choice: str, root: Path) -> None:
+    """Raise an `InputError` where a group is that of two photos, a labelled and an unlabelled one of the same id."""
+    tables = [find_table(root, name) for name in ("train.csv", "test.csv") if has_table(root, name)]
+    if len(tables) < 2:
+        return
+    train, test = (set(read_text_table(table, ["image_id"])["image_id"]) for table in tables)
+    both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
+    if len(both):
+        raise InputError(
+            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set, train or test"
+        )
 
 
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:

@@ -85,10 +85,10 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
-    sums = probabilities_of(table, classes).sum(1)  # of an array, because pandas leaves NaN out of its sums
-    bad = table.loc[~np.isclose(sums, 1, atol=1e-3), "image_id"]
+    shares = probabilities_of(table, classes)  # an array, because pandas leaves NaN out of its sums
+    bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
     if len(bad):
-        raise InputError(f"{path}: probabilities do not sum to 1 for image_id {first_few(bad)}")
+        raise InputError(f"{path}: probabilities are negative or do not sum to 1 for image_id {first_few(bad)}")
     return table
 
 
