@@ -167,6 +167,13 @@ def native_image_size(name: str) -> int:
     return timm.get_pretrained_cfg(name).input_size[-1]
 
 
+def check_weights(config: ModelConfig) -> None:
+    """Raise an `InputError` where local weights cannot be loaded into the model."""
+    native_image_size(config.name)
+    if config.weights is not None:
+        _load_weights(timm.create_model(config.name), config)
+
+
 def add_adapters(tail: Tail, config: ModelConfig) -> None:
     """Put DoRA on the fully connected layers of the tail's blocks, in place.
 

@@ -92,6 +92,22 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     return table
 
 
+def read_folds(path: Path) -> pd.DataFrame:
+    """Read a run's folds.csv: image_id, label and group as texts, fold as a number.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    folds = read_text_table(path, ["image_id", "label", "group", "fold"])
+    wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
+    if len(wrong):
+        raise InputError(f"{path}: fold must be a whole number, not {first_few(wrong.unique())}")
+    repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+    return folds.astype({"fold": int})
+
+
 def probabilities_of(table: pd.DataFrame, classes: dict[str, str]) -> np.ndarray:
     """The p_ columns as an array of shape (rows, classes)."""
     return table[[PREFIX + name for name in classes.values()]].to_numpy(float)
