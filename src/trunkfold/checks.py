@@ -23,7 +23,9 @@ def check_option(name: str, kind: type[Config] = Config) -> None:
     """Raise an `InputError` that names the nearest option unless there is one of this dotted name."""
     known, sections = option_types(kind), [option.name for option in fields(kind)]
     if name not in known:
-        raise InputError(f"there is no option {name}; the nearest is {nearest(name, [*known, *sections])}")
+        raise InputError(
+            f"there is no option {name}; the nearest is {nearest(name, known if '.' in name else [*known, *sections])}"
+        )
 
 
 def check_config(config: Config) -> None:

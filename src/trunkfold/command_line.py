@@ -49,14 +49,19 @@ class Parser(ArgumentParser):
         if found := re.match(r"unrecognized arguments: (\S*)", message):
             return self._explain_unknown(found[1])
         if found := re.match(r"argument (--\S+?)(?:/\S+)?: expected (?:at least )?one argument", message):
-            wanted = self.types.get(found[1].removeprefix("--"))
+            wanted = self._type_of(found[1].removeprefix("--"))
             return f"{found[1]} needs a value" + (f": {describe(wanted)}" if wanted else "")
         found = re.match(r'Parser key "([^"]+)":?\s*', message)
-        if found and found[1] in self.types:
-            return f"{found[1]} must be {describe(self.types[found[1]])}{self._describe_given(found[1])}"
+        if found and (wanted := self._type_of(found[1])):
+            return f"{found[1]} must be {describe(wanted)}{self._describe_given(found[1])}"
         if found:
             return f"--{found[1]}: {' '.join(message[found.end() :].split())}"
         return message
+
+    def _type_of(self, name: str) -> Any:
+        """An option's type, None for what is no option."""
+        own = {action.dest: getattr(action, "_typehint", action.type) for action in self._actions}
+        return self.types.get(name) or own.get(name)
 
     def _explain_unknown(self, word: str) -> str:
         if not word.startswith("-"):
@@ -68,8 +73,8 @@ class Parser(ArgumentParser):
     def _describe_given(self, name: str) -> str:
         """What the option was given: `, not 'many'`."""
         words = getattr(self, "args", None) or []
-        values = [after for word, after in zip(words, words[1:], strict=False) if word == f"--{name}"]
-        values += [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
+        pairs = [(*word.split("=", 1), after) for word, after in zip(words, [*words[1:], ""], strict=True)]
+        values = [value for option, value, *_ in pairs if option == f"--{name}"]
         if name in self.given:
             return f", not {_shown(self.given[name])}"
         if not values:

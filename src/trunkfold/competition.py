@@ -13,7 +13,7 @@ from trunkfold.errors import raise_problems
 from trunkfold.groups import SEARCHED, check_groups, groups_of, load_groups
 from trunkfold.photos import Photos, missing_photos
 from trunkfold.splits import HELD_OUT, assign_folds, check_split
-from trunkfold.table import class_names, read_labelled, read_unlabelled
+from trunkfold.table import check_classes, class_names, read_labelled, read_unlabelled
 
 MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
 
@@ -72,6 +72,7 @@ def load_labelled(config: Config) -> Labelled:
     """
     problems: list[str] = []
     table = read_labelled(config.data.root, config.data.classes, problems)
+    check_classes(table, problems)
     if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
         raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
     groups = load_groups(config.split.groups, config.data.root)

@@ -89,9 +89,6 @@ def _read_text(path: Path) -> str:
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
-    repeated = sorted({column for column in header if column and header.count(column) > 1})
-    if repeated:
-        raise InputError(f"{path} has several columns named {first_few(repr(column) for column in repeated)}")
     missing = [column for column in columns if column not in header]
     separators = [name for sign, name in SEPARATORS.items() if len(header) == 1 and sign in header[0]]
     if missing and separators:
@@ -101,3 +98,6 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
             f"{path} has no column {', '.join(missing)}: its first line must name {', '.join(columns)}, and names "
             f"{first_few(header)}"
         )
+    repeated = sorted({column for column in header if column and header.count(column) > 1})
+    if repeated:
+        raise InputError(f"{path} has several columns named {first_few(repr(column) for column in repeated)}")

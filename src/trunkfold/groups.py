@@ -101,6 +101,6 @@ def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:
         table: image_id and group.
         choice: Where the groups are from.
     """
-    missing = table.loc[table["group"] == "", "image_id"]
+    missing = table.loc[(table["group"] == "") & (table["image_id"] != ""), "image_id"]
     if len(missing):
         problems.append(f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}")

@@ -31,6 +31,8 @@ class Photos:
         """One message for each reason: how many photos, and the names of the first 20."""
         rows_by_reason: dict[str, list[int]] = {}
         for row, reason in self.unreadable.items():
+            if not names[row]:
+                continue  # the table lacks it, which is a problem of its own
             kind = reason if reason in (MISSING, EMPTY) else UNREADABLE
             rows_by_reason.setdefault(kind, []).append(row)
         return [

@@ -85,6 +85,13 @@ def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> d
     return {label: label for label in distinct}
 
 
+def check_classes(table: pd.DataFrame, problems: list[str]) -> None:
+    """Collect that there is nothing to tell apart."""
+    labels = sorted(set(table["label"]) - {""})
+    if len(labels) < 2:
+        problems.append(f"train.csv: all photos have the label {first_few(labels)}: at least two classes are needed")
+
+
 def _files_named(root: Path, name: str) -> list[Path]:
     return sorted(path for depth in range(4) for path in root.glob("*/" * depth + name) if path.is_file())
 
