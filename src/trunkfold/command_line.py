@@ -73,7 +73,7 @@ class Parser(ArgumentParser):
     def _describe_given(self, name: str) -> str:
         """What the option was given: `, not 'many'`."""
         words = getattr(self, "args", None) or []
-        pairs = [(*word.split("=", 1), after) for word, after in zip(words, [*words[1:], ""], strict=True)]
+        pairs = [(*word.split("=", 1), after) for word, after in zip(words, [*words[1:], ""], strict=False)]
         values = [value for option, value, *_ in pairs if option == f"--{name}"]
         if name in self.given:
             return f", not {_shown(self.given[name])}"
