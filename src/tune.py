@@ -14,15 +14,14 @@ from pathlib import Path
 
 import optuna
 import torch
-from accelerate import Accelerator
 
-from trunkfold.competition import Labelled, load_labelled
+from trunkfold.competition import load_labelled
 from trunkfold.config import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.experiment import complete, settle_normalization
 from trunkfold.options import parse_tuning
 from trunkfold.process import start_process
-from trunkfold.runs import locked_folder
+from trunkfold.runs import SUBMISSIONS, locked_folder
 from trunkfold.space import Space, read_space
 from trunkfold.study import check_photos, finished_trials, open_study, work
 from trunkfold.study_report import describe_trial, summary, write_page, write_results
@@ -34,11 +33,11 @@ def main() -> None:
     config = complete(parse_tuning(description=__doc__))
     check_alone()
     space = read_space(config)
-    accelerator = start_process(config.train)
-    labelled = load_labelled(config)  # before the study's folder is made, since they may be wrong
+    if not (SUBMISSIONS / config.run.name).exists():
+        load_labelled(config)  # what is wrong with the photos is told before the study's folder is made
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
-        search(study, folder, config, space, labelled, accelerator)
+        search(study, folder, config, space)
     with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
         write_results(study, config, folder)
         write_page(study, folder)
@@ -51,12 +50,12 @@ def check_alone() -> None:
         raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
 
 
-def search(
-    study: optuna.Study, folder: Path, config: TuningConfig, space: Space, labelled: Labelled, accelerator: Accelerator
-) -> None:
-    """Run trials."""
+def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space) -> None:
+    """Read the photos once, and run trials."""
+    accelerator = start_process(config.train)
     if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    labelled = load_labelled(config)
     print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     check_photos(study, labelled)
     objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)

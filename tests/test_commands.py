@@ -651,7 +651,7 @@ def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, caps
         ({"model.name": "convnext_tinny"}, r"model\.name.*convnext_tiny"),
         ({"model.name": "resnet18"}, r"resnet18 has no"),
         ({"model.weights": "nowhere.pth"}, r"model\.weights nowhere\.pth does not exist"),
-        ({"predict.views": "[plain, sideways]"}, r"no view sideways; there are plain"),
+        ({"predict.views": "[plain, sideways]"}, r"no view sideways; the nearest is"),
         ({"predict.views": "[]"}, r"predict\.views is empty"),
         ({"augment": "wild"}, r"augment.*'wild'.*standard"),
         ({"train.optimizer": "adamm"}, r"train\.optimizer adamm"),
