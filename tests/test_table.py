@@ -150,3 +150,9 @@ def test_several_tables_are_all_named(tmp_path):
         write_train(tmp_path / name, HEADER)
     with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; point data.root"):
         find_table(tmp_path, "train.csv")
+
+
+def test_only_line_breaks_end_a_row(tmp_path):
+    """Python's splitlines also splits at these two."""
+    table = read_labelled(write_train(tmp_path, HEADER + "1,a\x85b.jpg,x\n2,c\u2028d.jpg,y\n"), None, [])
+    assert table["filename"].tolist() == ["a\x85b.jpg", "c\u2028d.jpg"]
