@@ -5,10 +5,10 @@ python src/find_copies.py --data.root input/demo
 
 from pathlib import Path
 
+from trunkfold.command_line import Parser
 from trunkfold.config import DataConfig
 from trunkfold.copies import copies_folder, describe_copies, find_copies
 from trunkfold.errors import exit_on_input_error
-from trunkfold.options import Parser
 
 
 def main() -> None:

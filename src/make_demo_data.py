@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
+from trunkfold.command_line import Parser
 from trunkfold.demo import DemoOptions, make_demo
 from trunkfold.errors import exit_on_input_error
 
@@ -35,4 +36,4 @@ def make_demo_data(
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        auto_cli(make_demo_data)
+        auto_cli(make_demo_data, parser_class=Parser)

@@ -13,21 +13,21 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from trunkfold.blending import blend_runs
+from trunkfold.blending import blend_runs, check_blend
 from trunkfold.competition import class_prior, load_unlabelled
 from trunkfold.config import CacheConfig, Config
 from trunkfold.consensus import average_groups, labels_of_copies
 from trunkfold.ensemble import average_probabilities, load_ensemble
-from trunkfold.errors import exit_on_input_error
+from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.features import FeatureSource
 from trunkfold.groups import groups_of, load_run_groups
 from trunkfold.options import Parser, load_config
-from trunkfold.predictions import decode, probabilities_of, probability_table, read_predictions
+from trunkfold.predictions import decode, probabilities_of, probability_table, read_folds, read_predictions
 from trunkfold.process import start_process
 from trunkfold.report import summary, write_report
 from trunkfold.runs import Stopwatch, newest_run, read_metrics, write_csv, write_json
-from trunkfold.submission import check_submission, find_sample, make_submission
-from trunkfold.table import read_text_table, read_unlabelled
+from trunkfold.submission import check_submission, find_sample, make_submission, read_test
+from trunkfold.table import read_unlabelled
 
 logger = logging.getLogger("trunkfold")
 
@@ -37,6 +37,7 @@ def main() -> None:
     options = parse_options()
     runs = options.run or [newest_run()]
     configs = [load_run_config(run, options.data.root, options.cache.dir) for run in runs]
+    check(runs, configs, options)
     accelerator = start_process(configs[0].train)
     for run, config in zip(runs, configs, strict=True):
         predict_test(run, config, accelerator)
@@ -66,10 +67,27 @@ def parse_options() -> Namespace:
     return parser.parse_args()
 
 
+def check(runs: list[Path], configs: list[Config], options: Namespace) -> None:
+    """Raise an `InputError` for what can be known to be wrong before anything is predicted."""
+    if len(runs) > 1:
+        check_blend(runs, options.weights, options.name)
+    elif options.weights is not None or options.name is not None:
+        raise InputError("--weights and --name are for the average of several runs: name them after --run")
+    for run, config in zip(runs, configs, strict=True):
+        read_folds(run / "folds.csv")
+        read_test(config.data.root, read_metrics(run)["classes"])
+
+
 def load_run_config(run: Path, root: Path | None, cache_dir: Path | None) -> Config:
     """The configuration of a finished run, perhaps with other folders for the photos and their cache."""
-    read_metrics(run)
+    metrics = read_metrics(run)
+    if "runs" in metrics:
+        raise InputError(f"{run} is an average of runs: name those after --run")
     config = load_config(run / "config.yaml")
+    if {str(label): name for label, name in (config.data.classes or {}).items()} != metrics["classes"]:
+        raise InputError(f"{run}: config.yaml has other data.classes than metrics.json: was one of them changed?")
+    if config.data.image_size is None:
+        raise InputError(f"{run / 'config.yaml'} has no data.image_size: it is not the one that the training wrote")
     data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
     return replace(config, data=data, cache=cache)
 
@@ -97,14 +115,14 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         group_of_row[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
         alone, probabilities = probabilities, average_groups(probabilities, group_of_row)
         changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
-        metrics["consensus"] = {**(metrics["consensus"] or {}), "test_labels_changed": changed}
+        metrics["consensus"] = {**(metrics.get("consensus") or {}), "test_labels_changed": changed}
     if photos.unreadable:
-        folds = read_text_table(run / "folds.csv", ["label", "fold"])
+        folds = read_folds(run / "folds.csv")
         probabilities[list(photos.unreadable)] = class_prior(folds, classes)
         for message in photos.describe_unreadable(test["filename"]):
             logger.warning("%s; they get the class shares of the hold-out instead of a prediction", message)
     write_csv(probability_table(test["image_id"], probabilities, classes), run / "test_probabilities.csv")
-    metrics["seconds"].update(watch.seconds)
+    metrics["seconds"] = {**metrics.get("seconds", {}), **watch.seconds}
     write_json(metrics, run / "metrics.json")
 
 
@@ -139,7 +157,7 @@ def write_submission(run: Path, trained: Path, config: Config, copy_labels: bool
 def known_labels(test_ids: pd.Series, run: Path, config: Config) -> pd.Series:
     """Label of each test photo's labelled copies, missing where there are none."""
     groups = load_run_groups(run, config.split.groups, config.data.root)
-    folds = read_text_table(run / "folds.csv", ["image_id", "label"])
+    folds = read_folds(run / "folds.csv")
     folds["group"] = groups_of(folds["image_id"], "train", groups)
     return labels_of_copies(groups_of(test_ids, "test", groups), folds)
 

@@ -21,7 +21,7 @@ from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.experiment import complete, settle_normalization
 from trunkfold.options import parse_tuning
 from trunkfold.process import start_process
-from trunkfold.runs import locked_folder
+from trunkfold.runs import SUBMISSIONS, locked_folder
 from trunkfold.space import Space, read_space
 from trunkfold.study import check_photos, finished_trials, open_study, work
 from trunkfold.study_report import describe_trial, summary, write_page, write_results
@@ -33,6 +33,8 @@ def main() -> None:
     config = complete(parse_tuning(description=__doc__))
     check_alone()
     space = read_space(config)
+    if not (SUBMISSIONS / config.run.name).exists():
+        load_labelled(config)  # what is wrong with the photos is told before the study's folder is made
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
         search(study, folder, config, space)

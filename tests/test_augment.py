@@ -117,12 +117,13 @@ def test_a_transform_that_needs_the_size_is_given_it_and_lists_become_its_tuples
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("wild", "augment: there is no preset 'wild'; there are none, standard, strong, seed"),
+        ("strongest", "augment: there is no preset 'strongest'; the nearest is strong of none, standard, strong, seed"),
         (
-            [{"Sunshine": {}}],
-            "augment: albumentations has no transform 'Sunshine', and trunkfold has Warp, Colour, Noise",
+            [{"HorizontalFlop": {}}],
+            r"augment: neither albumentations nor trunkfold \(Warp, Colour, Noise\) has a transform 'HorizontalFlop'; "
+            "the nearest is HorizontalFlip",
         ),
-        ([{"Compose": {"transforms": []}}], "augment: albumentations has no transform 'Compose'"),
+        ([{"Compose": {"transforms": []}}], "has a transform 'Compose'"),
         ([{"HorizontalFlip": {"chance": 1}}], "augment: HorizontalFlip takes no chance; it takes p"),
         ([{"HorizontalFlip": {"p": 2}}], r"augment: HorizontalFlip does not accept \{'p': 2\}"),
         ([{"RandomCrop": {"height": 99, "width": 99}}], "augment: the transforms fail on a photo of 64 x 64 pixels"),

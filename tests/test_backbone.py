@@ -124,7 +124,9 @@ def test_local_weights_are_loaded_whatever_their_head(tmp_path, suffix):
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext2", num_classes=3).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match=r"w\.safetensors is of another architecture: .*are missing.*of another shape"):
+    with pytest.raises(
+        InputError, match=r"w\.safetensors do not fit model.name test_convnext: .*are missing.*of another shape"
+    ):
         build_backbone(replace(TOY, weights=tmp_path / "w.safetensors"), 3)
 
 

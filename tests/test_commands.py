@@ -658,7 +658,7 @@ def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, caps
         ({"model.name": "convnext_tinny"}, r"model\.name.*convnext_tiny"),
         ({"model.name": "resnet18"}, r"resnet18 has no"),
         ({"model.weights": "nowhere.pth"}, r"model\.weights nowhere\.pth does not exist"),
-        ({"predict.views": "[plain, sideways]"}, r"no view sideways; there are plain"),
+        ({"predict.views": "[plain, sideways]"}, r"no view sideways; the nearest is"),
         ({"predict.views": "[]"}, r"predict\.views is empty"),
         ({"augment": "wild"}, r"augment.*'wild'.*standard"),
         ({"train.optimizer": "adamm"}, r"train\.optimizer adamm"),
@@ -693,7 +693,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(competition, workplace, capsys)
         (lambda root: (root / "test/test/test.csv").write_text("image_id\n1\n"), r"test\.csv has no column filename"),
         (
             lambda root: (root / "sample_submission.csv").write_text("image_id,label\n91,1\n92,1\n"),
-            r"not written: test\.csv has 10 ids that .*sample_submission\.csv lacks",
+            r"test\.csv has 10 ids that .*sample_submission\.csv lacks",
         ),
         (lambda root: (root / "sample_submission.csv").write_text("id,label\n91,1\n"), r"has the columns id, label"),
     ],

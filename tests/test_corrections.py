@@ -114,8 +114,14 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
     [
         ("missing", None, ["{drop} does not exist"]),
         (None, "missing", ["{relabel} does not exist"]),
-        ("id\n1\n", None, ["{drop} has no column image_id: it needs image_id and has id"]),
-        (None, "image_id\n1\n", ["{relabel} has no column suggestion: it needs image_id, suggestion and has image_id"]),
+        ("id\n1\n", None, ["{drop} has no column image_id: its first line must name image_id, and names id"]),
+        (
+            None,
+            "image_id\n1\n",
+            [
+                "{relabel} has no column suggestion: its first line must name image_id, suggestion, and names image_id",
+            ],
+        ),
         ("image_id\n", None, ["{drop} has a header but no rows"]),
         ("image_id\n999\n1\nx\n", None, ["data.drop {drop}: 2 image_ids that train.csv does not have: 999, x"]),
         (

@@ -115,7 +115,7 @@ def run(tmp_path, monkeypatch) -> Path:
     """A run that knows the groups of the photos whose search key is "same"."""
     monkeypatch.setattr(groups_module, "search_key", lambda root: root.name)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/metrics.json").write_text('{"search_key": "same"}')
+    (tmp_path / "run/metrics.json").write_text('{"search_key": "same", "classes": {"1": "a", "2": "b"}}')
     write_groups(tmp_path / "run", "image_id,set,group\n1,train,a\n8,train,z\n8,test,a\n9,test,b\n")
     return tmp_path / "run"
 

@@ -93,3 +93,9 @@ def test_the_surest_mistakes_are_wrong_and_come_surest_first():
     assert found["image_id"].tolist() == ["d", "b"]
     assert found["mistake"].tolist() == ["y -> x 0.90", "x -> y 0.80"]
     assert surest_mistakes(table[:1], groups, {"1": "x", "2": "y"}).empty
+
+
+def test_probabilities_that_are_negative_are_refused_even_where_they_sum_to_1(tmp_path):
+    (tmp_path / "p.csv").write_text("image_id,p_a,p_b\n1,-0.5,1.5\n")
+    with pytest.raises(InputError, match="probabilities are negative or do not sum to 1 for image_id 1"):
+        read_predictions(tmp_path / "p.csv", {"1": "a", "2": "b"})

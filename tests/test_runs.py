@@ -91,8 +91,9 @@ def test_without_a_finished_run_training_is_asked_for():
 
 def test_metrics_are_read_as_they_were_written():
     run = create_run("first")
-    write_json({"oof": {"macro_f1": 0.5}, "holdout": None}, run / "metrics.json")
-    assert read_metrics(run) == {"oof": {"macro_f1": 0.5}, "holdout": None}
+    metrics = {"oof": {"macro_f1": 0.5}, "holdout": None, "classes": {"1": "crack", "2": "dent"}}
+    write_json(metrics, run / "metrics.json")
+    assert read_metrics(run) == metrics
 
 
 def test_missing_and_damaged_metrics_are_named():

@@ -37,7 +37,7 @@ def test_limits_become_numbers_of_the_options_own_kind():
             {
                 "model.rank": {"low": 2, "high": 8, "step": 2},
                 "model.tune_stages": {"low": 1, "high": 2},
-                "train.label_smoothing": {"low": 0, "high": 1},
+                "train.label_smoothing": {"low": 0, "high": 0.5},
                 "train.ema_decay": {"low": "9e-1", "high": 0.99},
                 "train.warmup_epochs": {"low": 1, "high": 4.0, "log": True},
                 "train.class_weights": {"choices": ["none", "balanced"]},
@@ -47,7 +47,7 @@ def test_limits_become_numbers_of_the_options_own_kind():
     assert space == {
         "model.rank": IntDistribution(2, 8, step=2),
         "model.tune_stages": IntDistribution(1, 2),
-        "train.label_smoothing": FloatDistribution(0, 1),
+        "train.label_smoothing": FloatDistribution(0, 0.5),
         "train.ema_decay": FloatDistribution(0.9, 0.99),
         "train.warmup_epochs": IntDistribution(1, 4, log=True),
         "train.class_weights": CategoricalDistribution(("none", "balanced")),

@@ -246,7 +246,7 @@ def test_hopeless_trials_are_pruned(workplace):
         ({"space": {"train.head_lr": {"low": 0, "high": 1}}}, [], "tune.space train.head_lr"),
         ({"space": {"train.head": {"low": 0, "high": 1}}}, [], "the nearest is train.head_lr"),
         ({"space": {"train.batch_size": {"choices": [6, 10]}}}, [], "train.batch_size 10 must be a multiple"),
-        ({"trial": 3}, [], "'tune.trial'|option 'trial'"),
+        ({"trial": 3}, [], "no option tune.trial; the nearest is tune.trials"),
         ({}, ["--trials", 0], "trials"),
         ({}, ["--tune.pruner", "asha"], "tune.pruner"),
         ({}, ["--run.name", "copies"], "run.name copies"),

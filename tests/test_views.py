@@ -77,5 +77,7 @@ def test_a_scale_never_goes_below_the_models_stride():
 
 def test_an_unknown_view_is_named_beside_the_known_ones():
     check_views(list(VIEWS))
-    with pytest.raises(InputError, match=r"predict.views: there is no view upside_down; there are plain, hflip, "):
+    with pytest.raises(
+        InputError, match=r"predict.views: there is no view upside_down; the nearest is .* of plain, hflip, "
+    ):
         check_views(["plain", "upside_down"])

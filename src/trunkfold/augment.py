@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, nearest
 from trunkfold.transforms import TRANSFORMS, A, Warp
 
 Augmentation = Callable[[np.ndarray, int], np.ndarray]
@@ -98,7 +98,8 @@ def make_augmentation(spec: str | list[dict[str, dict[str, Any]]], size: int) ->
     """
     if isinstance(spec, str):
         if spec not in PRESETS:
-            raise InputError(f"augment: there is no preset {spec!r}; there are {', '.join(PRESETS)}")
+            near = nearest(spec, PRESETS)
+            raise InputError(f"augment: there is no preset {spec!r}; the nearest is {near} of {', '.join(PRESETS)}")
         spec = PRESETS[spec]
     steps = [_transform(name, arguments, size) for step in spec for name, arguments in step.items()]
     copies = not (steps and isinstance(steps[0], Warp) and steps[0].p == 1)  # a Warp only reads, and gives its own
@@ -137,9 +138,11 @@ def _share_random_numbers(compose: A.Compose) -> Callable[[int], None]:
 
 def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransform:
     kind = TRANSFORMS.get(name) or getattr(A, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, A.BasicTransform)):
+    if not _is_transform(kind):
+        near = nearest(name, [*TRANSFORMS, *(known for known in dir(A) if _is_transform(getattr(A, known)))])
         raise InputError(
-            f"augment: albumentations has no transform {name!r}, and trunkfold has {', '.join(TRANSFORMS)}"
+            f"augment: neither albumentations nor trunkfold ({', '.join(TRANSFORMS)}) has a transform {name!r}; "
+            f"the nearest is {near}"
         )
     known = inspect.signature(kind.__init__).parameters
     unknown = [argument for argument in arguments if argument not in known]
@@ -151,6 +154,10 @@ def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransf
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"augment: {name} does not accept {arguments}: {error}") from error
+
+
+def _is_transform(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, A.BasicTransform)
 
 
 def _try_out(compose: A.Compose, size: int) -> None:

@@ -167,6 +167,13 @@ def native_image_size(name: str) -> int:
     return timm.get_pretrained_cfg(name).input_size[-1]
 
 
+def check_weights(config: ModelConfig) -> None:
+    """Raise an `InputError` where local weights cannot be loaded into the model."""
+    native_image_size(config.name)
+    if config.weights is not None:
+        _load_weights(timm.create_model(config.name), config)
+
+
 def add_adapters(tail: Tail, config: ModelConfig) -> None:
     """Put DoRA on the fully connected layers of the tail's blocks, in place.
 
@@ -205,10 +212,16 @@ def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError that names the first differences, unless names and shapes are the same."""
+    """Raise a ValueError that names the first differences, unless names and shapes are the same and all is finite."""
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    shapes = [name for name in expected if name in found and expected[name].shape != found[name].shape]
-    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    common = [name for name in expected if name in found]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in common
+        if expected[name].shape != found[name].shape
+    ]
+    infinite = [name for name in common if not torch.isfinite(found[name]).all()]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
     wrong = {kind: names for kind, names in kinds.items() if names}
     if wrong:
         raise ValueError(
@@ -231,6 +244,7 @@ def _pixels(values: list[float]) -> Tensor:
 
 def _create(config: ModelConfig, classes: int, load_weights: bool) -> nn.Module:
     from_timm = load_weights and config.pretrained and config.weights is None
+    native_image_size(config.name)  # the name is checked
     try:
         model = timm.create_model(
             config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path
@@ -238,7 +252,7 @@ def _create(config: ModelConfig, classes: int, load_weights: bool) -> nn.Module:
     except Exception as error:  # whatever the hub's client raises without a network
         raise InputError(_no_weights(config, error)) from error
     if load_weights and config.weights is not None:
-        _load_weights(model, config.weights)
+        _load_weights(model, config)
     elif load_weights and not from_timm:
         logger.warning(
             "%s starts from RANDOM weights (model.pretrained false): expect far less than from pretrained ones",
@@ -254,23 +268,49 @@ def _no_weights(config: ModelConfig, error: Exception) -> str:
     )
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, config: ModelConfig) -> None:
     """Load a local file of timm's or the original authors' layout, all but its classification layer."""
-    if not path.is_file():
-        raise InputError(f"model.weights {path} does not exist")
+    path = config.weights
+    state = _read_weights(path)
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         if isinstance(model, ConvNeXt):
             state = checkpoint_filter_fn(state, model)
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
-    except Exception as error:  # each format has its own errors; a pickle that holds more than tensors is one of them
-        raise InputError(f"model.weights {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of names or shapes that it does not expect
+        raise InputError(f"model.weights {path} is of another architecture: {error}") from error
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(HEAD)}
     try:
         check_tensors(own, state)
     except ValueError as error:
-        raise InputError(f"model.weights {path} is of another architecture: {error}") from error
+        raise InputError(f"model.weights {path} do not fit model.name {config.name}: {error}") from error
     model.load_state_dict(state, strict=False)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"model.weights {path} does not exist, or is no file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # each format has its own errors
+        raise InputError(f"model.weights {path} cannot be loaded: {_why_unreadable(path, error)}") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # the original authors' layout
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError(f"model.weights {path} holds no state dict: a mapping of names to tensors")
+    return state
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """In our words, because PyTorch advises to load it in a way that runs its code."""
+    with path.open("rb") as file:
+        begin = file.read(512).lstrip()
+    if begin.startswith(b"<"):
+        return "it is a web page: download the weights again"
+    if path.suffix == ".safetensors":
+        return f"it is no safetensors file, or was copied in part ({str(error).splitlines()[0]})"
+    if type(error).__name__ == "UnpicklingError" and begin.startswith((b"PK", b"\x80")):
+        return "it holds more than tensors, which could be code: save its state dict alone, best as safetensors"
+    return "it is no PyTorch state dict, or was copied in part"
 
 
 def _cut(model: nn.Module, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.assessment import assess_run
+from trunkfold.checks import check_run_name
 from trunkfold.errors import InputError
-from trunkfold.options import check_run_name
-from trunkfold.predictions import probabilities_of, probability_table, read_predictions, scored_table
+from trunkfold.predictions import probabilities_of, probability_table, read_folds, read_predictions, scored_table
 from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
-from trunkfold.table import read_text_table
 
 logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "group", "fold"]
@@ -33,17 +32,8 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
     Raises:
         InputError: Runs of different classes or test photos, weights that do not fit, or a name that is taken.
     """
-    name = name or "+".join(run.name for run in runs)
-    check_run_name("--name", name)
-    folder = SUBMISSIONS / name
-    if (folder / "config.yaml").exists():
-        raise InputError(f"{folder} is a training run: give the blend another --name")
-    shares = _shares(runs, weights)
-    metrics = [read_metrics(run) for run in runs]
+    folder, shares, metrics = check_blend(runs, weights, name)
     classes = metrics[0]["classes"]
-    for run, other in zip(runs, metrics, strict=True):
-        if other["classes"] != classes:
-            raise InputError(f"{run} and {runs[0]} have different classes: they are not of one competition")
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("oof.csv", "holdout.csv"):
         (folder / file).unlink(missing_ok=True)  # of an earlier blend, which perhaps had one split
@@ -59,6 +49,27 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
         folder / "metrics.json",
     )
     return folder
+
+
+def check_blend(
+    runs: Sequence[Path], weights: Sequence[float] | None = None, name: str | None = None
+) -> tuple[Path, np.ndarray, list[dict]]:
+    """The folder that `blend_runs` would make, the share of each run, and their metrics.
+
+    Raises:
+        InputError: Runs of different classes, weights that do not fit, or a name that is taken.
+    """
+    name = name or "+".join(run.name for run in runs)
+    check_run_name("--name", name)
+    folder = SUBMISSIONS / name
+    if (folder / "config.yaml").exists():
+        raise InputError(f"{folder} is a training run: give the blend another --name")
+    shares = _shares(runs, weights)
+    metrics = [read_metrics(run) for run in runs]
+    for run, other in zip(runs, metrics, strict=True):
+        if other["classes"] != metrics[0]["classes"]:
+            raise InputError(f"{run} and {runs[0]} have different classes: they are not of one competition")
+    return folder, shares, metrics
 
 
 def _shares(runs: Sequence[Path], weights: Sequence[float] | None) -> np.ndarray:
@@ -84,7 +95,7 @@ def _average(
 
 
 def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], folder: Path, test_photos: int) -> dict:
-    folds = [read_text_table(run / "folds.csv", SPLIT_COLUMNS)[SPLIT_COLUMNS] for run in runs]
+    folds = [read_folds(run / "folds.csv")[SPLIT_COLUMNS] for run in runs]
     folds = [table.sort_values("image_id", ignore_index=True) for table in folds]
     if not all(table[["image_id", "label", "fold"]].equals(folds[0][["image_id", "label", "fold"]]) for table in folds):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
@@ -96,4 +107,4 @@ def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], f
             ids, probabilities = _average(runs, f"{name}.csv", shares, classes)
             tables[name] = scored_table(truth.loc[ids], probabilities, classes)
             write_csv(tables[name], folder / f"{name}.csv")
-    return assess_run(tables["oof"], tables.get("holdout"), folds[0].astype({"fold": int}), classes, test_photos)
+    return assess_run(tables["oof"], tables.get("holdout"), folds[0], classes, test_photos)

@@ -77,8 +77,7 @@ def load_labelled(config: Config) -> Labelled:
     problems: list[str] = []
     check_corrections_stay(config)
     table, corrected = correct_labels(read_labelled(config.data.root, problems), config.data, problems)
-    if config.data.classes is not None:
-        check_labels(table, config.data.classes, problems)
+    check_labels(table, config.data.classes, problems)
     table = table.reset_index(drop=True)
     if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
         raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))

@@ -20,11 +20,12 @@ from tqdm.contrib.concurrent import thread_map
 from trunkfold import candidates, grouping, local_features, verification
 from trunkfold.candidates import find_candidates
 from trunkfold.copies_page import facts, write_page
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import counted, raise_problems
 from trunkfold.grouping import Group, join
 from trunkfold.local_features import RECORD, describe_photo
 from trunkfold.runs import SUBMISSIONS, block_by_block, locked_folder, write_csv, write_json
-from trunkfold.table import has_table, read_labelled, read_text_table, read_unlabelled
+from trunkfold.table import has_table, read_labelled, read_unlabelled
 from trunkfold.verification import IDENTICAL, Evidence, compare
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"

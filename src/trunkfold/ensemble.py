@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trunkfold.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
 from trunkfold.config import Config
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, first_few
 from trunkfold.features import FeatureBatches
 from trunkfold.runs import whole_file, write_text
 from trunkfold.splits import HELD_OUT
@@ -134,7 +134,11 @@ def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone,
         backbone.load_shared_state(_load(folder / SHARED))
     except ValueError as error:
         raise InputError(f"{folder / SHARED} does not fit the model of config.yaml: {error}") from error
-    return backbone, [merge(_load_fold(folder / f"fold_{fold}", backbone)) for fold in range(config.split.folds)]
+    folds = range(config.split.folds)
+    more = [path.name for path in folder.glob("fold_*") if path.name not in {f"fold_{fold}" for fold in folds}]
+    if more:
+        raise InputError(f"{folder} has {first_few(sorted(more))}, but config.yaml has split.folds {len(folds)}")
+    return backbone, [merge(_load_fold(folder / f"fold_{fold}", backbone)) for fold in folds]
 
 
 def _load_fold(folder: Path, backbone: Backbone) -> Tail:

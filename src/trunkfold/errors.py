@@ -1,5 +1,6 @@
 """One kind of error for everything that the user can mend, told in one message without a traceback."""
 
+import difflib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,11 @@ def raise_problems(problems: list[str]) -> None:
 def counted(number: int, noun: str) -> str:
     """`1 photo`, `2 photos`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name that is written most like it."""
+    return difflib.get_close_matches(name, known, 1, cutoff=0)[0]
 
 
 def first_few(names: Iterable[object]) -> str:

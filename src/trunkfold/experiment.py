@@ -7,8 +7,8 @@ import pandas as pd
 from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from trunkfold.augment import Augmentation
-from trunkfold.backbone import Backbone, native_image_size
+from trunkfold.augment import Augmentation, make_augmentation
+from trunkfold.backbone import Backbone, check_weights, native_image_size
 from trunkfold.competition import Labelled
 from trunkfold.config import AnyConfig, Config
 from trunkfold.features import FeatureBatches, FeatureSource
@@ -24,11 +24,13 @@ def complete(config: AnyConfig) -> AnyConfig:
     """Fill in what follows from other options, and check the names that only other modules know.
 
     Raises:
-        InputError: There is no such model or view.
+        InputError: There is no such model, view or transform, or the local weights do not fit the model.
     """
     check_views(config.predict.views)
-    native_size = native_image_size(config.model.name)
-    return replace(config, data=replace(config.data, image_size=config.data.image_size or native_size))
+    image_size = config.data.image_size or native_image_size(config.model.name)
+    make_augmentation(config.augment, image_size)
+    check_weights(config.model)
+    return replace(config, data=replace(config.data, image_size=image_size))
 
 
 def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.copies import find_copies, search_key
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, counted, first_few
 from trunkfold.runs import read_metrics
-from trunkfold.table import read_text_table
+from trunkfold.table import find_table, has_table
 
 SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
 
@@ -28,7 +29,9 @@ def load_groups(choice: str, root: Path) -> pd.DataFrame:
     """
     if choice in SEARCHED:
         return find_copies(root)
-    return read_groups(Path(choice))
+    groups = read_groups(Path(choice))
+    _check_sets(groups, choice, root)
+    return groups
 
 
 def load_run_groups(run: Path, choice: str, root: Path) -> pd.DataFrame:
@@ -63,6 +66,19 @@ def read_groups(path: Path) -> pd.DataFrame:
     return groups[["image_id", "set", "group"]]
 
 
+def _check_sets(groups: pd.DataFrame, choice: str, root: Path) -> None:
+    """Raise an `InputError` where a group is that of two photos, a labelled and an unlabelled one of the same id."""
+    tables = [find_table(root, name) for name in ("train.csv", "test.csv") if has_table(root, name)]
+    if len(tables) < 2:
+        return
+    train, test = (set(read_text_table(table, ["image_id"])["image_id"]) for table in tables)
+    both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
+    if len(both):
+        raise InputError(
+            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set, train or test"
+        )
+
+
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
     """Group of each photo of one set, "" where none is known.
 
@@ -85,6 +101,6 @@ def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:
         table: image_id and group.
         choice: Where the groups are from.
     """
-    missing = table.loc[table["group"] == "", "image_id"]
+    missing = table.loc[(table["group"] == "") & (table["image_id"] != ""), "image_id"]
     if len(missing):
         problems.append(f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}")

@@ -1,17 +1,20 @@
 """Experiments read from YAML files and dotted command-line options, checked, and written back."""
 
-import difflib
+import sys
 from argparse import SUPPRESS
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from jsonargparse.typing import PositiveInt
 
-from trunkfold.config import AnyConfig, Config, Normalization, TuningConfig
-from trunkfold.errors import InputError
+from trunkfold.checks import check_config, check_option, option_types
+from trunkfold.command_line import Parser, names_class
+from trunkfold.config import AnyConfig, Config, TuningConfig
+from trunkfold.errors import InputError, raise_problems
+from trunkfold.strict_yaml import read_options
 
 
 def parse_config(args: list[str] | None = None, description: str = "") -> Config:
@@ -25,7 +28,7 @@ def parse_config(args: list[str] | None = None, description: str = "") -> Config
         InputError: An unknown key, a wrong type, or a combination of options that cannot work; it names the key.
     """
     parser = _parser(Config, description)
-    return _complete(Config, parser, parser.parse_args(args))
+    return _complete(Config, parser, parser.parse_args(_files_first(args)))
 
 
 def parse_tuning(args: list[str] | None = None, description: str = "") -> TuningConfig:
@@ -36,7 +39,7 @@ def parse_tuning(args: list[str] | None = None, description: str = "") -> Tuning
     """
     parser = _parser(TuningConfig, description)
     parser.add_argument("--trials", type=PositiveInt, default=SUPPRESS, help="The same as --tune.trials.")
-    namespace = parser.parse_args(args)
+    namespace = parser.parse_args(_files_first(args))
     namespace["tune.trials"] = namespace.pop("trials", namespace["tune.trials"])
     return _complete(TuningConfig, parser, namespace)
 
@@ -47,33 +50,18 @@ def load_config(path: Path) -> Config:
     Raises:
         InputError: The file is missing or is not a configuration.
     """
-    parser = _parser()
     try:
-        return _instantiate(Config, parser, parser.parse_path(path))
-    except Exception as error:  # jsonargparse passes on whatever the YAML reader and the file system raise
+        parser = _parser()
+        config = _instantiate(Config, parser, _merged(Config, parser, read_options(path), parser.get_defaults()))
+        check_config(config)
+    except InputError as error:
         raise InputError(f"{path} is not a configuration of trunkfold: {error}") from error
+    return config
 
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `--config` reads back to an equal one."""
     return _parser(type(config)).dump(_namespace(config), skip_unset=False)
-
-
-def option_types(kind: type[Config] = Config) -> dict[str, Any]:
-    """The type of each option, by its dotted name."""
-    types = {}
-    for option in fields(kind):
-        nested = option_types(option.type) if is_dataclass(option.type) else {"": option.type}
-        types |= {f"{option.name}.{name}".rstrip("."): found for name, found in nested.items()}
-    return types
-
-
-def check_option(name: str, kind: type[Config] = Config) -> None:
-    """Raise an `InputError` that names the nearest option unless there is one of this dotted name."""
-    known = option_types(kind)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
-        raise InputError(f"there is no option {name}; the nearest is {near}")
 
 
 def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
@@ -87,40 +75,110 @@ def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
         InputError: As `parse_config`.
     """
     parser = _parser(type(config))
-    given: dict[str, Any] = {}
-    for name, value in options.items():
-        check_option(name, type(config))
-        *sections, last = name.split(".")
-        place = given
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    changed = _instantiate(type(config), parser, parser.parse_object(given, _namespace(config)))
-    _check(changed)
+    changed = _instantiate(type(config), parser, _merged(type(config), parser, options, _namespace(config)))
+    check_config(changed)
     return changed
 
 
-class Parser(ArgumentParser):
-    """jsonargparse's parser; raises its complaints as `InputError` instead of printing a screen of usage above them."""
+class _File(ActionConfigFile):
+    """--config FILE, read by us: jsonargparse names no file, no line and no nearest option."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(f"{message}\n(--help lists every option)") from ex
+    def __call__(self, parser: Parser, namespace: Namespace, value: str, option_string: str | None = None) -> None:
+        path = Path(value)
+        earlier = namespace.pop("config", None) or []
+        try:
+            merged = _merged(parser.kind, parser, read_options(path), namespace)
+        except InputError as error:
+            raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        vars(namespace).update(vars(merged), config=[*earlier, path])
+
+
+def _files_first(words: list[str] | None) -> list[str]:
+    """The command line with its files in front: an option counts more than a file, wherever it stands."""
+    words = sys.argv[1:] if words is None else words
+    places = range(len(words))
+    files = {place for place in places if words[place].partition("=")[0] == "--config"}
+    files |= {place + 1 for place in files if "=" not in words[place]}
+    return [words[place] for place in sorted(places, key=lambda place: place not in files)]
 
 
 def _parser(kind: type[Config] = Config, description: str = "") -> Parser:
-    parser = Parser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of an experiment, see configs/.")
+    parser = Parser(description=description)
+    parser.kind, parser.types = kind, option_types(kind)
+    parser.add_argument("--config", action=_File, help="YAML file of an experiment, see configs/.")
     parser.add_class_arguments(kind, as_group=False)
+    for action in parser._actions:
+        if parser.types.get(action.dest) is bool:
+            action.nargs, action.const = "?", True  # the bare option switches it on
     return parser
+
+
+def _merged(kind: type[Config], parser: Parser, options: Mapping[str, Any], base: Namespace) -> Namespace:
+    """The options of a file, or dotted ones, put over others and checked one by one."""
+    found = list(_dotted(options, kind))
+    names = [name for name, _ in found]
+    problems = [
+        f"the option {name} is given twice" for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    for name in names:
+        try:
+            check_option(name, kind)
+        except InputError as error:
+            problems.append(str(error))
+    raise_problems(problems)
+    parser.given = dict(found)
+    try:
+        return _parsed(parser, parser.given, base)
+    except InputError:
+        for name, value in found:  # all that is wrong, not only the first
+            try:
+                _parsed(parser, {name: value}, base)
+            except InputError as error:
+                problems.append(str(error))
+        raise_problems(problems)
+        raise
+    finally:
+        parser.given = {}
+
+
+def _parsed(parser: Parser, options: Mapping[str, Any], base: Namespace) -> Namespace:
+    """Dotted options put over others."""
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, str) and names_class(parser.types[name], value):
+            parser.error(f'Parser key "{name}"')  # jsonargparse would import what the text may name
+        *sections, last = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return parser.parse_object(nested, base, defaults=False)
+
+
+def _dotted(options: Mapping[str, Any], kind: type, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by dotted name; an empty section has none.
+
+    Raises:
+        InputError: A section is no mapping.
+    """
+    sections = {option.name: option.type for option in fields(kind) if is_dataclass(option.type)}
+    for key, value in options.items():
+        name = f"{before}{key}"
+        if key not in sections:
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from _dotted(value, sections[key], f"{name}.")
+        elif value is not None:
+            raise InputError(f"{name} must hold options of its own, not {value!r}")
 
 
 def _complete(kind: type[AnyConfig], parser: Parser, namespace: Namespace) -> AnyConfig:
     """The checked configuration, with a name."""
     config = _instantiate(kind, parser, namespace)
     if config.run.name is None:
-        name = Path(namespace.config[-1].absolute).stem if namespace.config else "default"
+        name = namespace.config[-1].stem if namespace.config else "default"
         config = replace(config, run=replace(config.run, name=name))
-    _check(config)
+    check_config(config)
     return config
 
 
@@ -137,36 +195,3 @@ def _namespace(config: Any) -> Namespace:
     return Namespace(
         {name: _namespace(value) if is_dataclass(value) else value for name, value in vars(config).items()}
     )
-
-
-def _check(config: Config) -> None:
-    data, split, train, name = config.data, config.split, config.train, config.run.name
-    if data.classes is not None and len({str(label) for label in data.classes}) < len(data.classes):
-        raise InputError("data.classes names a label twice, once as a number and once as a text")
-    if data.classes is not None and (len(data.classes) < 2 or len(set(data.classes.values())) < len(data.classes)):
-        raise InputError("data.classes must give at least two labels, each a name of its own")
-    if isinstance(data.normalize, Normalization) and {len(data.normalize.mean), len(data.normalize.std)} != {3}:
-        raise InputError("data.normalize needs three means and three standard deviations: of red, green and blue")
-    if split.holdout == 1:
-        raise InputError("split.holdout must be less than 1: something has to be left to train on")
-    if split.holdout == "legacy" and split.groups != "none":
-        raise InputError(
-            "split.holdout legacy is a random split of photos and separates copies: it needs split.groups none"
-        )
-    if train.batch_size % split.folds:
-        fits = max(train.batch_size // split.folds, 1) * split.folds
-        raise InputError(
-            f"train.batch_size {train.batch_size} must be a multiple of split.folds {split.folds}, "
-            f"because each batch holds the same number of photos of every fold: {fits} would do"
-        )
-    if not config.predict.views:
-        raise InputError("predict.views is empty: name at least one view, such as plain")
-    check_run_name("run.name", name)
-
-
-def check_run_name(option: str, name: str) -> None:
-    """Raise an `InputError` unless a run's name is that of a visible folder right under submissions/."""
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise InputError(f"{option} {name!r} must be a plain folder name")
-    if name == "copies":
-        raise InputError(f"{option} copies is where the groups of copies lie: choose another name")

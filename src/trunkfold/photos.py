@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 from trunkfold.errors import counted, first_few
 
+MOST_PIXELS = 2**28  # phones have 200 million; a small file may claim any number, and fill the memory
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, of which a warning is the half, and 180 million the whole
 MOST_ELONGATED = 4  # a longer picture loses resolution along its short side rather than filling the memory
 
 
@@ -29,6 +31,8 @@ class Photos:
         """One message for each reason: how many photos, and the names of the first 20."""
         rows_by_reason: dict[str, list[int]] = {}
         for row, reason in self.unreadable.items():
+            if not names[row]:
+                continue  # the table lacks it, which is a problem of its own
             kind = reason if reason in (MISSING, EMPTY) else UNREADABLE
             rows_by_reason.setdefault(kind, []).append(row)
         return [
@@ -61,6 +65,8 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         raise ValueError(EMPTY)
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} million")
             if side is not None:
                 image.draft("RGB", (side, side))  # JPEG decodes at 1/2, 1/4, 1/8 several times as fast
             image.load()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, first_few
-from trunkfold.table import read_text_table
 
 PREFIX = "p_"
 
@@ -85,11 +85,27 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
-    sums = probabilities_of(table, classes).sum(1)  # of an array, because pandas leaves NaN out of its sums
-    bad = table.loc[~np.isclose(sums, 1, atol=1e-3), "image_id"]
+    shares = probabilities_of(table, classes)  # an array, because pandas leaves NaN out of its sums
+    bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
     if len(bad):
-        raise InputError(f"{path}: probabilities do not sum to 1 for image_id {first_few(bad)}")
+        raise InputError(f"{path}: probabilities are negative or do not sum to 1 for image_id {first_few(bad)}")
     return table
+
+
+def read_folds(path: Path) -> pd.DataFrame:
+    """Read a run's folds.csv: image_id, label and group as texts, fold as a number.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    folds = read_text_table(path, ["image_id", "label", "group", "fold"])
+    wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
+    if len(wrong):
+        raise InputError(f"{path}: fold must be a whole number, not {first_few(wrong.unique())}")
+    repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+    return folds.astype({"fold": int})
 
 
 def probabilities_of(table: pd.DataFrame, classes: dict[str, str]) -> np.ndarray:

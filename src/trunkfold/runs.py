@@ -16,6 +16,12 @@ from tqdm import tqdm
 from trunkfold.errors import InputError
 
 SUBMISSIONS = Path("submissions")
+NONE = type(None)
+METRICS = {  # what metrics.json holds, where it holds it
+    **{name: (dict,) for name in ("classes", "split", "seconds", "parameters")},
+    **{name: (NONE, dict) for name in ("oof", "holdout", "leak", "consensus", "copy_labels")},
+    "folds": (list,),
+}
 
 
 def newest_run() -> Path:
@@ -143,16 +149,28 @@ def write_json(value: object, path: Path) -> None:
 def read_metrics(folder: Path) -> dict:
     """A run's metrics.json.
 
+    Returns:
+        All that it holds; `classes` (name of each label) and `split` at the least.
+
     Raises:
-        InputError: It is missing or is not JSON.
+        InputError: It is missing, is not JSON, or holds something else.
     """
     path = folder / "metrics.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} is missing: {folder} is not a run, or did not finish training") from error
-    except ValueError as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+    for name, kinds in METRICS.items():
+        if not isinstance(metrics, dict) or not isinstance(metrics.get(name, kinds[0]()), kinds):
+            raise InputError(f"{path} is damaged: it has no {name}, or another kind of them")
+    classes = metrics.get("classes", {})
+    if len(classes) < 2 or not all(isinstance(name, str) for name in classes.values()):
+        raise InputError(f"{path} is damaged: its classes are no labels with names")
+    return metrics
 
 
 class Stopwatch:

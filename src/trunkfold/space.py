@@ -7,9 +7,10 @@ from typing import Any, get_args
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from trunkfold.checks import check_option, option_types
 from trunkfold.config import Config, TuningConfig
 from trunkfold.errors import InputError
-from trunkfold.options import check_option, option_types, with_options
+from trunkfold.options import with_options
 
 TRUNK = "model.tune_stages"  # the number that decides which layers are shared
 LIMITS = {"low", "high", "log", "step"}

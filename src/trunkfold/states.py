@@ -55,7 +55,7 @@ def _pack(value: object, tensors: dict[str, torch.Tensor]) -> object:
         return ["dict", *([key, _pack(item, tensors)] for key, item in value.items())]
     if isinstance(value, list | tuple):
         return [type(value).__name__, *(_pack(item, tensors) for item in value)]
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a state cannot hold {type(value).__name__}")
 

@@ -1,13 +1,42 @@
 """The file that is uploaded: checked against test.csv and sample_submission.csv before it is written."""
 
+import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, first_few, raise_problems
-from trunkfold.table import read_text_table
+from trunkfold.table import read_unlabelled
 
-SAMPLE = "sample_submission.csv"
+logger = logging.getLogger(__name__)
+
+SAMPLE, COLUMNS = "sample_submission.csv", ["image_id", "label"]
+
+
+def read_test(root: Path, labels: Collection[str]) -> pd.DataFrame:
+    """Read test.csv, and check it against sample_submission.csv before anything is predicted.
+
+    Args:
+        root: Folder of the competition.
+        labels: The competition's labels; a warning says where the sample's are none of them.
+
+    Raises:
+        InputError: What is wrong with either.
+    """
+    problems: list[str] = []
+    test, sample = read_unlabelled(root, problems), find_sample(root)
+    if sample is not None:
+        problems += sample_problems(test, sample)
+    raise_problems(problems)
+    if sample is not None and not (found := read_text_table(sample, COLUMNS)["label"]).isin(labels).any():
+        logger.warning(
+            "%s has the labels %s, none of which train.csv has: does the competition want other labels?",
+            sample,
+            first_few(found.unique()),
+        )
+    return test
 
 
 def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +76,7 @@ def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[
     if len(unknown):
         problems.append(f"{len(unknown)} labels are none of the competition's: {first_few(unknown.unique())}")
     if sample is not None:
-        problems += _differences(submission, sample)
+        problems += sample_problems(test, sample)
     raise_problems([f"submission.csv is not written: {problem}" for problem in problems])
 
 
@@ -56,14 +85,18 @@ def find_sample(root: Path) -> Path | None:
     return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
 
 
-def _differences(submission: pd.DataFrame, sample: Path) -> list[str]:
+def sample_problems(test: pd.DataFrame, sample: Path) -> list[str]:
+    """How sample_submission.csv differs from what would be written for test.csv."""
     wanted = read_text_table(sample, [])
     problems = []
-    if list(wanted.columns) != list(submission.columns):
-        problems.append(f"{sample} has the columns {', '.join(wanted.columns)}, not {', '.join(submission.columns)}")
+    if list(wanted.columns) != COLUMNS:
+        problems.append(f"{sample} has the columns {', '.join(wanted.columns)}, not {', '.join(COLUMNS)}")
     else:
-        missing = wanted.loc[~wanted["image_id"].isin(submission["image_id"]), "image_id"]
-        extra = submission.loc[~submission["image_id"].isin(wanted["image_id"]), "image_id"]
+        missing = wanted.loc[~wanted["image_id"].isin(test["image_id"]), "image_id"]
+        extra = test.loc[~test["image_id"].isin(wanted["image_id"]), "image_id"]
+        repeated = wanted.loc[wanted["image_id"].duplicated(), "image_id"]
+        if len(repeated):
+            problems.append(f"{sample} has an image_id twice or more: {first_few(repeated)}")
         if len(missing):
             problems.append(f"{sample} wants {len(missing)} ids that test.csv lacks: {first_few(missing)}")
         if len(extra):

@@ -1,10 +1,12 @@
 """The competition's tables, found, read as text and checked: every id and label stays what the file says."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
+from trunkfold.csv_file import LINE, read_numbered_table
+from trunkfold.csv_file import read_text_table as read_text_table
 from trunkfold.errors import InputError, first_few
 
 
@@ -16,33 +18,36 @@ def read_labelled(root: Path, problems: list[str]) -> pd.DataFrame:
         problems: Collects what is wrong with single rows, so that it can be reported all at once.
 
     Returns:
-        One row a photo in the file's order: image_id, filename, label (texts), path.
+        One row a photo in the file's order: image_id, filename, label (texts), path, and `LINE`, where it begins.
 
     Raises:
         InputError: There is no such file, or it cannot be read as a table with the columns it needs.
     """
     table = _read_photos(root, "train.csv", ["image_id", "filename", "label"], problems)
-    empty = table.index[table["label"] == ""]
-    if len(empty):
-        problems.append(f"train.csv: no label in line {first_few(empty + 2)}")
     return table
 
 
-def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str], problems: list[str]) -> None:
-    """Collect the labels that are not among the classes, and the classes that no photo has.
+def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str] | None, problems: list[str]) -> None:
+    """Collect labels that are no classes, classes that no photo has, and that there is nothing to tell apart.
 
     Args:
-        table: label of each photo, indexed by its row in train.csv.
-        classes: Name of each label.
+        table: As `read_labelled` gives it, perhaps corrected.
+        classes: Name of each label; None takes the labels themselves.
     """
+    _check_spelling(table["label"], problems)
+    labels = sorted(set(table["label"]) - {""})
+    if classes is None:
+        if len(labels) < 2:
+            problems.append(f"train.csv: all photos have the label {''.join(labels)}: at least two classes are needed")
+        return
     known = {str(label) for label in classes}
     for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
         problems.append(
-            f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows.index[0] + 2}) is not one of "
+            f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows[LINE].iloc[0]}) is not one of "
             f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
             "or pass --data.classes null to take the labels as they are"
         )
-    absent = {label: name for label, name in classes.items() if str(label) not in set(table["label"])}
+    absent = {label: name for label, name in classes.items() if str(label) not in labels}
     if absent:  # it could not be learned, and would count as 0 in every macro F1
         problems.append(
             f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
@@ -51,7 +56,7 @@ def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str], problems
 
 
 def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:
-    """Read test.csv: image_id, filename (texts), path; arguments and errors as in `read_labelled`."""
+    """Read test.csv: image_id, filename (texts), path, `LINE`; arguments and errors as in `read_labelled`."""
     return _read_photos(root, "test.csv", ["image_id", "filename"], problems)
 
 
@@ -101,43 +106,36 @@ def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:
     return [f"{label} {name}" if str(label) != name else str(label) for label, name in classes.items()]
 
 
-def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a CSV file as texts, without surrounding blanks, and check that it has rows and `columns`.
-
-    Raises:
-        InputError: The file is missing, empty, not a CSV file, or lacks columns.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path} is empty: it needs the columns {', '.join(columns)}") from error
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a CSV file: {str(error).strip()}") from error
-    table.columns = table.columns.str.strip()
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}: it needs {', '.join(columns)} and has "
-            f"{', '.join(table.columns)}"
-        )
-    if table.empty:
-        raise InputError(f"{path} has a header but no rows")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
-        raise InputError(f"{path} has more fields in its rows than in its header: is there a comma without quotes?")
-    return table.apply(lambda column: column.str.strip())
-
-
 def _read_photos(root: Path, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame:
+    """The columns of a table that are needed, and `LINE` and path."""
     path = find_table(root, name)
-    table = read_text_table(path, columns)[columns]
-    for column in ("image_id", "filename"):
-        empty = table.index[table[column] == ""]
+    table = read_numbered_table(path, columns)
+    for column in columns:
+        empty = table.loc[table[column] == "", LINE]
         if len(empty):
-            problems.append(f"{name}: no {column} in line {first_few(empty + 2)}")
+            problems.append(f"{name}: no {column} in line {first_few(empty)}")
+        if column == "label":
+            continue
         repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
         if len(repeated):
             problems.append(f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}")
+    outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
+    if len(outside):
+        named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
+        problems.append(f"{name}: filename must be a path below images/, without .. in it: {named}")
     table["path"] = [str(path.parent / "images" / filename) for filename in table["filename"]]
     return table
+
+
+def _leaves_folder(filename: str) -> bool:
+    """Whether a path is absolute or climbs, in the way of any system."""
+    return any(kind(filename).anchor or ".." in kind(filename).parts for kind in (PurePosixPath, PureWindowsPath))
+
+
+def _check_spelling(labels: pd.Series, problems: list[str]) -> None:
+    """Collect labels that are one number in several spellings, such as 1 and 1.0: they would be two classes."""
+    distinct = pd.Series(sorted(set(labels) - {""}), dtype=object)
+    numbers = pd.to_numeric(distinct, errors="coerce")
+    for _, spellings in distinct.groupby(numbers):
+        if len(spellings) > 1:
+            problems.append(f"train.csv: the labels {' and '.join(spellings)} are one number: write it in one way")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, nearest
 
 STRIDE = 32  # ConvNeXt's whole reduction
 
@@ -47,7 +47,10 @@ def check_views(names: Sequence[str]) -> None:
     """Raise an `InputError` that lists the known views unless all names are among them."""
     unknown = [name for name in names if name not in VIEWS]
     if unknown:
-        raise InputError(f"predict.views: there is no view {', '.join(unknown)}; there are {', '.join(VIEWS)}")
+        near = ", ".join(nearest(name, VIEWS) for name in unknown)
+        raise InputError(
+            f"predict.views: there is no view {', '.join(unknown)}; the nearest is {near} of {', '.join(VIEWS)}"
+        )
 
 
 def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:

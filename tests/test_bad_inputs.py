@@ -1,0 +1,845 @@
+"""Whatever is wrong with what the user gives is one message with the file, the row or key and the fix; nothing is
+written."""
+
+import contextlib
+import hashlib
+import io
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from conftest import run_command, write_competition
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from trunkfold.competition import load_labelled
+from trunkfold.config import CacheConfig
+from trunkfold.options import load_config, parse_config
+from trunkfold.photos import read_photo
+from trunkfold.submission import read_test
+
+TRAIN_CSV, TEST_CSV, IMAGES = Path("input/train/train.csv"), Path("input/test/test.csv"), Path("input/train/images")
+SAMPLE, GROUPS, GIVEN, RUN = map(
+    Path, ("input/sample_submission.csv", "input/groups.csv", "given.yaml", "submissions/toy")
+)
+SMALL = {
+    "data.root": "input",
+    "data.classes": "{1: a, 2: b, 3: c}",
+    "data.image_size": 64,
+    "model.name": "test_convnext",
+    "model.pretrained": "false",
+    "split.folds": 2,
+    "split.holdout": 0,
+    "split.groups": "input/groups.csv",
+    "train.batch_size": 12,
+    "train.epochs": 1,
+}
+TRAIN = (
+    "train_folds.py",
+    *(word for name, value in SMALL.items() for word in (f"--{name}", str(value))),
+    "--run.name=new",
+)
+TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
+SUBMIT = ("make_submission.py", "--run", RUN)
+COPIES = ("find_copies.py", "--data.root", "input")
+DEMO = ("make_demo_data.py", "--out", "input/demo")
+
+
+class Case(NamedTuple):
+    """What is broken, the command that must refuse it, and what it must say."""
+
+    what: str
+    command: tuple
+    change: Callable[[], object] | None
+    message: str
+
+
+def lines(path: Path, change: Callable[[list[str]], list[str]]) -> Callable[[], object]:
+    """Change a text file line by line."""
+    return lambda: path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def row(path: Path, number: int, text: str) -> Callable[[], object]:
+    """Replace one line, counted from 1."""
+    return lines(path, lambda found: [*found[: number - 1], text, *found[number:]])
+
+
+def swap(path: Path, old: str, new: str) -> Callable[[], object]:
+    """Replace a text everywhere in a file."""
+    return lambda: path.write_text(path.read_text().replace(old, new))
+
+
+def write(path: Path, content: bytes | str) -> Callable[[], object]:
+    return lambda: path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove(path: Path) -> Callable[[], object]:
+    return lambda: shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def folder_instead(path: Path) -> Callable[[], object]:
+    return lambda: (path.unlink(), path.mkdir())
+
+
+def half(path: Path) -> Callable[[], object]:
+    return lambda: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A small file that claims any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
+    )
+
+
+def cut_jpeg() -> None:
+    Image.effect_noise((64, 64), 99).save(IMAGES / "1.png", "JPEG")
+    half(IMAGES / "1.png")()
+
+
+def save_weights(
+    name: str, change: Callable[[dict], object] = lambda state: None, model: str = "test_convnext", **options
+):
+    """Write a file of weights that `change` has spoiled."""
+
+    def spoil() -> None:
+        state = timm.create_model(model, **options).state_dict()
+        change(state)
+        save_file(state, name) if name.endswith("safetensors") else torch.save(state, name)
+
+    return spoil
+
+
+def change_tensors(path: Path, change: Callable[[dict], object]) -> Callable[[], object]:
+    def spoil() -> None:
+        state = load_file(path)
+        change(state)
+        save_file(state, path)
+
+    return spoil
+
+
+class Code:
+    """What a pickle runs when it is read."""
+
+    def __reduce__(self) -> tuple:
+        return Path("ran").touch, ()
+
+
+def given(yaml: str, *words: str) -> dict:
+    """A configuration file, and the command that reads it."""
+    return {"command": (*TRAIN, "--config", GIVEN, *words), "change": write(GIVEN, yaml)}
+
+
+def option(*words: object) -> dict:
+    return {"command": (*TRAIN, *words), "change": None}
+
+
+def weights(name: str, change: Callable[[], object]) -> dict:
+    return {"command": (*TRAIN, "--model.weights", name), "change": change}
+
+
+FILES = [
+    Case("a JPEG cut in half", TRAIN, cut_jpeg, r"1 photo unreadable: 1\.png \(.*truncated.*\)"),
+    Case("a web page as a photo", TRAIN, write(IMAGES / "2.png", "<html>"), r"unreadable: 2\.png \(not a picture\)"),
+    Case(
+        "a file as submissions",
+        TRAIN,
+        lambda: (shutil.rmtree("submissions"), write(Path("submissions"), "")()),
+        r"cannot write to submissions/\.cache/.* choose another --cache\.dir",
+    ),
+    Case("an empty photo", TRAIN, write(IMAGES / "2.png", ""), r"1 photo empty \(0 bytes\): 2\.png"),
+    Case("a missing photo", TRAIN, remove(IMAGES / "3.png"), r"1 photo missing: 3\.png"),
+    Case("a folder as a photo", TRAIN, folder_instead(IMAGES / "3.png"), r"1 photo missing: 3\.png"),
+    Case(
+        "a decompression bomb",
+        TRAIN,
+        write(IMAGES / "4.png", png_of(30_000, 30_000)),
+        r"4\.png \(30000 x 30000 pixels are more than 268 million\)",
+    ),
+    Case(
+        "a dangling link",
+        TRAIN,
+        lambda: ((IMAGES / "5.png").unlink(), (IMAGES / "5.png").symlink_to("nowhere")),
+        r"1 photo missing: 5\.png",
+    ),
+    Case("no data", TRAIN, remove(Path("input")), r"data\.root input is not a folder: pass --data\.root DIR"),
+    Case("a file as data.root", (*TRAIN, "--data.root", GROUPS), None, r"data\.root .*groups\.csv is not a folder"),
+    Case("no train.csv", TRAIN, remove(TRAIN_CSV), r"no train\.csv under data\.root input"),
+    Case("no images folder", TRAIN, remove(IMAGES), r"train\.csv has no images/ folder beside it"),
+    Case(
+        "two train.csv",
+        TRAIN,
+        lambda: shutil.copytree("input/train", "input/again"),
+        r"several train\.csv under input: .*point data\.root at one competition",
+    ),
+    Case("a folder as train.csv", TRAIN, folder_instead(TRAIN_CSV), r"no train\.csv under data\.root input"),
+]
+TABLES = [
+    Case(
+        "an empty table", TRAIN, write(TRAIN_CSV, ""), r"train\.csv is empty: it needs the columns image_id, filename"
+    ),
+    Case(
+        "a header alone", TRAIN, write(TRAIN_CSV, "image_id,filename,label\n"), r"train\.csv has a header but no rows"
+    ),
+    Case(
+        "no header",
+        TRAIN,
+        lines(TRAIN_CSV, lambda found: found[1:]),
+        r"train\.csv has no column image_id, filename, label: its first line must name .* and names 1, 1\.png, 1",
+    ),
+    Case(
+        "no label column", TRAIN, swap(TRAIN_CSV, "label", "class"), r"train\.csv has no column label: .* names .*class"
+    ),
+    Case(
+        "a column twice",
+        TRAIN,
+        lines(TRAIN_CSV, lambda found: [found[0] + ",label", *(f"{line},2" for line in found[1:])]),
+        r"train\.csv has several columns named 'label'",
+    ),
+    Case(
+        "semicolons", TRAIN, swap(TRAIN_CSV, ",", ";"), r"train\.csv has semicolons between its values: save it with co"
+    ),
+    Case("tabs", TRAIN, swap(TRAIN_CSV, ",", "\t"), r"train\.csv has tabs between its values: save it with commas"),
+    Case(
+        "UTF-16",
+        TRAIN,
+        lambda: TRAIN_CSV.write_text(TRAIN_CSV.read_text(), "utf-16"),
+        r"train\.csv, line 1 is not in UTF-8 but in UTF-16: save it as CSV UTF-8",
+    ),
+    Case("latin-1", TRAIN, write(TRAIN_CSV, b"image_id,filename,label\n1,1.png,\xe9\n"), r"line 2 is not in UTF-8"),
+    Case(
+        "NUL bytes", TRAIN, write(TRAIN_CSV, b"image_id,filename,label\n1,1.png,\0\n"), r"train\.csv is not a text file"
+    ),
+    Case("a comma too many", TRAIN, row(TRAIN_CSV, 4, "3,a,3.png,1"), r"train\.csv, line 4 has 4 values for 3 columns"),
+    Case(
+        "an open quote", TRAIN, row(TRAIN_CSV, 5, '4,"4.png,1'), r"train\.csv, line 5 cannot be read as CSV: unexpected"
+    ),
+    Case(
+        "a quoted line break",
+        TRAIN,
+        row(TRAIN_CSV, 5, '4,"4.png\n4.png",1'),
+        r"train\.csv: filename goes over several lines from line 5: is a quote missing\?",
+    ),
+    Case("a repeated id", TRAIN, row(TRAIN_CSV, 3, "1,2.png,1"), r"1 values of image_id occur twice or more: 1$"),
+    Case("a repeated file", TRAIN, row(TRAIN_CSV, 3, "2,1.png,1"), r"1 values of filename occur twice or more: 1\.png"),
+    Case("no id", TRAIN, row(TRAIN_CSV, 3, ",2.png,1"), r"train\.csv: no image_id in line 3$"),
+    Case("a blank label", TRAIN, row(TRAIN_CSV, 3, "2,2.png, "), r"train\.csv: no label in line 3$"),
+    Case(
+        "climbing file names",
+        TRAIN,
+        row(TRAIN_CSV, 3, "2,../2.png,1"),
+        r"a path below images/.*: \.\./2\.png in line 3",
+    ),
+    Case("an absolute path", TRAIN, row(TRAIN_CSV, 3, "2,/etc/passwd,1"), r"below images/.*: /etc/passwd in line 3"),
+    Case("a Windows path", TRAIN, row(TRAIN_CSV, 3, r"2,C:\2.png,1"), r"below images/.*: C:\\2\.png in line 3"),
+    Case(
+        "labels from 0",
+        TRAIN,
+        lines(TRAIN_CSV, lambda found: [found[0], *(f"{line[:-1]}{int(line[-1]) - 1}" for line in found[1:])]),
+        r"label '0' of \d+ photos \(first in line 2\) is not one of data\.classes \(1 a, 2 b, 3 c\): add it there, "
+        r"or pass --data\.classes null.*\n.*no photo has the label 3 c of data\.classes",
+    ),
+    Case(
+        "labels with a point",
+        TRAIN,
+        row(TRAIN_CSV, 3, "2,2.png,1.0"),
+        r"the labels 1 and 1\.0 are one number: write it",
+    ),
+    Case(
+        "one class",
+        (*TRAIN, "--data.classes=null"),
+        lines(TRAIN_CSV, lambda found: [found[0], *(f"{line[:-1]}1" for line in found[1:])]),
+        r"train\.csv: all photos have the label 1: at least two classes are needed",
+    ),
+    Case("a rare class", (*TRAIN, "--split.folds=12"), None, r"class '1' has 6 groups of photos, too few for 12 folds"),
+    Case("no groups file", (*TRAIN, "--split.groups=no.csv"), None, r"no\.csv does not exist"),
+    Case("a folder of groups", (*TRAIN, "--split.groups=input"), None, r"input cannot be read: Is a directory"),
+    Case("a misspelt choice", (*TRAIN, "--split.groups=copy"), None, r"copy does not exist"),
+    Case("photos without group", TRAIN, row(GROUPS, 2, "999,x"), r"groups\.csv has no group for 1 labelled photo: 1$"),
+    Case(
+        "an id in two groups",
+        TRAIN,
+        row(GROUPS, 3, "1,x"),
+        r"groups\.csv: 1 values of image_id occur twice or more: 1$",
+    ),
+    Case(
+        "an id of both sets",
+        TRAIN,
+        row(TEST_CSV, 2, "1,1.png"),
+        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set, train or test",
+    ),
+    Case(
+        "groups of other sets",
+        TRAIN,
+        write(GROUPS, "image_id,set,group\n1,valid,a\n"),
+        r"set must be train or test, not v",
+    ),
+    Case(
+        "several rows",
+        TRAIN,
+        lambda: (row(TRAIN_CSV, 3, ",2.png,1")(), row(TRAIN_CSV, 4, "3,,9")(), remove(IMAGES / "5.png")()),
+        r"^error: \d problems:\n(  - .*\n)*  - train\.csv: no image_id in line 3\n(.*\n)*.*no filename in line 4\n"
+        r"(.*\n)*.*label '9' of 1 photos(.*\n)*.*missing: 5\.png",
+    ),
+    Case(
+        "the same of a search", COPIES, row(TRAIN_CSV, 3, "1,2.png,1"), r"1 values of image_id occur twice or more: 1$"
+    ),
+    Case("the same of a study", TUNE, row(TRAIN_CSV, 3, "1,2.png,1"), r"1 values of image_id occur twice or more: 1$"),
+]
+YAML = [
+    Case(
+        "an unknown key",
+        **given("train: {epoch: 3}"),
+        message=r"given\.yaml: there is no option train\.epoch; the nearest is train\.epochs$",
+    ),
+    Case(
+        "an unknown section",
+        **given("trian: {epochs: 3}"),
+        message=r"given\.yaml: there is no option trian; the nearest is train$",
+    ),
+    Case(
+        "a wrong type",
+        **given("train: {epochs: many}"),
+        message=r"given\.yaml: train\.epochs must be a whole number above 0, not 'many'",
+    ),
+    Case(
+        "a fraction", **given("train: {epochs: 2.5}"), message=r"train\.epochs must be a whole number above 0, not 2\.5"
+    ),
+    Case("null", **given("train: {seed: null}"), message=r"train\.seed must be a whole number from 0 on, not null"),
+    Case(
+        "infinity",
+        **given("train: {tail_lr: .inf}", "--train.seed=1"),
+        message=r"train\.tail_lr must be finite, not inf",
+    ),
+    Case("a huge seed", **given("split: {seed: 99999999999}"), message=r"split\.seed must be less than 2\*\*32"),
+    Case(
+        "out of range",
+        **given("split: {holdout: 1.5}"),
+        message=r"split\.holdout must be a number from 0 to 1 or legacy, not 1\.5",
+    ),
+    Case(
+        "several options",
+        **given("train: {epochs: 0, keep: first}"),
+        message=r"given\.yaml: 2 problems:\n.*train\.epochs must be.*\n.*train\.keep must be last or best, not 'first'",
+    ),
+    Case(
+        "wrong syntax",
+        **given("train:\n  epochs: 3\n seed: 4\n"),
+        message=r"given\.yaml, line 3: did not find expected key",
+    ),
+    Case(
+        "tabs",
+        **given("train:\n\tepochs: 3\n"),
+        message=r"given\.yaml, line 2: a character that YAML does not allow there, such as a tab",
+    ),
+    Case(
+        "a list",
+        **given("- train\n- data\n"),
+        message=r"given\.yaml must hold options, such as `train: \{epochs: 5\}`, not a list",
+    ),
+    Case("a text", **given("train\n"), message=r"given\.yaml must hold options, .* not 'train'"),
+    Case(
+        "a key twice",
+        **given("train:\n  epochs: 3\n  epochs: 4\n"),
+        message=r"given\.yaml, line 3: the key epochs is there twice",
+    ),
+    Case(
+        "an option twice",
+        **given("train: {epochs: 3}\ntrain.epochs: 4\n"),
+        message=r"given\.yaml: the option train\.epochs is given twice",
+    ),
+    Case(
+        "a section that is a number",
+        **given("train: 3"),
+        message=r"given\.yaml: train must hold options of its own, not 3",
+    ),
+    Case(
+        "code",
+        **given("run: !!python/object/apply:os.system [ls]"),
+        message=r"given\.yaml, line 1: could not determine a constructor",
+    ),
+    Case(
+        "a class",
+        **given("train: {optimizer_args: {x: {class_path: pathlib.Path}}}"),
+        message=r"given\.yaml, line 1: class_path is refused",
+    ),
+    Case(
+        "an endless alias",
+        **given("train: &a {x: *a}"),
+        message=r"given\.yaml: it is too large, or an alias contains itself",
+    ),
+    Case(
+        "binary",
+        **given("\udcff".encode("utf-8", "surrogateescape").decode("latin-1")),
+        message=r"given\.yaml must hold options",
+    ),
+    Case(
+        "latin-1",
+        (*TRAIN, "--config", GIVEN),
+        write(GIVEN, b"run: {name: \xe9}"),
+        r"given\.yaml is not a text in UTF-8",
+    ),
+    Case("no file", (*TRAIN, "--config", "none.yaml"), None, r"none\.yaml does not exist"),
+    Case("a folder", (*TRAIN, "--config", "input"), None, r"input cannot be read: Is a directory"),
+    Case(
+        "the second of two files",
+        (*TRAIN, "--config", GIVEN, "--config", "none.yaml"),
+        write(GIVEN, ""),
+        r"none\.yaml does not exist",
+    ),
+    Case(
+        "an unknown key of a study",
+        (*TUNE, "--config", GIVEN),
+        write(GIVEN, "tune: {trails: 3}"),
+        r"there is no option tune\.trails; the nearest is tune\.trials",
+    ),
+    Case(
+        "a space of unknown options",
+        (*TUNE, "--config", GIVEN),
+        write(GIVEN, "tune: {space: {train.lr: {low: 1, high: 2}}}"),
+        r"tune\.space train\.lr: there is no option train\.lr; the nearest is train\.",
+    ),
+]
+OPTIONS = [
+    Case(
+        "an unknown option",
+        **option("--train.epoch", 3),
+        message=r"there is no option --train\.epoch; the nearest is --train\.epochs",
+    ),
+    Case("a word too many", **option("fast"), message=r"'fast' belongs to no option"),
+    Case("no value", **option("--train.epochs"), message=r"--train\.epochs needs a value: a whole number above 0"),
+    Case(
+        "a wrong value",
+        **option("--train.epochs", "many"),
+        message=r"train\.epochs must be a whole number above 0, not 'many'",
+    ),
+    Case(
+        "a negative number",
+        **option("--data.image_size=-4"),
+        message=r"data\.image_size must be a whole number above 0 or null, not '-4'",
+    ),
+    Case("not a flag", **option("--run.restart=perhaps"), message=r"run\.restart must be true or false, not 'perhaps'"),
+    Case("a name with slashes", **option("--run.name=../x"), message=r"run\.name '\.\./x' must be a plain folder name"),
+    Case(
+        "a name that is taken", **option("--run.name=toy"), message=r"toy holds a finished run: .*--run\.restart true"
+    ),
+    Case(
+        "an unknown preset",
+        **option("--augment=strnog"),
+        message=r"no preset 'strnog'; the nearest is strong of none, standard",
+    ),
+    Case(
+        "an unknown transform",
+        **option("--augment", "[{HorizontalFlop: {}}]"),
+        message=r"has a transform 'HorizontalFlop'; the nearest is HorizontalFlip",
+    ),
+    Case(
+        "a wrong argument",
+        **option("--augment", "[{HorizontalFlip: {chance: 1}}]"),
+        message=r"augment: HorizontalFlip takes no chance; it takes p",
+    ),
+    Case(
+        "a wrong argument's value",
+        **option("--augment", "[{HorizontalFlip: {p: often}}]"),
+        message=r"augment: HorizontalFlip does not accept \{'p': 'often'\}",
+    ),
+    Case(
+        "a view",
+        **option("--predict.views", "[plain, flip]"),
+        message=r"predict\.views: there is no view flip; the nearest is hflip",
+    ),
+    Case(
+        "a model",
+        **option("--model.name=convnext_tinny"),
+        message=r"model\.name: timm has no model 'convnext_tinny'; near it: .*convnext_tiny",
+    ),
+    Case("a model without stages", **option("--model.name=test_vit"), message=r"model\.name test_vit has no stem"),
+    Case("an optimizer", **option("--train.optimizer=adamv"), message=r"train\.optimizer.*adamv"),
+    Case("a schedule", **option("--train.scheduler=cosinus"), message=r"train\.scheduler.*cosinus"),
+    Case(
+        "fp16 on a CPU",
+        **option("--train.mixed_precision=fp16"),
+        message=r"train\.mixed_precision fp16 needs a GPU: choose auto, no or bf16",
+    ),
+    Case(
+        "an odd batch",
+        **option("--train.batch_size=13"),
+        message=r"train\.batch_size 13 must be a multiple of split\.folds 2.*: 12 would do",
+    ),
+    Case(
+        "smoothing everything",
+        **option("--train.label_smoothing=1"),
+        message=r"train\.label_smoothing must be less than 1",
+    ),
+    Case("leaving out everything", **option("--model.drop_path=1"), message=r"model\.drop_path must be less than 1"),
+    Case(
+        "an unwritable cache",
+        (*TRAIN, "--cache.dir", GROUPS),
+        None,
+        r"cannot write to .*groups\.csv.*: choose another --cache\.dir",
+    ),
+    Case(
+        "an unwritable folder of copies",
+        (*COPIES, "--out", GROUPS),
+        None,
+        r"cannot write to .*groups\.csv.*: choose another --out",
+    ),
+    Case(
+        "an unknown option of a search",
+        (*COPIES, "--output", "x"),
+        None,
+        r"there is no option --output; the nearest is --out",
+    ),
+    Case(
+        "a search without data",
+        ("find_copies.py", "--data.root", "nowhere"),
+        None,
+        r"data\.root nowhere is not a folder",
+    ),
+    Case(
+        "an unknown option of the demo",
+        (*DEMO, "--photo", 90),
+        None,
+        r"there is no option --photo; the nearest is --photos",
+    ),
+    Case("a demo of many photos", (*DEMO, "--photos", "many"), None, r"photos must be a whole number, not 'many'"),
+    Case("a demo of few photos", (*DEMO, "--photos", 10), None, r"photos 10 is too few"),
+    Case("a demo of tiny photos", (*DEMO, "--size", 8), None, r"size 8 must be 32 to 1024 pixels"),
+    Case(
+        "a demo over something else",
+        (*DEMO, "--out", "input"),
+        None,
+        r"input exists and is not this demo competition: delete it",
+    ),
+    Case(
+        "a demo under a file", (*DEMO, "--out", GROUPS / "demo"), None, r"cannot write beside .*: choose another --out"
+    ),
+    Case("a study of trials", (*TUNE, "--trials", 0), None, r"trials must be a whole number above 0, not '0'"),
+    Case("a study in the place of a run", (*TUNE, "--run.name", "toy"), None, r"toy holds a run and not a study"),
+]
+WEIGHTS = [
+    Case(
+        "no file",
+        **weights("none.safetensors", lambda: None),
+        message=r"model\.weights none\.safetensors does not exist",
+    ),
+    Case("a folder", **weights("input", lambda: None), message=r"model\.weights input does not exist, or is no file"),
+    Case(
+        "another architecture",
+        **weights("w.pth", save_weights("w.pth", model="test_convnext2")),
+        message=r"model\.weights w\.pth do not fit model\.name test_convnext: \d+ are missing",
+    ),
+    Case(
+        "another number of channels",
+        **weights("w.safetensors", save_weights("w.safetensors", in_chans=1)),
+        message=r"1 are of another shape \(stem\.0\.weight \(\d+, 1, 4, 4\) instead of \(\d+, 3, 4, 4\)\)",
+    ),
+    Case(
+        "numbers that are none",
+        **weights("w.safetensors", save_weights("w.safetensors", lambda state: state["stem.0.weight"].fill_(np.nan))),
+        message=r"1 are not finite \(stem\.0\.weight\)",
+    ),
+    Case(
+        "code",
+        **weights("w.pth", lambda: torch.save({"stem.0.weight": Code()}, "w.pth")),
+        message=r"w\.pth cannot be loaded: it holds more than tensors, which could be code",
+    ),
+    Case(
+        "a web page",
+        **weights("w.pth", write(Path("w.pth"), "<!doctype html>")),
+        message=r"w\.pth cannot be loaded: it is a web page",
+    ),
+    Case(
+        "a web page as safetensors",
+        **weights("w.safetensors", write(Path("w.safetensors"), "<!doctype html>")),
+        message=r"it is a web page: download the weights again",
+    ),
+    Case(
+        "half a file",
+        **weights("w.safetensors", lambda: (save_weights("w.safetensors")(), half(Path("w.safetensors"))())),
+        message=r"it is no safetensors file, or was copied in part",
+    ),
+    Case(
+        "half a pickle",
+        **weights("w.pth", lambda: (save_weights("w.pth")(), half(Path("w.pth"))())),
+        message=r"it is no PyTorch state dict, or was copied in part",
+    ),
+    Case(
+        "an empty file",
+        **weights("w.pth", write(Path("w.pth"), "")),
+        message=r"it is no PyTorch state dict, or was copied in part",
+    ),
+    Case(
+        "a list of tensors",
+        **weights("w.pth", lambda: torch.save([torch.ones(2)], "w.pth")),
+        message=r"w\.pth holds no state dict",
+    ),
+    Case("of a study", (*TUNE, "--model.weights", "none.pth"), None, r"model\.weights none\.pth does not exist"),
+]
+RUNS = [
+    Case(
+        "no run",
+        ("make_submission.py", "--run", "submissions/none"),
+        None,
+        r"none is not a run, or did not finish training",
+    ),
+    Case("a file as a run", ("make_submission.py", "--run", GROUPS), None, r"groups\.csv is not a run"),
+    Case("no run at all", ("make_submission.py",), remove(RUN), r"no finished run under submissions/: train one first"),
+    Case(
+        "no weights a run", (*SUBMIT, RUN, "--weights", 1), None, r"--weights has 1 numbers for 2 runs: give one a run"
+    ),
+    Case(
+        "a weight of a single run",
+        (*SUBMIT, "--weights", 1),
+        None,
+        r"--weights and --name are for the average of several runs",
+    ),
+    Case("a weight that is no number", (*SUBMIT, RUN, "--weights", "a"), None, r"weights must be a number, not 'a'"),
+    Case("a name with slashes", (*SUBMIT, RUN, "--name", "a/b"), None, r"--name 'a/b' must be a plain folder name"),
+    Case("no metrics", SUBMIT, remove(RUN / "metrics.json"), r"metrics\.json is missing"),
+    Case("half the metrics", SUBMIT, half(RUN / "metrics.json"), r"metrics\.json is damaged"),
+    Case("metrics that are a list", SUBMIT, write(RUN / "metrics.json", "[]"), r"metrics\.json is damaged"),
+    Case(
+        "metrics without classes",
+        SUBMIT,
+        write(RUN / "metrics.json", "{}"),
+        r"metrics\.json is damaged: its classes are no la",
+    ),
+    Case(
+        "metrics of other classes",
+        SUBMIT,
+        swap(RUN / "metrics.json", '"a"', '"z"'),
+        r"config\.yaml has other data\.classes than metr",
+    ),
+    Case("no configuration", SUBMIT, remove(RUN / "config.yaml"), r"config\.yaml does not exist"),
+    Case("half a configuration", SUBMIT, write(RUN / "config.yaml", "data: {classes: {"), r"config\.yaml, line \d"),
+    Case(
+        "no image size",
+        SUBMIT,
+        swap(RUN / "config.yaml", "image_size: 64", "image_size: null"),
+        r"config\.yaml has no data\.image_size",
+    ),
+    Case(
+        "a configuration of nothing",
+        SUBMIT,
+        write(RUN / "config.yaml", "x: 1"),
+        r"config\.yaml is not a configuration of trunkfold: there is no option x",
+    ),
+    Case(
+        "another number of folds",
+        SUBMIT,
+        swap(RUN / "config.yaml", "folds: 2", "folds: 1"),
+        r"toy has fold_1, but config\.yaml has split\.folds 1",
+    ),
+    Case(
+        "a missing fold",
+        SUBMIT,
+        remove(RUN / "fold_1"),
+        r"fold_1/adapter_model\.safetensors is missing: the run did not finish, or was copied",
+    ),
+    Case("half a fold", SUBMIT, half(RUN / "fold_0/tail.safetensors"), r"fold_0/tail\.safetensors cannot be read"),
+    Case(
+        "a web page as weights",
+        SUBMIT,
+        write(RUN / "shared.safetensors", "<html>"),
+        r"shared\.safetensors cannot be read",
+    ),
+    Case(
+        "a fold of another number of classes",
+        SUBMIT,
+        change_tensors(RUN / "fold_0/tail.safetensors", lambda state: state.update({"head.fc.bias": torch.zeros(5)})),
+        r"fold_0/tail\.safetensors does not fit .*: 1 are of another shape \(head\.fc\.bias \(5,\) instead of \(3,\)\)",
+    ),
+    Case(
+        "a fold that is not finite",
+        SUBMIT,
+        change_tensors(
+            RUN / "fold_1/adapter_model.safetensors", lambda state: next(iter(state.values())).fill_(np.inf)
+        ),
+        r"fold_1/adapter_model\.safetensors does not fit .*: 1 are not finite",
+    ),
+    Case(
+        "another model",
+        SUBMIT,
+        swap(RUN / "config.yaml", "name: test_convnext", "name: test_convnext2"),
+        r"shared\.safetensors does not fit the model of config\.yaml",
+    ),
+    Case(
+        "an unknown model",
+        SUBMIT,
+        swap(RUN / "config.yaml", "name: test_convnext", "name: test_convnix"),
+        r"timm has no model 'test_convnix'",
+    ),
+    Case("no folds.csv", SUBMIT, remove(RUN / "folds.csv"), r"folds\.csv does not exist"),
+    Case(
+        "folds that are no numbers",
+        SUBMIT,
+        row(RUN / "folds.csv", 2, "1,1.png,1,g,first"),
+        r"folds\.csv: fold must be a whole number, not first",
+    ),
+    Case(
+        "damaged groups",
+        SUBMIT,
+        write(RUN / "groups.csv", "image_id,group\n1,a\n1,b\n"),
+        r"groups\.csv: 1 values of image_id occur twice",
+    ),
+    Case(
+        "a blend of a blend",
+        SUBMIT,
+        swap(RUN / "metrics.json", '"classes"', '"runs": {}, "classes"'),
+        r"toy is an average of runs: name those after --run",
+    ),
+    Case("no test.csv", SUBMIT, remove(TEST_CSV), r"no test\.csv under data\.root input"),
+    Case(
+        "a repeated test id",
+        SUBMIT,
+        row(TEST_CSV, 3, "19,20.png"),
+        r"test\.csv: 1 values of image_id occur twice or more: 19",
+    ),
+    Case(
+        "a sample of other ids",
+        SUBMIT,
+        row(SAMPLE, 2, "999,1"),
+        r"sample_submission\.csv wants 1 ids that test\.csv lacks: 999\n.*test\.csv has 1 ids that .* lacks: 19",
+    ),
+    Case(
+        "a sample of other columns",
+        SUBMIT,
+        swap(SAMPLE, "label", "class"),
+        r"sample_submission\.csv has the columns image_id, class, not image_id, label",
+    ),
+    Case(
+        "a sample with an id twice",
+        SUBMIT,
+        lines(SAMPLE, lambda found: [*found, found[-1]]),
+        r"sample_submission\.csv has an image_id twice or more: 21",
+    ),
+]
+CASES = {
+    **{
+        f"{name}: {case.what}": case
+        for name, cases in (
+            ("files", FILES),
+            ("tables", TABLES),
+            ("yaml", YAML),
+            ("options", OPTIONS),
+            ("weights", WEIGHTS),
+            ("runs", RUNS),
+        )
+        for case in cases
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which nothing is wrong: a competition, and a run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.chdir(folder)
+        write_competition(folder / "input", sources=18, unlabelled_sources=3, nested=False, copies=1)
+        run_command(*TRAIN, "--run.name=toy")
+        shutil.rmtree("submissions/.cache")
+    return folder
+
+
+@pytest.fixture
+def workplace(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(whole, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """All files with their contents, but for caches and locks."""
+    return {
+        name: hashlib.blake2b(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+        if not (name := str(path.relative_to(folder))).startswith(("submissions/.cache", "submissions/copies"))
+        and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_wrong_is_one_message_and_nothing_is_written(case, workplace, capsys):
+    if case.change:
+        case.change()
+    before = listing(workplace)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run_command(*case.command)
+    message = capsys.readouterr().err[-2000:]
+    said = message[message.find("error: ") :]
+    assert stopped.value.code == 2
+    assert message.count("error: ") == 1, message
+    assert said.startswith("error: "), message
+    assert re.search(case.message, said.strip()), said
+    assert "Traceback" not in message
+    assert listing(workplace) == before
+
+
+def as_spreadsheets_save() -> None:
+    for table in (TRAIN_CSV, TEST_CSV, GROUPS):
+        table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n") + b",,\r\n\r\n")
+
+
+def photos_elsewhere() -> None:
+    IMAGES.rename("elsewhere")
+    IMAGES.mkdir()
+    for photo in Path("elsewhere").iterdir():
+        (IMAGES / photo.name).symlink_to(photo.resolve())
+
+
+@pytest.mark.parametrize("change", [as_spreadsheets_save, photos_elsewhere])
+def test_what_only_looks_wrong_changes_nothing(change, workplace):
+    """Byte order marks, Windows lines, empty rows at the end; photos that are links, as data managers make them."""
+    config = load_config(RUN / "config.yaml")
+    expected = load_labelled(config)
+    change()
+    found = load_labelled(replace(config, cache=CacheConfig(Path("anew"))))
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.pixels.key == expected.pixels.key
+
+
+def test_a_camera_of_a_hundred_megapixels_is_read(tmp_path):
+    Image.new("L", (12_000, 9_000), 99).save(tmp_path / "large.jpg")
+    assert read_photo(tmp_path / "large.jpg", 64).shape == (64, 85, 3)
+
+
+def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(workplace):
+    GIVEN.write_text("train: {epochs: 5, seed: 1, tail_lr: 1e-4}\nmodel:\n")
+    Path("later.yaml").write_text("train: {seed: 2}\nrun: {name: 2024-01-31}")
+    Path("empty.yaml").write_text("# nothing yet\n")
+    words = [
+        "--run.restart",
+        "--train.epochs=7",
+        "--config",
+        "given.yaml",
+        "--config=later.yaml",
+        "--config=empty.yaml",
+    ]
+    config = parse_config(words)
+    assert (config.train.epochs, config.train.seed, config.train.tail_lr) == (7, 2, 0.0001)
+    assert (config.run.name, config.run.restart) == ("2024-01-31", True)
+
+
+def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):
+    SAMPLE.write_text(SAMPLE.read_text().replace(",1", ",crack"))
+    read_test(Path("input"), {"1": "a"})
+    assert "sample_submission.csv has the labels crack, none of which train.csv has" in caplog.text
