@@ -17,9 +17,12 @@ from trunkfold.groups import SEARCHED
 from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.options import parse_config
 from trunkfold.process import start_process
-from trunkfold.report import summary, write_report
+from trunkfold.provenance import made_with
+from trunkfold.report import write_report
 from trunkfold.results import save_inputs, save_predictions
 from trunkfold.runs import Stopwatch, check_run_is_new, create_run, write_csv, write_json
+from trunkfold.summary import summary
+from trunkfold.thumbnails import save_thumbnails
 from trunkfold.training import Validation, train
 
 
@@ -56,10 +59,12 @@ def main() -> None:
             for view in config.predict.views
         ]
         members = scoring_members(labelled.fold_of_row, config.split.folds)
-        probabilities = average_probabilities(accelerator, [merge(tail) for tail in lockstep.tails], members, views)
+        tails = [merge(tail) for tail in lockstep.tails]
+        probabilities = average_probabilities(accelerator, tails, members, views)
 
     if accelerator.is_main_process:
         scores = save_predictions(run, labelled, probabilities, config.predict.consensus)
+        save_thumbnails(run, labelled, lockstep.trunk, tails, members, config.data.image_size)
         learned = config.train.epochs * len(loader) * config.train.batch_size
         metrics = {
             **scores,
@@ -67,6 +72,7 @@ def main() -> None:
             "split": asdict(config.split),
             "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
             "parameters": count_parameters(backbone, lockstep.tails[0]),
+            "made_with": made_with(config, accelerator, labelled.table["group"]),
             "seconds": watch.seconds,
             "images_per_second": round(learned / watch.seconds["training"], 1),
         }

@@ -42,7 +42,16 @@ The modules follow the flow of a run, each importing only from those above it:
     results         what a run's folder is given
     blending        several runs as one
     submission      the CSV that is uploaded
-    report          figures and the page
+    gallery         which photos the report shows
+    gradcam         where in a photo the evidence for a class lies
+    thumbnails      small pictures of the shown photos
+    provenance      versions, commit, device, memory, photo sizes
+    shares          classes of each set, and whether they differ by more than chance
+    evidence        all that the report is made of
+    summary         the result as a short text
+    advice          what to do next
+    figures         the report's figures, as PNG and SVG
+    report          the page
     space           the options that a study searches
     trials          one of its short trainings, on features that all share
     study           storage, processes and their deaths

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from trunkfold.augment import Augmentation
 from trunkfold.backbone import Backbone
@@ -13,13 +12,13 @@ from trunkfold.config import Config
 from trunkfold.consensus import average_in_folds
 from trunkfold.ensemble import save_shared
 from trunkfold.options import dump_config
-from trunkfold.predictions import scored_table, surest_mistakes
+from trunkfold.predictions import scored_table
 from trunkfold.runs import write_csv, write_text
 from trunkfold.scores import macro_f1, score_run
-from trunkfold.sheet import write_gallery, write_sheet
+from trunkfold.sheet import write_sheet
 from trunkfold.splits import HELD_OUT
 
-AUGMENTED, MISTAKES = "augmented.png", "mistakes.png"  # pictures of photos, in figures/
+AUGMENTED = "augmented.png"  # in figures/
 
 
 def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
@@ -36,7 +35,7 @@ def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbon
 
 
 def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, consensus: bool) -> dict:
-    """Write oof.csv, holdout.csv and a picture of the surest mistakes.
+    """Write oof.csv and holdout.csv.
 
     Args:
         probabilities: Of shape (rows, classes); NaN in rows that nothing predicts.
@@ -54,15 +53,5 @@ def save_predictions(run: Path, labelled: Labelled, probabilities: np.ndarray, c
             write_csv(tables[name], run / f"{name}.csv")
             alone = scored_table(folds[rows], probabilities[rows], labelled.classes)
             gains[name] = macro_f1(tables[name], labelled.classes) - macro_f1(alone, labelled.classes)
-    _show_mistakes(run, labelled, [tables[name] for name in ("holdout", "oof") if name in tables])
     scores = score_run(tables["oof"], tables.get("holdout"), folds, labelled.classes)
     return {**scores, "consensus": {"macro_f1_gain": gains} if consensus else None}
-
-
-def _show_mistakes(run: Path, labelled: Labelled, tables: list[pd.DataFrame]) -> None:
-    groups = labelled.table.set_index("image_id")["group"]
-    mistakes = pd.concat([surest_mistakes(table, groups, labelled.classes) for table in tables])
-    if len(mistakes):
-        row_of_id = pd.Series(range(len(labelled.table)), index=labelled.table["image_id"])
-        rows, captions = row_of_id[mistakes["image_id"]].tolist(), mistakes["mistake"].tolist()
-        write_gallery(run / "figures" / MISTAKES, labelled.pixels, rows, captions)
