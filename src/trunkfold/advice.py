@@ -7,6 +7,7 @@ import numpy as np
 from trunkfold.errors import counted
 from trunkfold.evidence import Evidence
 from trunkfold.gallery import ISSUES
+from trunkfold.pages import percent
 from trunkfold.splits import learned_from
 from trunkfold.summary import SETS
 
@@ -45,9 +46,9 @@ def _shift(evidence: Evidence) -> Iterator[str]:
         if shift.classes and "test" in what:
             name, test, labelled = shift.classes[0]
             yield (
-                f"The test photos are of another mixture: {name} is {test:.0%} of what is predicted there and "
-                f"{labelled:.0%} of what is predicted for the labelled photos. A leaderboard score may differ from "
-                "this page's for that reason alone."
+                f"The test photos are of another mixture: {name} is {percent(test)} of what is predicted there and "
+                f"{percent(labelled)} of what is predicted for the labelled photos. A leaderboard score may differ "
+                "from this page's for that reason alone."
             )
 
 
@@ -87,7 +88,7 @@ def _epochs(evidence: Evidence) -> Iterator[str]:
     elif loss.iloc[-1] > (1 + RISEN) * loss.min():
         yield (
             f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
-            f"{loss.iloc[-1] / loss.min() - 1:.0%} since: the model learns by heart. Try stronger augmentation "
+            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: the model learns by heart. Try stronger augmentation "
             "(augment: strong), label smoothing or fewer epochs."
         )
 
@@ -117,6 +118,6 @@ def _luck(evidence: Evidence) -> Iterator[str]:
         rival = min(told_apart, key=lambda row: abs(row["agreement"] - 0.9))
         yield (
             f"Do not choose between submissions by less than {rival['difference']:.3f}: two equally good ones that "
-            f"agree on {rival['agreement']:.0%} of the photos differ by that much through luck. Compare runs by their "
-            "out-of-fold scores, which rest on more photos than the public leaderboard."
+            f"agree on {percent(rival['agreement'])} of the photos differ by that much through luck. Compare runs by "
+            "their out-of-fold scores, which rest on more photos than the public leaderboard."
         )

@@ -109,7 +109,7 @@ def draw_fold_scores(folds: Sequence[Mapping]) -> Figure:
 def draw_class_shares(shares: pd.DataFrame) -> Figure:
     """Bars of `class_shares`: sets that were drawn alike look alike."""
     height = 0.8 / shares.shape[1]
-    figure, axis = plt.subplots(figsize=(7.2, 1.1 + 0.24 * shares.size), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 1.1 + 0.24 * shares.size), layout="constrained")
     places = np.arange(len(shares))
     for number, (title, column) in enumerate(shares.items()):
         axis.barh(places + (number + 0.5) * height - 0.4, 100 * column, 0.9 * height, label=title)
@@ -140,17 +140,17 @@ def draw_confusion(scores: Mapping) -> Figure:
 
 def draw_luck(luck: Mapping) -> Figure:
     """How often the simulated leaderboards show which score, and where 95 % of them lie."""
-    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
     edges = np.array(luck["histogram"]["edges"])
-    for colour, hatch, name in zip(COLOURS, ("", "//"), ("private", "public"), strict=False):
+    for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
         counts = np.array(luck["histogram"][name], float)
         low, high = luck[name]["low"], luck[name]["high"]
         label = f"{name}: 95 % from {low:.3f} to {high:.3f}"
         height = 100 * counts / max(counts.sum(), 1)
-        axis.stairs(height, edges, fill=True, color=colour, alpha=0.35, hatch=hatch, label=label)
-        axis.stairs(height, edges, color=colour, linewidth=1.5)
+        axis.stairs(height, edges, color=colour, linewidth=1.8, linestyle=line, label=label)
+        axis.stairs(height, edges, fill=True, color=colour, alpha=0.15)
         for edge in (low, high):
-            axis.axvline(edge, color=colour, linestyle=":", linewidth=1.5)
+            axis.axvline(edge, ymax=0.74, color=colour, linestyle=":", linewidth=1.5)
     axis.set(xlabel="macro F1 on the leaderboard", ylabel="% of the draws")
     axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
     axis.legend(loc="upper left")
@@ -180,7 +180,7 @@ def draw_ablation(ablation: Mapping, sets: Mapping[str, str]) -> Figure:
     """What each part adds to macro F1, with its interval."""
     shown = {name: ablation[name] for name in sets if ablation.get(name)}
     parts = list(dict.fromkeys(row["part"] for rows in shown.values() for row in rows))
-    figure, axis = plt.subplots(figsize=(7.2, 1.3 + 0.42 * len(parts)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 1.3 + 0.42 * len(parts)), layout="constrained")
     axis.axvline(0, color="#888888", linewidth=1)
     for number, (name, rows) in enumerate(shown.items()):
         places = np.array([parts.index(row["part"]) for row in rows]) + 0.22 * (number - (len(shown) - 1) / 2)

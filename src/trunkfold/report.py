@@ -20,7 +20,7 @@ from trunkfold.figures import (
     save_figure,
 )
 from trunkfold.gallery import ISSUES, SETS
-from trunkfold.pages import data_address, write_html
+from trunkfold.pages import data_address, percent, write_html
 from trunkfold.predictions import PREFIX
 from trunkfold.results import AUGMENTED
 from trunkfold.shares import class_shares
@@ -28,8 +28,7 @@ from trunkfold.summary import describe_copies, describe_leak, describe_split
 
 CURVES = {
     "loss": {"train_loss": "training, augmented photos", "val_loss": "validation"},
-    "accuracy": {"val_accuracy": "validation"},
-    "macro F1": {"val_macro_f1": "validation"},
+    "validation scores": {"val_macro_f1": "macro F1", "val_accuracy": "accuracy"},
     "learning rate": {"lr_tail": "tail", "lr_head": "head"},
 }
 BARS = 3  # probabilities that are shown of a photo, beside that of the truth
@@ -73,11 +72,12 @@ def _judge(sets: list[dict], leaks: bool) -> str:
         return "The averaged runs have different splits: no honest score of their average exists."
     best = sets[0]
     low, high = best["intervals"]["macro_f1"]
-    who = "the ensemble" if best["title"] == SETS["holdout"] else "each photo's own fold"
+    held_out = best["title"] == SETS["holdout"]
+    who = "that nothing was learned from, the ensemble" if held_out else "each fold's own model"
     score = (
-        f"On {counted(best['photos'], 'photo')} of {counted(best['groups'], 'source')} {who} reaches a macro F1 of "
-        f"{best['macro_f1']:.3f} (95 % interval {low:.3f} to {high:.3f}) and names the right class of "
-        f"{best['accuracy']:.1%} of the photos."
+        f"On {best['photos']:,} photos of {best['groups']:,} sources {who} reaches a macro F1 of "
+        f"{best['macro_f1']:.3f} (95\u00a0% interval {low:.3f} to {high:.3f}) and names the right class of "
+        f"{percent(best['accuracy'], 1)} of the photos."
     )
     return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
 
@@ -143,16 +143,16 @@ def folds(evidence: Evidence) -> dict | None:
     if not metrics["folds"] and history is None:
         return None
     figures = {}
-    if metrics["folds"]:
-        figures["score by fold"] = save_figure(
-            evidence.folder, "fold_scores", lambda: draw_fold_scores(metrics["folds"])
-        )
     if history is not None:
         for title, columns in CURVES.items():
             name = "curve_" + title.lower().replace(" ", "_")
             figures[title] = save_figure(
                 evidence.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
             )
+    if metrics["folds"]:
+        figures["score by fold"] = save_figure(
+            evidence.folder, "fold_scores", lambda: draw_fold_scores(metrics["folds"])
+        )
     scores = pd.DataFrame(metrics["folds"])
     return {
         "rows": metrics["folds"],
@@ -232,6 +232,7 @@ def data(evidence: Evidence) -> dict | None:
         return {"predicted": evidence.predicted} if evidence.predicted else None
     shares = class_shares(evidence.folds, evidence.predicted, evidence.classes)
     augmented = evidence.folder / "figures" / AUGMENTED
+    about = (evidence.metrics.get("made_with") or {}).get("data") or {}
     return {
         "figure": save_figure(evidence.folder, "classes", lambda: draw_class_shares(shares)),
         "predicted": evidence.predicted,
@@ -242,7 +243,11 @@ def data(evidence: Evidence) -> dict | None:
             if any(evidence.thumbnails.photo(row) for row in rows)
         },
         "augmented": data_address(augmented.read_bytes(), "png") if augmented.exists() else None,
-        **((evidence.metrics.get("made_with") or {}).get("data") or {}),
+        "sizes": about.get("sizes"),
+        "groups": [
+            f"{counted(count, 'source')} of {counted(int(size), 'photo')}"
+            for size, count in (about.get("group_sizes") or {}).items()
+        ],
     }
 
 
