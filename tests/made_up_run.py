@@ -1,5 +1,7 @@
 """A finished run that nobody trained: all files and metrics that a report is made of, as many photos as wanted."""
 
+import json
+import re
 from pathlib import Path
 
 import cv2
@@ -115,7 +117,7 @@ def extra_metrics() -> dict:
                     "photos": 84,
                     "width": [48, 640, 999],
                     "height": [36, 480, 888],
-                    "frequent": {"640 x 480": 70},
+                    "frequent": {"640 x 480": 70, "48 x 36": 14},
                 },
                 "group_sizes": {"1": 5, "3": 26},
             },
@@ -132,3 +134,17 @@ def add_pictures(run: Path, folds: pd.DataFrame, classes: dict[str, str] = CLASS
     for name in names:
         clouds = sum(cv2.resize(rng.normal(0, 40, (side, side, 3)), (208, 156)) for side in (4, 16, 64))
         cv2.imwrite(str(run / FOLDER / f"{name}.jpg"), (128 + clouds).clip(0, 255).astype(np.uint8))
+
+
+def change_metrics(run: Path, **changed: object) -> dict:
+    """Replace some keys of a run's metrics.json, and give all of it."""
+    metrics = {**json.loads((run / "metrics.json").read_text()), **changed}
+    write_json(metrics, run / "metrics.json")
+    return metrics
+
+
+def read_page(run: Path) -> tuple[str, dict]:
+    """The page without its pictures and styles, and the run's metrics."""
+    page = (run / "report.html").read_text(encoding="utf-8")
+    page = re.sub(r'src="data:[^"]*"|<style>.*?</style>', "", page, flags=re.S)
+    return page, json.loads((run / "metrics.json").read_text())
