@@ -28,7 +28,8 @@ def run(tmp_path) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
     """Pages without figures, which are what takes time."""
-    monkeypatch.setattr("trunkfold.report.save_figure", lambda *_: "data:,")
+    for name in ("save_figure", "save_picture"):
+        monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -30,7 +31,6 @@ STYLE = {
     "grid.alpha": 0.3,
     "font.size": 10,
     "figure.dpi": 110,
-    "savefig.bbox": "tight",
     "legend.frameon": False,
     "text.parse_math": False,  # a $ is a $
     "svg.fonttype": "none",  # letters stay letters, drawn by the browser, which has all scripts
@@ -43,15 +43,34 @@ PANEL = (4.6, 3.2)  # inches of one of several figures side by side
 
 def save_figure(run: Path, name: str, draw: Callable[[], Figure]) -> str:
     """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
+    with _drawn(draw) as figure:
+        _write_png(figure, run, name)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
+
+
+def save_picture(run: Path, name: str, draw: Callable[[], Figure]) -> None:
+    """Save a figure as figures/<name>.png alone."""
+    with _drawn(draw) as figure:
+        _write_png(figure, run, name)
+
+
+@contextmanager
+def _drawn(draw: Callable[[], Figure]) -> Iterator[Figure]:
+    """A figure in the report's style, for as long as it is saved."""
     with plt.rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that matplotlib's font lacks: the page shows them
         figure = draw()
-        with whole_file(run / "figures" / f"{name}.png") as partial:
-            figure.savefig(partial, format="png")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        plt.close(figure)
-    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
+        try:
+            yield figure
+        finally:
+            plt.close(figure)
+
+
+def _write_png(figure: Figure, run: Path, name: str) -> None:
+    with whole_file(run / "figures" / f"{name}.png") as partial:
+        figure.savefig(partial, format="png")
 
 
 def in_both_modes(svg: str) -> str:

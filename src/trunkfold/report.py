@@ -18,6 +18,7 @@ from trunkfold.figures import (
     draw_luck,
     draw_reliability,
     save_figure,
+    save_picture,
 )
 from trunkfold.gallery import ISSUES, SETS
 from trunkfold.pages import data_address, percent, write_html
@@ -95,7 +96,7 @@ def per_class(evidence: Evidence) -> dict | None:
         return None
     for name in SETS:
         if evidence.metrics[name] is not None:
-            save_figure(evidence.folder, f"confusion_{name}", lambda name=name: draw_confusion(evidence.metrics[name]))
+            save_picture(evidence.folder, f"confusion_{name}", lambda name=name: draw_confusion(evidence.metrics[name]))
     pairs = [
         {
             "truth": evidence.classes[pair["label"]],
