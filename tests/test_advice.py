@@ -6,7 +6,7 @@ import pytest
 from made_up_run import change_metrics, extra_metrics, make_run
 
 from trunkfold.advice import MOST, next_steps
-from trunkfold.evidence import read_evidence
+from trunkfold.findings import read_findings
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def run(tmp_path):
 
 
 def advice(run) -> str:
-    return "\n".join(next_steps(read_evidence(run))).replace("\xa0", " ")
+    return "\n".join(next_steps(read_findings(run))).replace("\xa0", " ")
 
 
 def write_history(run, losses: list[float], f1: list[float]) -> None:
@@ -28,7 +28,7 @@ def test_a_leak_comes_before_everything(tmp_path):
     run = make_run(tmp_path, "none", divided="oof")
     change_metrics(run, **extra_metrics())
     (run / "label_issues.csv").write_text("image_id,label,suggestion\n5,3,1\n")
-    sentences = next_steps(read_evidence(run))
+    sentences = next_steps(read_findings(run))
     assert sentences[0].startswith("The split puts copies of training photos among the scored ones.")
     assert "--split.groups copies" in sentences[0]
     assert "label_issues.csv" in sentences[1]
@@ -45,7 +45,7 @@ def test_suspected_labels_are_counted(run):
 
 
 def per_class(run, **f1: float) -> None:
-    metrics = read_evidence(run).metrics
+    metrics = read_findings(run).metrics
     names = list(metrics["oof"]["per_class"])
     for name, value in zip(names, f1.values(), strict=True):
         metrics["oof"]["per_class"][name]["f1"] = value

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
-from trunkfold.evidence import read_evidence
+from trunkfold.findings import read_findings
 from trunkfold.options import load_config
 from trunkfold.thumbnails import predicted_mistakes
 from trunkfold.views import VIEWS
@@ -112,13 +112,13 @@ def test_a_run_has_all_that_is_promised(finished):
 
 def test_the_photos_that_the_report_shows_are_there_and_no_others(finished):
     run = finished / "submissions/toy"
-    evidence = read_evidence(run)
-    rows, _ = predicted_mistakes(evidence.gallery, evidence.classes)
-    expected = {f"{row}.jpg" for row in evidence.gallery.rows} | {f"{row}-cam.jpg" for row in rows}
+    findings = read_findings(run)
+    rows, _ = predicted_mistakes(findings.gallery, findings.classes)
+    expected = {f"{row}.jpg" for row in findings.gallery.rows} | {f"{row}-cam.jpg" for row in rows}
     assert {path.name for path in (run / "figures/photos").iterdir()} == expected
-    row = next(iter(evidence.gallery.samples["1"]))
+    row = next(iter(findings.gallery.samples["1"]))
     shown = np.asarray(Image.open(run / f"figures/photos/{row}.jpg")).astype(int)
-    file = finished / "input/train/train/images" / evidence.folds["filename"].iloc[row]
+    file = finished / "input/train/train/images" / findings.folds["filename"].iloc[row]
     photo = np.asarray(Image.open(file).convert("RGB").resize(shown.shape[1::-1])).astype(int)
     assert np.abs(shown - photo).mean() < 12
 

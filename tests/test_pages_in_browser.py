@@ -11,7 +11,7 @@ import pytest
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
 
 from trunkfold.copies_page import write_page
-from trunkfold.evidence import read_evidence
+from trunkfold.findings import read_findings
 from trunkfold.report import write_report
 from trunkfold.table import read_text_table
 
@@ -50,7 +50,7 @@ def run(tmp_path_factory) -> Path:
     )
     (run / "config.yaml").write_text("name: " + "long " * 200)
     change_metrics(run, **extra_metrics())
-    add_pictures(run, read_evidence(run).folds, CLASSES_SHOWN)
+    add_pictures(run, read_findings(run).folds, CLASSES_SHOWN)
     write_report(run)
     return run
 

@@ -11,7 +11,7 @@ import pytest
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, read_page
 
 from trunkfold.errors import InputError
-from trunkfold.evidence import read_evidence
+from trunkfold.findings import read_findings
 from trunkfold.pages import percent
 from trunkfold.report import SECTIONS, write_report
 from trunkfold.runs import write_json
@@ -39,7 +39,7 @@ def reported(tmp_path_factory) -> Path:
     change_metrics(run, **extra_metrics())
     (run / "label_issues.csv").write_text(ISSUES)
     (run / "config.yaml").write_text("run:\n  name: <b>bold\n")
-    add_pictures(run, read_evidence(run).folds)
+    add_pictures(run, read_findings(run).folds)
     write_report(run)
     return run
 
@@ -155,14 +155,14 @@ def test_folds_are_shown_with_mean_and_spread(reported):
 def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
     page = (reported / "report.html").read_text()
     cards = section(page, "Mistakes").split('<div class="card">')[1:]
-    surest = read_evidence(reported).gallery.mistakes["holdout"].iloc[0]
+    surest = read_findings(reported).gallery.mistakes["holdout"].iloc[0]
     told = texts(cards[0])
     assert f"taken for {CLASSES[surest['prediction']]}" in told
     assert f"{CLASSES['1']} {percent(surest['sure'])}".replace("\xa0", " ") in told
     assert f"✓ {CLASSES[surest['label']]}" in told
     assert re.search(r'<div class="pair"><img src="data:image/jpeg[^>]*>\s*<img src="data:image/jpeg', cards[0])
     assert cards[0].partition("Its copies")[2].count("<img") == len(
-        read_evidence(reported).gallery.copies[int(surest["row"])]
+        read_findings(reported).gallery.copies[int(surest["row"])]
     )
 
 

@@ -47,7 +47,7 @@ The modules follow the flow of a run, each importing only from those above it:
     thumbnails      small pictures of the shown photos
     provenance      versions, commit, device, memory, photo sizes
     shares          classes of each set, and whether they differ by more than chance
-    evidence        all that the report is made of
+    findings        all that the report is made of
     summary         the result as a short text
     advice          what to do next
     figures         the report's figures, as PNG and SVG

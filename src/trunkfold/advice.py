@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from trunkfold.errors import counted
-from trunkfold.evidence import Evidence
-from trunkfold.gallery import ISSUES
+from trunkfold.findings import Findings
+from trunkfold.gallery import ISSUES, SETS
 from trunkfold.pages import percent
 from trunkfold.splits import learned_from
-from trunkfold.summary import SETS
 
 MOST = 5  # sentences
 WEAK = 0.03  # how far below the mean a class is called weak
@@ -17,23 +16,23 @@ RISEN = 0.03  # share by which a loss has risen, or macro F1 in absolute terms, 
 WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautious
 
 
-def next_steps(evidence: Evidence) -> list[str]:
+def next_steps(findings: Findings) -> list[str]:
     """The most urgent two to five things, the first one first."""
     rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck)
-    sentences = [sentence for rule in rules for sentence in rule(evidence)]
+    sentences = [sentence for rule in rules for sentence in rule(findings)]
     return sentences[:MOST]
 
 
-def _leak(evidence: Evidence) -> Iterator[str]:
-    if any(part and part["with_copies"] for part in (evidence.metrics.get("leak") or {}).values()):
+def _leak(findings: Findings) -> Iterator[str]:
+    if any(part and part["with_copies"] for part in (findings.metrics.get("leak") or {}).values()):
         yield (
             "The split puts copies of training photos among the scored ones. Train again with --split.groups copies "
             "before anything else: no other number on this page can be trusted until then."
         )
 
 
-def _labels(evidence: Evidence) -> Iterator[str]:
-    suspects = len(evidence.gallery.suspects)
+def _labels(findings: Findings) -> Iterator[str]:
+    suspects = len(findings.gallery.suspects)
     if suspects:
         yield (
             f"Look at the suspected labels in {ISSUES}: the {suspects} most suspect are shown above. Mending labels is "
@@ -41,8 +40,8 @@ def _labels(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _shift(evidence: Evidence) -> Iterator[str]:
-    for what, shift in evidence.shifts.items():
+def _shift(findings: Findings) -> Iterator[str]:
+    for what, shift in findings.shifts.items():
         if shift.classes and "test" in what:
             name, test, labelled = shift.classes[0]
             yield (
@@ -52,9 +51,9 @@ def _shift(evidence: Evidence) -> Iterator[str]:
             )
 
 
-def _weakest(evidence: Evidence) -> Iterator[str]:
-    scores = evidence.metrics["oof"]
-    if not scores or evidence.folds is None:
+def _weakest(findings: Findings) -> Iterator[str]:
+    scores = findings.metrics["oof"]
+    if not scores or findings.folds is None:
         return
     f1 = {name: row["f1"] for name, row in scores["per_class"].items()}
     names, weakest = list(f1), min(f1, key=f1.get)
@@ -62,9 +61,9 @@ def _weakest(evidence: Evidence) -> Iterator[str]:
         return
     mistaken = np.array(scores["confusion_matrix"])[names.index(weakest)].copy()
     mistaken[names.index(weakest)] = 0
-    label = next(label for label, name in evidence.classes.items() if name == weakest)
-    learning = learned_from(evidence.folds["fold"].to_numpy()) & (evidence.folds["label"] == label)
-    sources = evidence.folds.loc[learning, "group"].nunique()
+    label = next(label for label, name in findings.classes.items() if name == weakest)
+    learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
+    sources = findings.folds.loc[learning, "group"].nunique()
     taken = f", and is mostly taken for {names[mistaken.argmax()]}" if mistaken.any() else ""
     yield (
         f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is learned from "
@@ -73,10 +72,10 @@ def _weakest(evidence: Evidence) -> Iterator[str]:
     )
 
 
-def _epochs(evidence: Evidence) -> Iterator[str]:
-    if evidence.history is None or evidence.history["epoch"].nunique() < 4:
+def _epochs(findings: Findings) -> Iterator[str]:
+    if findings.history is None or findings.history["epoch"].nunique() < 4:
         return
-    mean = evidence.history.groupby("epoch")[["val_loss", "val_macro_f1"]].mean()
+    mean = findings.history.groupby("epoch")[["val_loss", "val_macro_f1"]].mean()
     epochs, loss, f1 = len(mean), mean["val_loss"], mean["val_macro_f1"]
     fifth = max(1, epochs // 5)
     rising = f1.iloc[-fifth:].mean() - f1.iloc[-2 * fifth : -fifth].mean()
@@ -93,8 +92,8 @@ def _epochs(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _calibration(evidence: Evidence) -> Iterator[str]:
-    temperature = (evidence.metrics.get("calibration") or {}).get("temperature")
+def _calibration(findings: Findings) -> Iterator[str]:
+    temperature = (findings.metrics.get("calibration") or {}).get("temperature")
     if temperature and not COLD < temperature < WARM:
         what = "too sure of itself" if temperature > 1 else "less sure than it could be"
         yield (
@@ -103,8 +102,8 @@ def _calibration(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _ablation(evidence: Evidence) -> Iterator[str]:
-    ablation = evidence.metrics.get("ablation") or {}
+def _ablation(findings: Findings) -> Iterator[str]:
+    ablation = findings.metrics.get("ablation") or {}
     for name in ("holdout", "oof"):
         useless = [row["part"] for row in ablation.get(name) or [] if row["interval"][1] < 0]
         if useless:
@@ -112,8 +111,8 @@ def _ablation(evidence: Evidence) -> Iterator[str]:
             return
 
 
-def _luck(evidence: Evidence) -> Iterator[str]:
-    told_apart = (evidence.metrics.get("luck") or {}).get("told_apart") or []
+def _luck(findings: Findings) -> Iterator[str]:
+    told_apart = (findings.metrics.get("luck") or {}).get("told_apart") or []
     if told_apart:
         rival = min(told_apart, key=lambda row: abs(row["agreement"] - 0.9))
         yield (

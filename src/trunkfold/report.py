@@ -8,7 +8,6 @@ import pandas as pd
 
 from trunkfold.advice import next_steps
 from trunkfold.errors import counted
-from trunkfold.evidence import Evidence, read_evidence
 from trunkfold.figures import (
     draw_ablation,
     draw_class_shares,
@@ -20,6 +19,7 @@ from trunkfold.figures import (
     save_figure,
     save_picture,
 )
+from trunkfold.findings import Findings, read_findings
 from trunkfold.gallery import ISSUES, SETS
 from trunkfold.pages import data_address, percent, write_html
 from trunkfold.predictions import PREFIX
@@ -45,17 +45,17 @@ def write_report(run: Path) -> None:
     Raises:
         InputError: metrics.json is missing, or a file is damaged.
     """
-    evidence = read_evidence(run)
+    findings = read_findings(run)
     (run / "figures").mkdir(exist_ok=True)
-    made = {title: make(evidence) for title, make in SECTIONS.items()}
+    made = {title: make(findings) for title, make in SECTIONS.items()}
     sections = {title: section for title, section in made.items() if section is not None}
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
     write_html(run / "report.html", "report.html", name=run.name, sections=sections, anchors=anchors)
 
 
-def verdict(evidence: Evidence) -> dict:
+def verdict(findings: Findings) -> dict:
     """One sentence, the scores with their intervals, and how the scored photos were separated."""
-    metrics = evidence.metrics
+    metrics = findings.metrics
     sets = [{"title": title, **metrics[name]} for name, title in SETS.items() if metrics[name] is not None]
     leak = describe_leak(metrics)
     return {
@@ -83,28 +83,28 @@ def _judge(sets: list[dict], leaks: bool) -> str:
     return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
 
 
-def luck(evidence: Evidence) -> dict | None:
+def luck(findings: Findings) -> dict | None:
     """What the leaderboard could show for this model by chance."""
-    found = evidence.metrics.get("luck")
-    return found and {**found, "figure": save_figure(evidence.folder, "luck", lambda: draw_luck(found))}
+    found = findings.metrics.get("luck")
+    return found and {**found, "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
 
-def per_class(evidence: Evidence) -> dict | None:
+def per_class(findings: Findings) -> dict | None:
     """Scores of each class, confusion, and photos of the classes that are confused most."""
-    sets = {title: evidence.metrics[name] for name, title in SETS.items() if evidence.metrics[name] is not None}
+    sets = {title: findings.metrics[name] for name, title in SETS.items() if findings.metrics[name] is not None}
     if not sets:
         return None
     for name in SETS:
-        if evidence.metrics[name] is not None:
-            save_picture(evidence.folder, f"confusion_{name}", lambda name=name: draw_confusion(evidence.metrics[name]))
+        if findings.metrics[name] is not None:
+            save_picture(findings.folder, f"confusion_{name}", lambda name=name: draw_confusion(findings.metrics[name]))
     pairs = [
         {
-            "truth": evidence.classes[pair["label"]],
-            "predicted": evidence.classes[pair["prediction"]],
+            "truth": findings.classes[pair["label"]],
+            "predicted": findings.classes[pair["prediction"]],
             "count": pair["count"],
-            "photos": [_photo(evidence, row) for row in pair["rows"]],
+            "photos": [_photo(findings, row) for row in pair["rows"]],
         }
-        for pair in evidence.gallery.pairs
+        for pair in findings.gallery.pairs
     ]
     return {"sets": sets, "confusion": {title: _confusion(scores) for title, scores in sets.items()}, "pairs": pairs}
 
@@ -119,15 +119,15 @@ def _confusion(scores: dict) -> list[dict]:
     ]
 
 
-def calibration(evidence: Evidence) -> dict | None:
+def calibration(findings: Findings) -> dict | None:
     """Whether probabilities mean what they say."""
-    found = evidence.metrics.get("calibration")
+    found = findings.metrics.get("calibration")
     if not found:
         return None
     sets = {title: (name, found[name]) for name, title in SETS.items() if found.get(name)}
     figures = {
         title: save_figure(
-            evidence.folder, f"reliability_{name}", lambda part=part, title=title: draw_reliability(part, title)
+            findings.folder, f"reliability_{name}", lambda part=part, title=title: draw_reliability(part, title)
         )
         for title, (name, part) in sets.items()
     }
@@ -138,9 +138,9 @@ def calibration(evidence: Evidence) -> dict | None:
     }
 
 
-def folds(evidence: Evidence) -> dict | None:
+def folds(findings: Findings) -> dict | None:
     """Learning curves, and the scores of each fold."""
-    metrics, history = evidence.metrics, evidence.history
+    metrics, history = findings.metrics, findings.history
     if not metrics["folds"] and history is None:
         return None
     figures = {}
@@ -148,11 +148,11 @@ def folds(evidence: Evidence) -> dict | None:
         for title, columns in CURVES.items():
             name = "curve_" + title.lower().replace(" ", "_")
             figures[title] = save_figure(
-                evidence.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
+                findings.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
             )
     if metrics["folds"]:
         figures["score by fold"] = save_figure(
-            evidence.folder, "fold_scores", lambda: draw_fold_scores(metrics["folds"])
+            findings.folder, "fold_scores", lambda: draw_fold_scores(metrics["folds"])
         )
     scores = pd.DataFrame(metrics["folds"])
     return {
@@ -165,83 +165,83 @@ def folds(evidence: Evidence) -> dict | None:
     }
 
 
-def mistakes(evidence: Evidence) -> dict | None:
+def mistakes(findings: Findings) -> dict | None:
     """The most confident mistakes: the photo, where the prediction looked, its probabilities and its copies."""
     sets = {
-        SETS[name]: [_mistake(evidence, row) for _, row in table.iterrows()]
-        for name, table in evidence.gallery.mistakes.items()
+        SETS[name]: [_mistake(findings, row) for _, row in table.iterrows()]
+        for name, table in findings.gallery.mistakes.items()
         if len(table)
     }
     return {"sets": sets} if sets else None
 
 
-def _mistake(evidence: Evidence, row: pd.Series) -> dict:
-    probabilities = {label: float(row[PREFIX + name]) for label, name in evidence.classes.items()}
+def _mistake(findings: Findings, row: pd.Series) -> dict:
+    probabilities = {label: float(row[PREFIX + name]) for label, name in findings.classes.items()}
     likely = sorted(probabilities, key=probabilities.get, reverse=True)
     shown = likely[:BARS] if row["label"] in likely[:BARS] else [*likely[:BARS], row["label"]]
     return {
-        **_photo(evidence, row["row"]),
-        "heat": evidence.thumbnails.heat(int(row["row"])),
-        "predicted": evidence.classes[row["prediction"]],
+        **_photo(findings, row["row"]),
+        "heat": findings.thumbnails.heat(int(row["row"])),
+        "predicted": findings.classes[row["prediction"]],
         "sure": float(row["sure"]),
-        "bars": [(evidence.classes[label], probabilities[label], label == row["label"]) for label in shown],
+        "bars": [(findings.classes[label], probabilities[label], label == row["label"]) for label in shown],
     }
 
 
-def _photo(evidence: Evidence, row: int) -> dict:
+def _photo(findings: Findings, row: int) -> dict:
     """A photo with its id, file, true class and copies."""
-    row, table = int(row), evidence.folds
+    row, table = int(row), findings.folds
     line = table.iloc[row]
     return {
-        "picture": evidence.thumbnails.photo(row),
+        "picture": findings.thumbnails.photo(row),
         "id": line["image_id"],
         "file": line["filename"],
-        "truth": evidence.classes.get(line["label"], line["label"]),
+        "truth": findings.classes.get(line["label"], line["label"]),
         "copies": [
-            {"picture": evidence.thumbnails.photo(other), "id": table["image_id"].iloc[other]}
-            for other in evidence.gallery.copies.get(row, [])
+            {"picture": findings.thumbnails.photo(other), "id": table["image_id"].iloc[other]}
+            for other in findings.gallery.copies.get(row, [])
         ],
     }
 
 
-def suspects(evidence: Evidence) -> dict | None:
+def suspects(findings: Findings) -> dict | None:
     """Labels that look wrong, the worst first."""
-    table = evidence.gallery.suspects
+    table = findings.gallery.suspects
     if table.empty:
         return None
     rows = [
         {
-            **_photo(evidence, row["row"]),
-            "label": evidence.classes.get(row["label"], row["label"]),
-            "suggestion": evidence.classes.get(row["suggestion"], row["suggestion"]),
+            **_photo(findings, row["row"]),
+            "label": findings.classes.get(row["label"], row["label"]),
+            "suggestion": findings.classes.get(row["suggestion"], row["suggestion"]),
             **{key: row.get(key, "") for key in ("p_label", "p_suggestion", "reason")},
         }
         for _, row in table.iterrows()
     ]
-    return {"rows": rows, "file": f"{evidence.folder}/{ISSUES}"}
+    return {"rows": rows, "file": f"{findings.folder}/{ISSUES}"}
 
 
-def advice(evidence: Evidence) -> dict | None:
+def advice(findings: Findings) -> dict | None:
     """What to do next."""
-    sentences = next_steps(evidence)
+    sentences = next_steps(findings)
     return {"sentences": sentences} if sentences else None
 
 
-def data(evidence: Evidence) -> dict | None:
+def data(findings: Findings) -> dict | None:
     """The photos: their classes in each set, some of each, their sizes and copies, and what the model was shown."""
-    if evidence.folds is None:
-        return {"predicted": evidence.predicted} if evidence.predicted else None
-    shares = class_shares(evidence.folds, evidence.predicted, evidence.classes)
-    augmented = evidence.folder / "figures" / AUGMENTED
-    about = (evidence.metrics.get("made_with") or {}).get("data") or {}
+    if findings.folds is None:
+        return {"predicted": findings.predicted} if findings.predicted else None
+    shares = class_shares(findings.folds, findings.predicted, findings.classes)
+    augmented = findings.folder / "figures" / AUGMENTED
+    about = (findings.metrics.get("made_with") or {}).get("data") or {}
     return {
-        "figure": save_figure(evidence.folder, "classes", lambda: draw_class_shares(shares)),
-        "predicted": evidence.predicted,
-        "shifts": evidence.shifts,
+        "figure": save_figure(findings.folder, "classes", lambda: draw_class_shares(shares)),
+        "predicted": findings.predicted,
+        "shifts": findings.shifts,
         "samples": {
-            evidence.classes[label]: [_photo(evidence, row) for row in rows]
-            for label, rows in evidence.gallery.samples.items()
-            if any(evidence.thumbnails.photo(row) for row in rows)
+            findings.classes[label]: [_photo(findings, row) for row in rows]
+            for label, rows in findings.gallery.samples.items()
+            if any(findings.thumbnails.photo(row) for row in rows)
         },
         "augmented": data_address(augmented.read_bytes(), "png") if augmented.exists() else None,
         "sizes": about.get("sizes"),
@@ -252,27 +252,27 @@ def data(evidence: Evidence) -> dict | None:
     }
 
 
-def ablation(evidence: Evidence) -> dict | None:
+def ablation(findings: Findings) -> dict | None:
     """What each part of the ensemble adds."""
-    found = evidence.metrics.get("ablation")
+    found = findings.metrics.get("ablation")
     if not found:
         return None
     sets = {title: found[name] for name, title in SETS.items() if found.get(name)}
-    figure = save_figure(evidence.folder, "ablation", lambda: draw_ablation(found, SETS)) if sets else None
+    figure = save_figure(findings.folder, "ablation", lambda: draw_ablation(found, SETS)) if sets else None
     return {"sets": sets, "figure": figure, "folds_alone": found.get("folds_alone")}
 
 
-def making(evidence: Evidence) -> dict:
+def making(findings: Findings) -> dict:
     """Everything needed to repeat the run."""
-    config = evidence.folder / "config.yaml"
+    config = findings.folder / "config.yaml"
     return {
-        "metrics": evidence.metrics,
-        "made_with": evidence.metrics.get("made_with") or {},
+        "metrics": findings.metrics,
+        "made_with": findings.metrics.get("made_with") or {},
         "config": config.read_text(encoding="utf-8") if config.exists() else None,
     }
 
 
-SECTIONS: dict[str, Callable[[Evidence], dict | None]] = {
+SECTIONS: dict[str, Callable[[Findings], dict | None]] = {
     "Verdict": verdict,
     "Luck": luck,
     "Classes": per_class,

@@ -3,16 +3,15 @@
 from pathlib import Path
 
 from trunkfold.errors import counted
+from trunkfold.gallery import SETS
 from trunkfold.runs import read_metrics
-
-SETS = {"oof": "out-of-fold", "holdout": "hold-out"}
 
 
 def summary(run: Path) -> str:
     """The run's result as a short text table: each score with its interval, and where the files lie."""
     metrics = read_metrics(run)
     lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
-    for name, title in SETS.items():
+    for name, title in reversed(SETS.items()):
         if metrics[name] is not None:
             values = [_with_interval(metrics[name], key) for key in ("macro_f1", "accuracy")]
             counts = [metrics[name][key] for key in ("photos", "groups")]

@@ -15,7 +15,7 @@ from trunkfold.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """What the report is made of.
 
     Attributes:
@@ -47,7 +47,7 @@ class Evidence:
         return self.metrics["classes"]
 
 
-def read_evidence(folder: Path) -> Evidence:
+def read_findings(folder: Path) -> Findings:
     """Read a run's folder; of an average of several runs, the folds and photos are theirs.
 
     Raises:
@@ -58,7 +58,7 @@ def read_evidence(folder: Path) -> Evidence:
     folds, photographed = _folds([folder, *map(Path, metrics.get("runs", {}))] if metrics["oof"] else [folder])
     tables = {} if folds is None else read_placed(folder, folds, classes)
     predicted = predicted_classes(folder, classes)
-    return Evidence(
+    return Findings(
         folder=folder,
         metrics=metrics,
         folds=folds,
