@@ -52,4 +52,5 @@ def test_sampling_alone_exceeds_its_chance_in_one_of_twenty_cases():
     rng = np.random.default_rng(1)
     pairs = [[counts(*draw) for draw in rng.multinomial(60, [0.5, 0.3, 0.2], 2)] for _ in range(200)]
     draws = [compare_shares(*pair, (60, 60)) for pair in pairs]
+    assert not any(shift.classes for shift in draws if shift.distance <= shift.chance)
     assert 0.01 < np.mean([shift.distance > shift.chance for shift in draws]) < 0.11
