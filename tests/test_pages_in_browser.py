@@ -94,6 +94,7 @@ def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, run, width, mo
     others = [url for url in seen.requests if not url.startswith("data:")]
     assert others == [(run / "report.html").as_uri()]
     assert (seen.said, seen.dialogs) == ([], [])
+    seen.look("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert seen.look("document.documentElement.scrollWidth <= innerWidth")
     outside = seen.look(
         """[...document.querySelectorAll("section *")].filter(one => !one.closest(".wide, pre, .name, .probabilities")
