@@ -119,3 +119,10 @@ def test_test_photos_of_another_mixture_are_told(tmp_path):
     (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
     told = advice(run)
     assert "The test photos are of another mixture: $\\oops$ & up is 100 % of what is predicted there" in told
+
+
+def test_without_a_simulated_leaderboard_the_interval_says_what_can_be_told_apart(run):
+    low, high = read_findings(run).metrics["oof"]["intervals"]["macro_f1"]
+    assert f"macro F1 is known to within {(high - low) / 2:.3f}." in advice(run)
+    change_metrics(run, luck=extra_metrics()["luck"])
+    assert "known to within" not in advice(run)

@@ -18,7 +18,7 @@ WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautio
 
 def next_steps(findings: Findings) -> list[str]:
     """The most urgent two to five things, the first one first."""
-    rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck)
+    rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
     sentences = [sentence for rule in rules for sentence in rule(findings)]
     return sentences[:MOST]
 
@@ -119,4 +119,15 @@ def _luck(findings: Findings) -> Iterator[str]:
             f"Do not choose between submissions by less than {rival['difference']:.3f}: two equally good ones that "
             f"agree on {percent(rival['agreement'])} of the photos differ by that much through luck. Compare runs by "
             "their out-of-fold scores, which rest on more photos than the public leaderboard."
+        )
+
+
+def _precision(findings: Findings) -> Iterator[str]:
+    """What the scores can tell apart, where no simulated leaderboard says it."""
+    scores = findings.metrics["oof"]
+    if scores and not findings.metrics.get("luck"):
+        low, high = scores["intervals"]["macro_f1"]
+        yield (
+            f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. A change that gains less cannot be "
+            "told from luck by one run: try it with several seeds (train.seed) on the same split."
         )
