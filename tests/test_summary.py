@@ -21,8 +21,8 @@ def run(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch) -> None:
     """Pages without figures, which are what takes time."""
-    for name in ("save_figure", "save_picture"):
-        monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
+    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
+        monkeypatch.setattr(f"trunkfold.{name}", lambda *_: "data:,")
 
 
 def assert_warned(run: Path, expected: list[str]) -> None:

@@ -51,6 +51,8 @@ The modules follow the flow of a run, each importing only from those above it:
     summary         the result as a short text
     advice          what to do next
     figures         the report's figures, as PNG and SVG
+    photo_sections  its sections that show photos
+    score_sections  its sections about scores
     report          the page
     space           the options that a study searches
     trials          one of its short trainings, on features that all share
