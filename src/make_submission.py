@@ -24,9 +24,10 @@ from trunkfold.groups import groups_of, load_run_groups
 from trunkfold.options import Parser, load_config
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_folds, read_predictions
 from trunkfold.process import start_process
-from trunkfold.report import summary, write_report
+from trunkfold.report import write_report
 from trunkfold.runs import Stopwatch, newest_run, read_metrics, write_csv, write_json
 from trunkfold.submission import check_submission, find_sample, make_submission, read_test
+from trunkfold.summary import summary
 from trunkfold.table import read_unlabelled
 
 logger = logging.getLogger("trunkfold")

@@ -6,6 +6,7 @@ accelerate launch src/train_folds.py --config configs/demo.yaml
 from dataclasses import asdict
 
 import numpy as np
+from torch import nn
 
 from trunkfold.augment import make_augmentation
 from trunkfold.backbone import build_backbone, count_parameters, merge
@@ -21,10 +22,13 @@ from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.lockstep import Lockstep
 from trunkfold.options import parse_config
 from trunkfold.process import start_process
-from trunkfold.report import summary, write_report
+from trunkfold.provenance import made_with
+from trunkfold.report import write_report
 from trunkfold.results import save_inputs, save_predictions, save_tails
 from trunkfold.resume import check_run, occupied_run
 from trunkfold.runs import Stopwatch, write_json
+from trunkfold.summary import summary
+from trunkfold.thumbnails import save_thumbnails
 from trunkfold.training import Validation, train
 
 
@@ -52,10 +56,13 @@ def main() -> None:
             checkpoint = Checkpoint(run / STATE, accelerator, config.train, labelled.pixels.key, watch.started)
             history = train(lockstep, loader, validation, checkpoint)
         with watch("prediction"):
-            predicted, raw = predict_labelled(lockstep, source, clean, labelled)
+            tails = [merge(tail) for tail in lockstep.tails]
+            members = scoring_members(labelled.fold_of_row, config.split.folds)
+            predicted, raw = predict_labelled(lockstep, tails, members, source, clean, labelled)
         if accelerator.is_main_process:
             save_tails(run, history, lockstep.tails)
             scores = save_predictions(run, config, labelled, predicted, raw)
+            save_thumbnails(run, labelled, lockstep.trunk, tails, members, config.data.image_size)
             seconds = {**watch.seconds, "training": round(history.drop_duplicates("epoch")["seconds"].sum(), 3)}
             learned = config.train.epochs * len(loader) * config.train.batch_size
             metrics = {
@@ -64,6 +71,7 @@ def main() -> None:
                 "split": asdict(config.split),
                 "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
                 "parameters": count_parameters(backbone, lockstep.tails[0]),
+                "made_with": made_with(config, accelerator, labelled.table["group"]),
                 "seconds": seconds,
                 "images_per_second": round(learned / seconds["training"], 1),
             }
@@ -75,7 +83,12 @@ def main() -> None:
 
 
 def predict_labelled(
-    lockstep: Lockstep, source: FeatureSource, clean: FeatureBatches, labelled: Labelled
+    lockstep: Lockstep,
+    tails: list[nn.Module],
+    members: np.ndarray,
+    source: FeatureSource,
+    clean: FeatureBatches,
+    labelled: Labelled,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """What each tail predicts of each photo in each view, see `trunkfold.ensemble.predict`; and, where weights are
     averaged, the same of the last weights."""
@@ -84,14 +97,12 @@ def predict_labelled(
         clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
         for view in config.predict.views
     ]
-    folds, members = config.split.folds, scoring_members(labelled.fold_of_row, config.split.folds)
-    tails = [merge(tail) for tail in lockstep.tails]
     if config.train.ema_decay is None or config.train.keep == "best":
         return predict(lockstep.accelerator, tails, members, views), None
-    with lockstep.raw_weights() as raw:
-        tails += [merge(tail) for tail in raw]
-    predicted = predict(lockstep.accelerator, tails, np.hstack([members, members]), views)
-    return predicted[:, :, :folds], predicted[:, :, folds:]
+    with lockstep.raw_weights() as last:
+        both = [*tails, *(merge(tail) for tail in last)]
+    predicted = predict(lockstep.accelerator, both, np.hstack([members, members]), views)
+    return predicted[:, :, : len(tails)], predicted[:, :, len(tails) :]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LABELS, SOURCE, run_command, write_competition
+from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
+from trunkfold.findings import read_findings
 from trunkfold.options import load_config
+from trunkfold.thumbnails import predicted_mistakes
 from trunkfold.views import VIEWS
 
 CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")
@@ -99,10 +103,38 @@ def test_a_run_has_all_that_is_promised(finished):
         *("test_probabilities.csv", "submission.csv", "report.html"),
         *(
             f"figures/{name}.png"
-            for name in ("augmented", "classes", "learning_curves", "confusion_oof", "confusion_holdout")
+            for name in (
+                *("augmented", "classes", "confusion_oof", "confusion_holdout", "fold_scores"),
+                *("curve_loss", "curve_validation_scores", "curve_learning_rate"),
+            )
         ),
         *(f"fold_{fold}/{name}" for fold in range(3) for name in per_fold),
+    } | {name for name in made if re.fullmatch(r"figures/photos/\d+(-cam)?\.jpg", name)}
+
+
+def test_the_photos_that_the_report_shows_are_there_and_no_others(finished):
+    run = finished / "submissions/toy"
+    findings = read_findings(run)
+    rows, _ = predicted_mistakes(findings.gallery, findings.classes)
+    expected = {f"{row}.jpg" for row in findings.gallery.rows} | {f"{row}-cam.jpg" for row in rows}
+    assert {path.name for path in (run / "figures/photos").iterdir()} == expected
+    row = next(iter(findings.gallery.samples["1"]))
+    shown = np.asarray(Image.open(run / f"figures/photos/{row}.jpg")).astype(int)
+    file = finished / "input/train/train/images" / findings.folds["filename"].iloc[row]
+    photo = np.asarray(Image.open(file).convert("RGB").resize(shown.shape[1::-1])).astype(int)
+    assert np.abs(shown - photo).mean() < 12
+
+
+def test_a_run_tells_what_it_was_made_with(finished):
+    metrics = json.loads((finished / "submissions/toy/metrics.json").read_text())
+    made = metrics["made_with"]
+    assert made["versions"]["torch"] == version("torch")
+    assert made["processes"] == 1
+    assert made["data"]["sizes"] == {
+        **{"photos": 90, "width": [40, 40, 40], "height": [30, 30, 30]},
+        "frequent": {"40 x 30": 90},
     }
+    assert made["data"]["group_sizes"] == {"3": 30}
 
 
 def test_every_labelled_photo_is_scored_exactly_once(finished):

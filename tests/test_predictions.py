@@ -11,7 +11,6 @@ from trunkfold.predictions import (
     probability_table,
     read_predictions,
     scored_table,
-    surest_mistakes,
 )
 from trunkfold.runs import write_csv
 
@@ -75,24 +74,6 @@ def test_a_table_that_is_damaged_or_of_other_classes_is_named(text, message, tmp
         (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_predictions(tmp_path / "p.csv", {"1": "a", "2": "b"})
-
-
-def test_the_surest_mistakes_are_wrong_and_come_surest_first():
-    table = pd.DataFrame(
-        {
-            "image_id": list("abcde"),
-            "fold": 0,
-            "label": ["1", "1", "2", "2", "2"],
-            "prediction": ["1", "2", "1", "1", "1"],
-            "p_x": [0.99, 0.2, 0.7, 0.9, 0.85],
-            "p_y": [0.01, 0.8, 0.3, 0.1, 0.15],
-        }
-    )
-    groups = pd.Series(["one", "two", "three", "four", "four"], index=list("abcde"))  # e shows what d shows
-    found = surest_mistakes(table, groups, {"1": "x", "2": "y"}, most=2)
-    assert found["image_id"].tolist() == ["d", "b"]
-    assert found["mistake"].tolist() == ["y -> x 0.90", "x -> y 0.80"]
-    assert surest_mistakes(table[:1], groups, {"1": "x", "2": "y"}).empty
 
 
 def test_probabilities_that_are_negative_are_refused_even_where_they_sum_to_1(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from trunkfold.augment import make_augmentation
-from trunkfold.sheet import GAP, LARGEST, SHOWN, write_gallery, write_sheet
+from trunkfold.sheet import GAP, LARGEST, SHOWN, write_sheet
 
 RED, BLUE = (200, 8, 8), (8, 8, 200)
 
@@ -77,23 +77,3 @@ def test_a_long_name_fits_before_the_pictures(tmp_path):
     assert long.shape[1] > short.shape[1] + 100
     dark = (long.max(2) < 100).nonzero()[1]  # the letters
     assert dark.max() < long.shape[1] - (SHOWN + 1) * (LARGEST + GAP)
-
-
-def test_a_gallery_shows_each_photo_over_its_caption(tmp_path):
-    pixels = [np.full((30, 40, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
-    write_gallery(tmp_path / "a.png", pixels, [2, 0, 1, 2, 0, 1, 2, 0], [f"photo {place}" for place in range(8)])
-    sheet = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
-    assert sheet.shape[1] > 6 * 192
-    assert sheet.shape[0] == 4 + 2 * (192 + 8 + 15)
-    centres = [sheet[4 + 96 + line * 215, 4 + 96 + column * 196] for line in range(2) for column in range(6)]
-    assert [int(colour.argmax()) for colour in centres[:8]] == [2, 0, 1, 2, 0, 1, 2, 0]
-    assert (centres[8] > 250).all()  # nothing where there is no photo
-    under = sheet[4 + 192 : 4 + 215, 4:196].min()
-    assert under < 60  # a caption
-
-
-def test_a_caption_that_is_too_long_is_cut(tmp_path):
-    pixels = [np.full((30, 40, 3), 255, np.uint8)] * 2
-    write_gallery(tmp_path / "a.png", pixels, [0, 1], ["x" * 500, ""])
-    sheet = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
-    assert sheet[4 + 192 :, 200:].min() > 250  # it does not reach below the next photo

@@ -57,7 +57,18 @@ The modules follow the flow of a run, each importing only from those above it:
     results         what a run's folder is given
     blending        several runs as one
     submission      the CSV that is uploaded
-    report          figures and the page
+    gallery         which photos the report shows
+    gradcam         where in a photo the evidence for a class lies
+    thumbnails      small pictures of the shown photos
+    provenance      versions, commit, device, memory, photo sizes
+    shares          classes of each set, and whether they differ by more than chance
+    findings        all that the report is made of
+    summary         the result as a short text
+    advice          what to do next
+    figures         the report's figures, as PNG and SVG
+    photo_sections  its sections that show photos
+    score_sections  its sections about scores
+    report          the page
     comparison      runs side by side, and whether their difference is real
     run_table       the same as tables for the terminal
     space           the options that a study searches

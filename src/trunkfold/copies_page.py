@@ -1,6 +1,5 @@
 """The page that shows what a search for copies found: the least sure groups first, for a person to judge."""
 
-import base64
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ import pandas as pd
 
 from trunkfold.errors import counted, first_few
 from trunkfold.grouping import Group
-from trunkfold.pages import write_html
+from trunkfold.pages import data_address, write_html
 from trunkfold.photos import read_photo
 from trunkfold.verification import IDENTICAL, Evidence
 
@@ -121,4 +120,4 @@ def _picture(path: str) -> str:
     """A photo as the data address of a small JPEG."""
     pixels = np.ascontiguousarray(read_photo(path, PICTURE)[..., ::-1])
     _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+    return data_address(jpeg.tobytes(), "jpeg")

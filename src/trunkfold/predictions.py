@@ -1,6 +1,5 @@
 """Predictions travel with their image ids: tables that are checked when they are made and when they are read."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,27 +46,6 @@ def scored_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[s
     table.insert(2, "label", folds["label"].to_numpy())
     table.insert(3, "prediction", decode(probabilities, classes))
     return table
-
-
-def surest_mistakes(
-    table: pd.DataFrame, group_of_id: pd.Series, classes: Mapping[str, str], most: int = 12
-) -> pd.DataFrame:
-    """The photos that were given a wrong class most surely, one of each group.
-
-    Args:
-        table: As `scored_table` makes it.
-        group_of_id: Group by image_id.
-        classes: Name of each label, in order.
-        most: How many.
-
-    Returns:
-        image_id, and mistake: `crack -> dent 0.93`, the true class, the predicted one and its probability.
-    """
-    sure = probabilities_of(table, classes).max(1)
-    wrong = table.assign(sure=sure, group=table["image_id"].map(group_of_id))[table["label"] != table["prediction"]]
-    wrong = wrong.sort_values("sure", ascending=False).drop_duplicates("group").head(most)
-    names = wrong["label"].map(classes) + " -> " + wrong["prediction"].map(classes)
-    return pd.DataFrame({"image_id": wrong["image_id"], "mistake": names + wrong["sure"].map(" {:.2f}".format)})
 
 
 def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:

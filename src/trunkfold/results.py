@@ -19,13 +19,13 @@ from trunkfold.ensemble import average, save_fold, save_shared, scoring_members
 from trunkfold.errors import InputError
 from trunkfold.label_issues import write_label_issues
 from trunkfold.options import dump_config
-from trunkfold.predictions import scored_table, surest_mistakes
+from trunkfold.predictions import scored_table
 from trunkfold.runs import write_csv, write_text
-from trunkfold.sheet import write_gallery, write_sheet
+from trunkfold.sheet import write_sheet
 from trunkfold.splits import HELD_OUT
 from trunkfold.table import read_unlabelled
 
-AUGMENTED, MISTAKES = "augmented.png", "mistakes.png"  # pictures of photos, in figures/
+AUGMENTED = "augmented.png"  # in figures/
 
 
 def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
@@ -51,7 +51,7 @@ def save_tails(run: Path, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
 def save_predictions(
     run: Path, config: Config, labelled: Labelled, predicted: np.ndarray, raw: np.ndarray | None = None
 ) -> dict:
-    """Write oof.csv, holdout.csv, label_issues.csv and a picture of the surest mistakes.
+    """Write oof.csv, holdout.csv and label_issues.csv.
 
     Args:
         predicted: Of each photo by each tail in each view of the configuration, see `trunkfold.ensemble.predict`.
@@ -71,7 +71,6 @@ def save_predictions(
             tables[name] = scored_table(folds[rows], probabilities[rows], classes)
             write_csv(tables[name], run / f"{name}.csv")
     write_label_issues(run, tables["oof"], folds, classes)
-    _show_mistakes(run, labelled, [tables[name] for name in ("holdout", "oof") if name in tables])
     ablation = ablate(predicted, folds, classes, config.predict.views, config.predict.consensus, raw)
     gains = {name: row["gain"] for name in tables for row in ablation[name] if row["part"] == CONSENSUS}
     return {
@@ -86,12 +85,3 @@ def _test_photos(labelled: Labelled, root: Path) -> int:
     with suppress(InputError):  # what is wrong with test.csv is for make_submission to say, and ends no training
         return len(read_unlabelled(root, []))
     return int((labelled.groups["set"] == "test").sum()) or len(labelled.table)
-
-
-def _show_mistakes(run: Path, labelled: Labelled, tables: list[pd.DataFrame]) -> None:
-    groups = labelled.table.set_index("image_id")["group"]
-    mistakes = pd.concat([surest_mistakes(table, groups, labelled.classes) for table in tables])
-    if len(mistakes):
-        row_of_id = pd.Series(range(len(labelled.table)), index=labelled.table["image_id"])
-        rows, captions = row_of_id[mistakes["image_id"]].tolist(), mistakes["mistake"].tolist()
-        write_gallery(run / "figures" / MISTAKES, labelled.pixels, rows, captions)

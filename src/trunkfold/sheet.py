@@ -1,4 +1,4 @@
-"""Contact sheets: photos as the model is shown them while it learns, and those that it gets wrong."""
+"""Contact sheets: photos as the model is shown them while it learns."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ SHOWN = 7  # augmented pictures beside each photo
 LARGEST, SMALLEST = 192, 64  # pixels; side of a picture on the sheet
 MOST_PIXELS = 600_000  # of all pictures together; a pixel takes about 1.2 bytes
 LOW_BITS = 3  # what is lost of a byte: a step of 4 is invisible and saves a third, a palette would look like noise
-IN_LINE = 6  # photos of a gallery
 GAP = 4  # pixels
 TEXT = 15  # pixels; height of the names
 
@@ -51,34 +50,6 @@ def write_sheet(
             sheet.paste(Image.fromarray(picture), (margin + column * (side + GAP), top))
     with whole_file(path) as partial:
         Image.fromarray(np.asarray(sheet) | LOW_BITS).save(partial, "PNG", optimize=True)
-
-
-def write_gallery(path: Path, pixels: Sequence[np.ndarray], rows: Sequence[int], captions: Sequence[str]) -> None:
-    """Draw photos in lines of six, each over its caption.
-
-    Args:
-        path: The PNG file.
-        pixels: uint8 of shape (height, width, 3) by row.
-        rows: The photos to show.
-        captions: One for each of them.
-    """
-    side, font = LARGEST, ImageFont.load_default(TEXT)
-    lines, line_height = math.ceil(len(rows) / IN_LINE), side + 2 * GAP + TEXT
-    sheet = Image.new("RGB", (GAP + min(len(rows), IN_LINE) * (side + GAP), GAP + lines * line_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, (row, caption) in enumerate(zip(rows, captions, strict=True)):
-        top, left = GAP + place // IN_LINE * line_height, GAP + place % IN_LINE * (side + GAP)
-        sheet.paste(Image.fromarray(_whole(pixels[row], side)), (left, top))
-        draw.text((left, top + side + GAP // 2), _shortened(caption, font, side), "black", font)
-    with whole_file(path) as partial:
-        Image.fromarray(np.asarray(sheet) | LOW_BITS).save(partial, "PNG", optimize=True)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """As much of a text as fits into some pixels."""
-    if font.getlength(text) <= width:
-        return text
-    return next(cut for end in range(len(text), -1, -1) if font.getlength(cut := text[:end] + "...") <= width)
 
 
 def _side(lines: int) -> int:

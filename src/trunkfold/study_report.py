@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 
 from trunkfold.config import TuningConfig
 from trunkfold.errors import counted
+from trunkfold.figures import plt
 from trunkfold.options import dump_config
 from trunkfold.pages import write_html
-from trunkfold.report import plt
 from trunkfold.runs import whole_file, write_csv, write_text
 from trunkfold.space import best_experiment
 from trunkfold.study import FINISHED, HISTORY, finished_trials

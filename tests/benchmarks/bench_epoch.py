@@ -39,9 +39,9 @@ from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, Split
 from trunkfold.demo import BATCH, COPIES
 from trunkfold.experiment import prepare, shown_photos
 from trunkfold.features import FeatureSource
+from trunkfold.figures import COLOURS
 from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.process import start_process
-from trunkfold.report import COLOURS
 from trunkfold.training import Validation, train
 
 OURS = "ours, all folds in lockstep"

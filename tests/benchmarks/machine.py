@@ -1,6 +1,5 @@
 """What benchmarks share: the machine's name and measured limits, the clock, and tables for terminal, JSON and page."""
 
-import base64
 import io
 import os
 import platform
@@ -10,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jinja2
 import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from trunkfold.report import STYLE, plt
+from trunkfold.figures import STYLE, plt
+from trunkfold.pages import data_address, environment
 from trunkfold.runs import write_json, write_text
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -138,9 +137,8 @@ def write_page(path: Path, title: str, lines: Sequence[str], tables: Mapping[str
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=160)
         plt.close(figure)
-    picture = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(PAGE).render(title=title, lines=lines, tables=tables, picture=picture)
+    picture = data_address(buffer.getvalue(), "png")
+    page = environment().from_string(PAGE).render(title=title, lines=lines, tables=tables, picture=picture)
     write_text(page, path)
 
 
@@ -151,25 +149,10 @@ def _processor() -> str:
 
 
 PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-  :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-  h1, h2 { line-height: 1.2; }
-  h2 { margin-top: 2.5rem; }
-  .wide { overflow-x: auto; }
-  table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-  th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-  th:first-child, td:first-child { text-align: left; padding-left: 0; }
-  img { max-width: 100%; height: auto; background: white; border-radius: .4rem; margin-top: 1rem; }
-</style>
-</head>
-<body>
+{% extends "base.html" %}
+{% block title %}{{ title }}{% endblock %}
+{% block width %}76rem{% endblock %}
+{% block body %}
 <h1>{{ title }}</h1>
 {% for line in lines %}
 <p>{{ line }}</p>
@@ -183,7 +166,6 @@ PAGE = """\
   {% endfor %}
 </table></div>
 {% endfor %}
-<img src="{{ picture }}" alt="{{ title }}: chart">
-</body>
-</html>
+<img class="figure" src="{{ picture }}" alt="{{ title }}: chart">
+{% endblock %}
 """

@@ -1,0 +1,150 @@
+"""A finished run that nobody trained: all files and metrics that a report is made of, as many photos as wanted."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from trunkfold.assessment import assess_run
+from trunkfold.gallery import choose_photos
+from trunkfold.predictions import scored_table
+from trunkfold.runs import write_csv, write_json
+from trunkfold.thumbnails import FOLDER, predicted_mistakes
+
+CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
+
+
+def make_predictions(rows: int, first_id: int, fold: list[int], classes: dict[str, str] = CLASSES) -> pd.DataFrame:
+    """Labels by turns; every fourth photo is taken for the first class, the later the surer."""
+    number = np.arange(rows) % len(classes)
+    predicted = np.where(np.arange(rows) % 4 == 1, 0, number)
+    probabilities = np.full((rows, len(classes)), 0.5 / len(classes))
+    sure = 0.4 + 0.5 * np.arange(rows) / rows
+    probabilities *= ((1 - sure) / (0.5 - 0.5 / len(classes)))[:, None]
+    probabilities[np.arange(rows), predicted] = sure
+    ids = [str(first_id + row) for row in range(rows)]
+    folds = pd.DataFrame({"image_id": ids, "fold": fold, "label": np.array(list(classes))[number]})
+    return scored_table(folds, probabilities, classes)
+
+
+def make_run(
+    folder: Path,
+    choice: str = "groups.csv",
+    copies: int = 3,
+    divided: str = "",
+    rows: tuple[int, int] = (60, 24),
+    classes: dict[str, str] = CLASSES,
+    name: str = "made <up>",
+) -> Path:
+    """A run of two folds and three epochs with its tables and a submission, and without pictures.
+
+    Args:
+        folder: Where it lies.
+        choice: split.groups.
+        copies: Photos of a group.
+        divided: Sets whose first twelve photos are copies of photos in both folds.
+        rows: Photos in the folds, and held out.
+        classes: Name of each label.
+        name: Of the run's folder.
+    """
+    run = folder / name
+    (run / "figures").mkdir(parents=True)
+    oof = make_predictions(rows[0], 0, [0, 1] * (rows[0] // 2), classes)
+    holdout = make_predictions(rows[1], rows[0], [-1] * rows[1], classes)
+    folds = pd.concat([oof, holdout], ignore_index=True)[["image_id", "label", "fold"]]
+    folds.insert(1, "filename", [f"{image_id}.jpg" for image_id in folds["image_id"]])
+    folds["group"] = [f"{row // (copies * 2)} of {fold}" for row, fold in enumerate(folds["fold"])]
+    for table, title in ((oof, "oof"), (holdout, "holdout")):
+        if title in divided:
+            folds.loc[folds["image_id"].isin(table["image_id"][:12]), "group"] = "divided"
+        write_csv(table, run / f"{title}.csv")
+    write_csv(folds, run / "folds.csv")
+    metrics = {
+        **assess_run(oof, holdout, folds, classes, test_photos=50),
+        "classes": classes,
+        "split": {"groups": choice, "folds": 2, "holdout": 0.135, "seed": 42},
+        "parameters": {"trainable": 14399238, "total": 27920000},
+        "seconds": {"reading photos": 1.25, "training": 61.7},
+        "images_per_second": 123.4,
+    }
+    write_json(metrics, run / "metrics.json")
+    history = pd.DataFrame({"epoch": [1, 1, 2, 2, 3, 3], "fold": [0, 1] * 3})
+    for column in ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr_tail", "lr_head", "seconds"):
+        history[column] = np.linspace(0.9, 0.1, 6)
+    write_csv(history, run / "history.csv")
+    first, *_, last = classes
+    (run / "submission.csv").write_text(f"image_id,label\n101,{first}\n102,{last}\n103,{last}\n")
+    return run
+
+
+def extra_metrics() -> dict:
+    """What metrics.json also holds in newer runs: made-up numbers, each of them another one."""
+    edges = np.linspace(0.4, 0.9, 26)
+    bell = np.exp(-(((edges[:-1] - 0.65) / 0.07) ** 2))
+    bins = [{"confidence": 0.05 + 0.1 * n, "accuracy": 0.1 + 0.07 * n, "photos": 5 * n} for n in range(10)]
+    part = {"ece": 0.1234, "nll": 0.9876, "ece_scaled": 0.0432, "nll_scaled": 0.8765, "bins": bins, "bins_scaled": bins}
+    row = {"part": "mirrored view (TTA)", "macro_f1": 0.6543, "accuracy": 0.7654, "gain": 0.0123}
+    worse = {"part": "consensus", "macro_f1": 0.6789, "accuracy": 0.7777, "gain": -0.0111, "interval": [-0.02, -0.003]}
+    return {
+        "calibration": {"temperature": 1.357, "oof": part, "holdout": {**part, "ece": 0.2345}},
+        "luck": {
+            "photos": 4800,
+            "public_share": 0.3,
+            "simulations": 10000,
+            "public": {"mean": 0.651, "low": 0.512, "high": 0.787},
+            "private": {"mean": 0.652, "low": 0.561, "high": 0.743},
+            "difference": {"low": -0.131, "high": 0.129},
+            "histogram": {"edges": edges.tolist(), "public": (900 * bell).tolist(), "private": (999 * bell).tolist()},
+            "told_apart": [{"agreement": 0.8, "difference": 0.037}, {"agreement": 0.9, "difference": 0.026}],
+        },
+        "ablation": {
+            "oof": [{**row, "interval": [0.001, 0.024]}],
+            "holdout": [{**row, "gain": 0.0321, "interval": [-0.01, 0.05]}, worse],
+            "folds_alone": [{"part": "fold 0", "macro_f1": 0.6111, "accuracy": 0.7111}],
+        },
+        "made_with": {
+            "versions": {"python": "3.11.7", "torch": "2.9.1", "peft": None},
+            "commit": "0123456789ab-dirty",
+            "device": "a GPU <fast>",
+            "processes": 2,
+            "precision": "bf16",
+            "memory_gib": {"process": 3.21, "gpu": 12.34},
+            "data": {
+                "sizes": {
+                    "photos": 84,
+                    "width": [48, 640, 999],
+                    "height": [36, 480, 888],
+                    "frequent": {"640 x 480": 70, "48 x 36": 14},
+                },
+                "group_sizes": {"1": 5, "3": 26},
+            },
+        },
+    }
+
+
+def add_pictures(run: Path, folds: pd.DataFrame, classes: dict[str, str] = CLASSES) -> None:
+    """Thumbnails of all photos that the report shows, as large as real ones."""
+    rng = np.random.default_rng(0)
+    gallery = choose_photos(run, folds, classes)
+    (run / FOLDER).mkdir(parents=True)
+    names = [str(row) for row in gallery.rows] + [f"{row}-cam" for row in predicted_mistakes(gallery, classes)[0]]
+    for name in names:
+        clouds = sum(cv2.resize(rng.normal(0, 40, (side, side, 3)), (208, 156)) for side in (4, 16, 64))
+        cv2.imwrite(str(run / FOLDER / f"{name}.jpg"), (128 + clouds).clip(0, 255).astype(np.uint8))
+
+
+def change_metrics(run: Path, **changed: object) -> dict:
+    """Replace some keys of a run's metrics.json, and give all of it."""
+    metrics = {**json.loads((run / "metrics.json").read_text()), **changed}
+    write_json(metrics, run / "metrics.json")
+    return metrics
+
+
+def read_page(run: Path) -> tuple[str, dict]:
+    """The page without its pictures and styles, and the run's metrics."""
+    page = (run / "report.html").read_text(encoding="utf-8")
+    page = re.sub(r'src="data:[^"]*"|<style>.*?</style>', "", page, flags=re.S)
+    return page, json.loads((run / "metrics.json").read_text())

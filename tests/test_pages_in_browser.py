@@ -1,0 +1,193 @@
+"""What a reader sees: the pages open from the disk, ask for nothing else, fit a phone, and take no name for markup."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
+
+from trunkfold.copies_page import write_page
+from trunkfold.findings import read_findings
+from trunkfold.report import write_report
+from trunkfold.table import read_text_table
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
+
+WIDTHS, MODES = (1280, 390), ("light", "dark")
+CLASSES_SHOWN = {**CLASSES, "4": "x" * 200, "5": "شاحنة مكسورة 🚗💥", "6": "<img src=x onerror=alert(2)>"}
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("there is no Chromium or Chrome on the PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run with all sections, and names that try what they can."""
+    run = make_run(tmp_path_factory.mktemp("run"), rows=(120, 48), classes=CLASSES_SHOWN, name="a run <b>")
+    folds = read_text_table(run / "folds.csv", ["filename"])
+    folds["filename"] = "<script>alert(3)</script>" + "y" * 150 + ".jpg"
+    folds.to_csv(run / "folds.csv", index=False)
+    (run / "label_issues.csv").write_text(
+        "image_id,filename,label,suggestion,p_label,p_suggestion,group,reason\n"
+        "5,5.jpg,6,1,0.01,0.97,a,<script>alert(4)</script>\n7,7.jpg,2,1,0.02,0.9,b,\n"
+    )
+    (run / "config.yaml").write_text("name: " + "long " * 200)
+    change_metrics(run, **extra_metrics())
+    add_pictures(run, read_findings(run).folds, CLASSES_SHOWN)
+    write_report(run)
+    return run
+
+
+class Visit:
+    """A page as it is opened: what it asks for, says on its console, and whether it opens a dialog."""
+
+    def __init__(self, browser, file: Path, width: int = 1280, mode: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=mode)
+        self.requests, self.said, self.dialogs = [], [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.page.goto(file.as_uri())
+
+    def look(self, script: str):
+        return self.page.evaluate(script)
+
+    def text(self) -> str:
+        return self.page.inner_text("body")
+
+
+@pytest.fixture
+def visit(browser):
+    visits = []
+
+    def open_page(*args) -> Visit:
+        visits.append(Visit(browser, *args))
+        return visits[-1]
+
+    yield open_page
+    for opened in visits:
+        opened.page.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, run, width, mode):
+    seen = visit(run / "report.html", width, mode)
+    others = [url for url in seen.requests if not url.startswith("data:")]
+    assert others == [(run / "report.html").as_uri()]
+    assert (seen.said, seen.dialogs) == ([], [])
+    seen.look("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert seen.look("document.documentElement.scrollWidth <= innerWidth")
+    outside = seen.look(
+        """[...document.querySelectorAll("section *")].filter(one => !one.closest(".wide, pre, .name, .probabilities")
+        && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90))"""
+    )
+    assert outside == []
+
+
+def test_all_pictures_are_drawn(visit, run):
+    seen = visit(run / "report.html")
+    broken = "[...document.images].filter(one => !(one.complete && one.naturalWidth)).map(one => one.alt)"
+    assert seen.look("document.images.length") > 50
+    assert seen.look(broken) == []
+    assert seen.look("[...document.images].every(one => one.alt)")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_text_can_be_read_on_its_background(visit, run, mode):
+    """Contrast of at least 4.5 to 1 (WCAG AA) between the page and its ink, links and small print."""
+    seen = visit(run / "report.html", 1280, mode)
+    colours = seen.look(
+        """["h1", "nav a", ".faint"].map(name => getComputedStyle(document.querySelector(name)).color)
+        .concat(getComputedStyle(document.body).backgroundColor)"""
+    )
+    *inks, paper = [luminance(colour) for colour in colours]
+    assert (paper > 0.5) == (mode == "light")
+    for ink in inks:
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 4.5
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(r, g, b)`, by https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
+    shares = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_numbers_that_are_read_are_those_of_the_metrics(visit, run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    text = visit(run / "report.html").text()
+    for name in ("oof", "holdout"):
+        for key in ("macro_f1", "accuracy"):
+            assert f"{metrics[name][key]:.4f}" in text
+            assert "95 %: {:.3f} to {:.3f}".format(*metrics[name]["intervals"][key]) in text.replace("\xa0", " ")
+    for row in (*metrics["ablation"]["oof"], *metrics["ablation"]["holdout"]):
+        assert f"{row['gain']:+.4f}" in text
+
+
+def test_names_are_text(visit, run):
+    seen = visit(run / "report.html")
+    text = seen.text()
+    for name in ("<script>alert(1)</script>", "<script>alert(3)</script>yyy", "<script>alert(4)</script>", "🚗💥"):
+        assert name in text
+    assert "<img src=x onerror=alert(2)>" in text
+    assert seen.look("document.scripts.length") == 0
+    assert seen.dialogs == []
+
+
+def test_every_entry_of_the_contents_leads_to_its_section(visit, run):
+    seen = visit(run / "report.html")
+    pairs = seen.look(
+        """[...document.querySelectorAll("nav a")].map(link => [link.textContent,
+        document.querySelector(link.getAttribute("href"))?.querySelector("h2").textContent])"""
+    )
+    assert len(pairs) == 11
+    assert all(entry == heading for entry, heading in pairs)
+
+
+def test_wide_tables_scroll_in_their_box(visit, run):
+    seen = visit(run / "report.html", 390)
+    widest = "Math.max(...[...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth))"
+    assert seen.look(widest) > 100
+
+
+def test_paper_is_white_and_nothing_is_cut(visit, run):
+    seen = visit(run / "report.html", 760, "dark")
+    seen.page.emulate_media(media="print")
+    background = seen.look("getComputedStyle(document.body).backgroundColor")
+    assert background in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
+    assert luminance(seen.look("getComputedStyle(document.body).color")) < 0.2
+    assert seen.look("getComputedStyle(document.querySelector('.card')).breakInside") == "avoid"
+    assert seen.page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_the_page_of_copies_fits_too(visit, tmp_path):
+    summary = {
+        **{"photos": {"train": 4, "test": 2}, "groups": 3, "groups_by_size": {"1": 1, "2": 1, "3": 1}},
+        **{"conflicting": ["z" * 200], "crossing": [], "exact_duplicates": 0, "unreadable": []},
+    }
+    no_photos = pd.DataFrame({key: [] for key in ("image_id", "set", "filename", "label", "path", "group")})
+    write_page(tmp_path / "copies.html", "<i>photos", no_photos, [], summary)
+    for width in WIDTHS:
+        seen = visit(tmp_path / "copies.html", width, "dark")
+        assert seen.look("document.documentElement.scrollWidth <= innerWidth")
+        assert "Copies in <i>photos" in seen.text()
+        assert seen.said == []
