@@ -20,15 +20,17 @@ from trunkfold.consensus import average_groups, labels_of_copies
 from trunkfold.ensemble import average_probabilities, load_ensemble
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.features import FeatureSource
+from trunkfold.files import write_csv, write_json
 from trunkfold.groups import groups_of, load_run_groups
 from trunkfold.options import Parser, load_config
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_folds, read_predictions
 from trunkfold.process import start_process
 from trunkfold.report import write_report
-from trunkfold.runs import Stopwatch, newest_run, read_metrics, write_csv, write_json
+from trunkfold.runs import Stopwatch, newest_run, read_metrics
 from trunkfold.submission import check_submission, find_sample, make_submission, read_test
 from trunkfold.summary import summary
 from trunkfold.table import read_unlabelled
+from trunkfold.workers import photos_named
 
 logger = logging.getLogger("trunkfold")
 
@@ -102,7 +104,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         groups = load_run_groups(run, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run, config, len(classes))
     source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
-    with watch("test prediction"):
+    with watch("test prediction"), photos_named(test["filename"]):
         rows = np.arange(len(test))
         views = [source.batches(rows, view, f"predicting, {view}") for view in config.predict.views]
         tails = [tail.to(accelerator.device) for tail in tails]

@@ -17,6 +17,7 @@ from trunkfold.ensemble import predict, scoring_members
 from trunkfold.errors import exit_on_input_error
 from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
 from trunkfold.features import FeatureBatches, FeatureSource
+from trunkfold.files import write_json
 from trunkfold.groups import SEARCHED
 from trunkfold.loaders import choose_workers, training_loader
 from trunkfold.lockstep import Lockstep
@@ -26,10 +27,11 @@ from trunkfold.provenance import made_with
 from trunkfold.report import write_report
 from trunkfold.results import save_inputs, save_predictions, save_tails
 from trunkfold.resume import check_run, occupied_run
-from trunkfold.runs import Stopwatch, write_json
+from trunkfold.runs import Stopwatch
 from trunkfold.summary import summary
 from trunkfold.thumbnails import save_thumbnails
 from trunkfold.training import Validation, train
+from trunkfold.workers import photos_named
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def main() -> None:
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
-    with occupied_run(run, config.run.restart, labelled.table, accelerator):
+    occupied = occupied_run(run, config.run.restart, labelled.table, accelerator)
+    with occupied, photos_named(labelled.table["filename"]):
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
         source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)

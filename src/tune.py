@@ -19,9 +19,10 @@ from trunkfold.competition import load_labelled
 from trunkfold.config import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.experiment import complete, settle_normalization
+from trunkfold.files import locked_folder
 from trunkfold.options import parse_tuning
 from trunkfold.process import start_process
-from trunkfold.runs import SUBMISSIONS, locked_folder
+from trunkfold.runs import SUBMISSIONS
 from trunkfold.space import Space, read_space
 from trunkfold.study import check_photos, finished_trials, open_study, work
 from trunkfold.study_report import describe_trial, summary, write_page, write_results

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.assessment import assess_run
+from trunkfold.files import write_csv, write_json
 from trunkfold.gallery import choose_photos
 from trunkfold.predictions import scored_table
-from trunkfold.runs import write_csv, write_json
 from trunkfold.thumbnails import FOLDER, predicted_mistakes
 
 CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}

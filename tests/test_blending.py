@@ -9,9 +9,10 @@ import pytest
 
 from trunkfold.blending import blend_runs
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_json
 from trunkfold.predictions import probability_table, scored_table
 from trunkfold.report import write_report
-from trunkfold.runs import read_metrics, write_csv, write_json
+from trunkfold.runs import read_metrics
 from trunkfold.summary import summary
 
 CLASSES = {"1": "crack", "2": "dent"}

@@ -13,8 +13,9 @@ from trunkfold.assessment import assess_run
 from trunkfold.blending import blend_runs
 from trunkfold.comparison import compare_runs, finished_runs
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_json
 from trunkfold.predictions import probability_table, scored_table
-from trunkfold.runs import read_metrics, write_csv, write_json
+from trunkfold.runs import read_metrics
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(  # 60 photos of 60 sources, half of them crack, in three folds and a hold-out

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from made_up_run import change_metrics, make_run
 
+from trunkfold.files import write_json
 from trunkfold.findings import predicted_classes, read_findings
-from trunkfold.runs import write_json
 
 
 @pytest.fixture

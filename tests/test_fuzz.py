@@ -23,11 +23,12 @@ from trunkfold.config import Config, DataConfig, ModelConfig, RunConfig, SplitCo
 from trunkfold.csv_file import read_text_table
 from trunkfold.ensemble import load_ensemble, save_fold, save_shared
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_json
 from trunkfold.groups import read_groups
 from trunkfold.options import dump_config, load_config, parse_config
 from trunkfold.photos import read_photo
 from trunkfold.predictions import probabilities_of, probability_table, read_folds, read_predictions, scored_table
-from trunkfold.runs import read_metrics, write_csv, write_json
+from trunkfold.runs import read_metrics
 from trunkfold.submission import sample_problems
 from trunkfold.table import read_labelled
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv
 from trunkfold.predictions import (
     decode,
     probabilities_of,
@@ -12,7 +13,6 @@ from trunkfold.predictions import (
     read_predictions,
     scored_table,
 )
-from trunkfold.runs import write_csv
 
 CLASSES = {"1": "crack", "7": "lamp, broken", "04": "dent"}
 IDS = pd.Series(["007", "2"], index=[5, 3])

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import SOURCE, run_command, write_competition
 
-from trunkfold.runs import locked_folder
+from trunkfold.files import locked_folder
 
 SMALL = {
     "data.classes": "null",
@@ -190,7 +190,7 @@ WAITS = """
 from pathlib import Path
 from trunkfold.config import TrainConfig
 from trunkfold.process import start_process
-from trunkfold.runs import locked_folder
+from trunkfold.files import locked_folder
 
 accelerator = start_process(TrainConfig())
 accelerator.wait_for_everyone()

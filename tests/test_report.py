@@ -11,10 +11,10 @@ import pytest
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, read_page
 
 from trunkfold.errors import InputError
+from trunkfold.files import write_json
 from trunkfold.findings import read_findings
 from trunkfold.pages import percent
 from trunkfold.report import SECTIONS, write_report
-from trunkfold.runs import write_json
 
 ISSUES = "image_id,filename,label,suggestion,p_label,p_suggestion,group,reason\n5,5.jpg,3,1,0.012,0.977,a,far <off>\n"
 

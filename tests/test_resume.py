@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from trunkfold.checkpoint import STATE
 from trunkfold.config import Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_json, write_text
 from trunkfold.options import dump_config
 from trunkfold.resume import LOCK, check_run, occupied_run
-from trunkfold.runs import SUBMISSIONS, write_csv, write_json, write_text
+from trunkfold.runs import SUBMISSIONS
 
 OPTIONS = {
     "data.root": "input",

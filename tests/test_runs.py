@@ -2,20 +2,11 @@
 
 import os
 
-import pandas as pd
 import pytest
 
 from trunkfold.errors import InputError
-from trunkfold.runs import (
-    SUBMISSIONS,
-    Stopwatch,
-    newest_run,
-    read_metrics,
-    whole_file,
-    write_csv,
-    write_json,
-    write_text,
-)
+from trunkfold.files import write_json, write_text
+from trunkfold.runs import SUBMISSIONS, Stopwatch, newest_run, read_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -36,38 +27,6 @@ def finish(name: str, seconds: int):
     write_json({}, run / "metrics.json")
     os.utime(run / "metrics.json", (seconds, seconds))
     return run
-
-
-def fail_amid_writing(path):
-    with whole_file(path) as partial:
-        partial.write_text("half of the ne")
-        raise OSError("disk full")
-
-
-def test_a_file_is_replaced_when_all_is_written(tmp_path):
-    write_text("old", tmp_path / "a.txt")
-    write_text("new é", tmp_path / "a.txt")
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new é"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_the_old_file_stays_when_writing_fails(tmp_path):
-    write_text("old", tmp_path / "a.txt")
-    with pytest.raises(InputError, match=r"cannot write .*a\.txt \(disk full\)"):
-        fail_amid_writing(tmp_path / "a.txt")
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_no_file_appears_when_writing_fails(tmp_path):
-    with pytest.raises(InputError, match="disk full"):
-        fail_amid_writing(tmp_path / "a.txt")
-    assert os.listdir(tmp_path) == []
-
-
-def test_probabilities_keep_eight_digits(tmp_path):
-    write_csv(pd.DataFrame({"image_id": ["007"], "p": [1 / 3]}), tmp_path / "a.csv")
-    assert (tmp_path / "a.csv").read_text() == "image_id,p\n007,0.33333333\n"
 
 
 def test_the_newest_run_is_the_one_that_finished_last():

@@ -152,16 +152,14 @@ def test_a_training_that_is_killed_after_any_step_ends_as_if_it_was_not(accelera
     """Stochastic depth draws numbers in each step, so that they too have to go on where they stood."""
     whole = prepare(accelerator, drop_path=0.5, **options)
     wanted = outcome(whole[0], train(*whole))
-    path, kills = tmp_path / "state", 0
-    while True:
+    for kills in range(3 * len(whole[1])):
         torch.manual_seed(kills)  # another process would have drawn other numbers
-        lockstep, loader, validation = prepare(accelerator, drop_path=0.5, **options)
-        try:
-            history = train(lockstep, loader, validation, checkpoint(path, accelerator, savings=1))
-            break
-        except Killed:
-            kills += 1
-    assert kills == 3 * len(loader)
+        with pytest.raises(Killed):
+            train(
+                *prepare(accelerator, drop_path=0.5, **options), checkpoint(tmp_path / "state", accelerator, savings=1)
+            )
+    lockstep, loader, validation = prepare(accelerator, drop_path=0.5, **options)
+    history = train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, savings=1))
     assert outcome(lockstep, history) == wanted
 
 
@@ -179,19 +177,16 @@ def test_a_finished_training_is_not_done_again(accelerator, tmp_path):
 def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
     lockstep, loader, validation = prepare(accelerator)
     wanted = outcome(lockstep, train(lockstep, loader, validation))
-    stops = 0
-    while True:
+    for stops in range(4):
         lockstep, loader, validation = prepare(accelerator)
-        hurried = checkpoint(tmp_path / "state", accelerator, max_hours=1e-6 if stops < 4 else None)
-        if stops == 4:
-            assert outcome(lockstep, train(lockstep, loader, validation, hurried)) == wanted
-            return
         with pytest.raises(
             OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* the same command goes on"
         ):
-            train(lockstep, loader, validation, hurried)
+            train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1e-6))
         assert sum(loader.dataset.seen.values()) == 12  # one step was done
-        stops += 1
+    lockstep, loader, validation = prepare(accelerator)
+    history = train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator))
+    assert outcome(lockstep, history) == wanted
 
 
 def test_within_an_epoch_the_state_is_saved_as_often_as_wanted(accelerator, tmp_path, monkeypatch):

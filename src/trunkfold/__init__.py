@@ -3,12 +3,14 @@
 The modules follow the flow of a run, each importing only from those above it:
 
     errors          what the user can mend, said in one message
+    cores           how many there are for this process
     config          an experiment: an attribute an option
     strict_yaml     YAML, in which nothing is there twice and nothing is code
     command_line    its complaints name the option, the value and what is wanted
     checks          what options there are, and what cannot be together
     options         experiments from YAML and the command line, checked
-    runs            a run's folder: names, whole files or none
+    files           files written whole or not at all
+    runs            which is the newest, what its metrics say
     pages           self-contained pages from templates
     csv_file        CSV files as texts, what is wrong named by its line
     table           train.csv and test.csv, read and checked

@@ -10,8 +10,9 @@ import pandas as pd
 from trunkfold.assessment import assess_run
 from trunkfold.checks import check_run_name
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_json
 from trunkfold.predictions import probabilities_of, probability_table, read_folds, read_predictions, scored_table
-from trunkfold.runs import SUBMISSIONS, read_metrics, write_csv, write_json
+from trunkfold.runs import SUBMISSIONS, read_metrics
 
 logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "group", "fold"]

@@ -1,7 +1,6 @@
 """Photos decoded once for all runs: pixels on the disk, mapped into the memory of all processes that look at them."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold import photos
+from trunkfold.cores import usable_cores
+from trunkfold.files import block_by_block, locked_folder, read_blocks
 from trunkfold.photos import Photos, read_photo
-from trunkfold.runs import block_by_block, locked_folder, read_blocks
 
 NAME, BLOCK = "photos", 256  # photos a file; at most so many are decoded again after an interruption
 SIZES = np.dtype(np.uint32)  # of height and width, which a block begins with
@@ -73,7 +73,7 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
     Raises:
         InputError: Nothing can be written to `cache_dir`, or it is full.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         key = hashlib.blake2b(repr((side, BLOCK)).encode() + Path(photos.__file__).read_bytes(), digest_size=8)
         for digest in pool.map(_digest, paths):
             key.update(digest)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.errors import InputError, counted, first_few
+from trunkfold.files import write_csv
 from trunkfold.predictions import read_predictions
-from trunkfold.runs import read_metrics, write_csv
+from trunkfold.runs import read_metrics
 from trunkfold.scores import paired_difference
 from trunkfold.table import read_text_table
 

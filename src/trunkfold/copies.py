@@ -20,17 +20,19 @@ from tqdm.contrib.concurrent import thread_map
 from trunkfold import candidates, grouping, local_features, verification
 from trunkfold.candidates import find_candidates
 from trunkfold.copies_page import facts, write_page
+from trunkfold.cores import usable_cores
 from trunkfold.csv_file import read_text_table
 from trunkfold.errors import counted, raise_problems
+from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.grouping import Group, join
 from trunkfold.local_features import RECORD, describe_photo
-from trunkfold.runs import SUBMISSIONS, block_by_block, locked_folder, write_csv, write_json
+from trunkfold.runs import SUBMISSIONS
 from trunkfold.table import has_table, read_labelled, read_unlabelled
 from trunkfold.verification import IDENTICAL, Evidence, compare
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
-WORKERS = os.cpu_count() or 1
+WORKERS = usable_cores()
 
 
 def copies_folder(root: Path) -> Path:

@@ -16,7 +16,8 @@ from trunkfold.backbone import Backbone, Tail, build_backbone, check_tensors, me
 from trunkfold.config import Config
 from trunkfold.errors import InputError, first_few
 from trunkfold.features import FeatureBatches
-from trunkfold.runs import whole_file, write_text
+from trunkfold.files import whole_file, write_text
+from trunkfold.memory import PREDICTING, told_of_memory
 from trunkfold.splits import HELD_OUT
 
 SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
@@ -36,6 +37,7 @@ def average_probabilities(
 
 
 @torch.no_grad()
+@told_of_memory(PREDICTING)
 def predict(
     accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Sequence[FeatureBatches]
 ) -> np.ndarray:
@@ -53,6 +55,7 @@ def predict(
 
     Raises:
         RuntimeError: A row was not predicted exactly once a view.
+        MemoryFullError: The device's memory is too small.
     """
     classes, device = tails[0].head.fc.out_features, accelerator.device
     found = torch.zeros(len(views), *members.shape, classes, device=device)

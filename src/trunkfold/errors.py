@@ -17,6 +17,10 @@ class DivergedError(InputError):
     """A training came to a loss that is not finite."""
 
 
+class WriteError(InputError):
+    """A file cannot be written; what was there before is unharmed."""
+
+
 class OutOfTime(Exception):
     """The time that was given is over; all is saved, and the message says how to go on."""
 

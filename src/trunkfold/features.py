@@ -19,9 +19,9 @@ from trunkfold import augment, transforms, views
 from trunkfold.backbone import Trunk
 from trunkfold.cache import CachedPhotos
 from trunkfold.config import Config
+from trunkfold.files import locked_folder, make_blocks, read_blocks
 from trunkfold.loaders import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.memory import PREDICTING, largest_batch, told_of_memory
-from trunkfold.runs import locked_folder, make_blocks, read_blocks
 from trunkfold.views import STRIDE, VIEWS
 from trunkfold.workers import PhotoLoader, at_work_on
 

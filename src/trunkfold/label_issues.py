@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from cleanlab import filter as confident_learning
 
+from trunkfold.files import write_csv
 from trunkfold.predictions import probabilities_of
-from trunkfold.runs import write_csv
 
 MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model and its copies disagree"
 

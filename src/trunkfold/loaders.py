@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from trunkfold.augment import Augmentation
+from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.splits import ONLY_LEARNED
 from trunkfold.views import View, render
@@ -171,13 +171,6 @@ def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
     if wanted > most:
         _warn_of_workers(wanted, most, accelerator.num_processes)
     return min(wanted, most)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: a container or a scheduler may grant fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @functools.cache  # once a run, not once for each set of photos

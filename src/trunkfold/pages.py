@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from trunkfold.runs import write_text
+from trunkfold.files import write_text
 
 
 def environment() -> jinja2.Environment:

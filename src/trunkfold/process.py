@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from trunkfold.config import TrainConfig
+from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError
-from trunkfold.loaders import usable_cores
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # The longest wait of one process for another that is no fault: after an interruption one may have all features of

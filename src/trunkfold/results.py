@@ -17,10 +17,10 @@ from trunkfold.config import Config
 from trunkfold.consensus import average_in_folds
 from trunkfold.ensemble import average, save_fold, save_shared, scoring_members
 from trunkfold.errors import InputError
+from trunkfold.files import write_csv, write_text
 from trunkfold.label_issues import write_label_issues
 from trunkfold.options import dump_config
 from trunkfold.predictions import scored_table
-from trunkfold.runs import write_csv, write_text
 from trunkfold.sheet import write_sheet
 from trunkfold.splits import HELD_OUT
 from trunkfold.table import read_unlabelled

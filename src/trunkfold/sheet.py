@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trunkfold.augment import Augmentation
-from trunkfold.runs import whole_file
+from trunkfold.files import whole_file
 
 SHOWN = 7  # augmented pictures beside each photo
 LARGEST, SMALLEST = 192, 64  # pixels; side of a picture on the sheet

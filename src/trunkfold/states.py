@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trunkfold.errors import InputError
-from trunkfold.runs import whole_file
+from trunkfold.files import whole_file
 
 NESTED, DIGEST = "nested", "digest"  # in the file's metadata
 

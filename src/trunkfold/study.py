@@ -27,8 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from trunkfold.competition import Labelled
 from trunkfold.config import TuningConfig
 from trunkfold.errors import InputError
+from trunkfold.files import locked_folder, write_text
 from trunkfold.options import dump_config
-from trunkfold.runs import SUBMISSIONS, locked_folder, write_text
+from trunkfold.runs import SUBMISSIONS
 
 STUDY, JOURNAL, WORKERS, LOCK = "study.yaml", "journal.log", ".workers", ".lock"  # in the study's folder
 CONFIG, PHOTOS, WORKER, HISTORY = "config", "photos", "worker", "retry_history"  # what is noted of studies and trials

@@ -17,9 +17,9 @@ from plotly.offline import get_plotlyjs
 from trunkfold.config import TuningConfig
 from trunkfold.errors import counted
 from trunkfold.figures import plt
+from trunkfold.files import whole_file, write_csv, write_text
 from trunkfold.options import dump_config
 from trunkfold.pages import write_html
-from trunkfold.runs import whole_file, write_csv, write_text
 from trunkfold.space import best_experiment
 from trunkfold.study import FINISHED, HISTORY, finished_trials
 from trunkfold.trials import REASON, SPREAD

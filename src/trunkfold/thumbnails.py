@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from trunkfold.competition import Labelled
+from trunkfold.files import whole_file
 from trunkfold.gallery import Gallery, choose_photos
 from trunkfold.gradcam import heat_maps
 from trunkfold.pages import data_address
-from trunkfold.runs import whole_file
 from trunkfold.views import VIEWS, render
 
 FOLDER = Path("figures", "photos")

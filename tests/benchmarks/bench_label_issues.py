@@ -17,9 +17,10 @@ import pandas as pd
 from machine import Table
 
 from trunkfold.demo import DemoOptions, make_demo
+from trunkfold.files import write_csv
 from trunkfold.label_issues import write_label_issues
 from trunkfold.predictions import read_predictions
-from trunkfold.runs import read_metrics, write_csv
+from trunkfold.runs import read_metrics
 from trunkfold.table import read_labelled, read_text_table
 
 SOURCE = Path(__file__).parents[2] / "src"

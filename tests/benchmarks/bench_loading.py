@@ -28,9 +28,9 @@ from tqdm import tqdm
 from trunkfold.augment import STANDARD, STEP_BY_STEP, make_augmentation
 from trunkfold.cache import load_photos
 from trunkfold.competition import side_to_keep
+from trunkfold.files import write_json
 from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.photos import read_photo
-from trunkfold.runs import write_json
 
 SEED = "decoded, reduced and augmented as floats, the seed's way"
 

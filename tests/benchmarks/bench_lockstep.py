@@ -22,12 +22,12 @@ from tqdm import tqdm
 from trunkfold.backbone import Backbone, build_backbone, merge
 from trunkfold.config import ModelConfig, TrainConfig
 from trunkfold.dora import ExactLinear
+from trunkfold.files import write_json
 from trunkfold.linear import FastLinear
 from trunkfold.loaders import FoldBalancedBatches
 from trunkfold.lockstep import Lockstep, without_fold
 from trunkfold.optim import make_optimizer
 from trunkfold.process import start_process
-from trunkfold.runs import write_json
 from trunkfold.training import trained_parameters
 
 CLASSES = 6

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from machine import Table, device_name
 
-from trunkfold.runs import write_json
+from trunkfold.files import write_json
 
 SOURCE = Path(__file__).parents[2] / "src"
 FEW, DRAWN, COPIES, CLASSES = 300, 300, 3, 6

@@ -27,8 +27,8 @@ from tqdm import tqdm
 from trunkfold.competition import Labelled, load_labelled
 from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.demo import COPIES
+from trunkfold.files import write_json
 from trunkfold.process import start_process
-from trunkfold.runs import write_json
 from trunkfold.splits import ONLY_LEARNED
 from trunkfold.trials import run_trial
 

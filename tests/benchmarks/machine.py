@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from trunkfold.figures import STYLE, plt
+from trunkfold.files import write_json, write_text
 from trunkfold.pages import data_address, environment
-from trunkfold.runs import write_json, write_text
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REPEATS = 7
