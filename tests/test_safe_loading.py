@@ -28,7 +28,7 @@ METHODS = {  # by the last part of their names, whatever they are called on
     *("read_pickle", "to_pickle", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all", "load_module"),
     *("import_module", "exec_module", "spec_from_file_location", "import_object", "load_from_checkpoint"),
 }
-SUFFIXES = {"", ".yaml", ".csv", ".json", ".safetensors", ".html", ".png"}
+SUFFIXES = {"", ".yaml", ".csv", ".json", ".safetensors", ".html", ".png", ".jpg"}
 PICKLES = (
     *(bytes([0x80, protocol]) for protocol in range(6)),
     b"PK\x03\x04",
@@ -45,7 +45,8 @@ def unsafe_calls(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [(node.lineno, f"import {name}") for name in names if name.partition(".")[0] in MODULES]
+            unsafe = [name for name in names if name.partition(".")[0] in MODULES and name != "importlib.metadata"]
+            found += [(node.lineno, f"import {name}") for name in unsafe]  # metadata knows versions, and loads nothing
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
