@@ -156,6 +156,20 @@ accelerator.end_training()
 """
 
 
+def test_two_processes_that_stopped_in_time_go_on_to_the_same_end(toy, workplace):
+    """Stochastic depth draws other numbers in each process, and each goes on with its own."""
+    options = {**toy, "train.batch_size": 15, "model.drop_path": 0.3}
+    for name, hours in (("whole", ["null"]), ("stopped", ["1e-6", "null"])):
+        for limit in hours:
+            chosen = {**options, "run.name": name, "train.max_hours": limit}
+            with launched(2, "train_folds.py", *words(chosen), folder=workplace) as process:
+                assert process.wait(300) == 0, (workplace / "log.txt").read_text()
+    assert "going on with the unfinished run" in (workplace / "log.txt").read_text()
+    for table in ("oof", "holdout"):
+        whole, stopped = (pd.read_csv(workplace / f"submissions/{run}/{table}.csv") for run in ("whole", "stopped"))
+        pd.testing.assert_frame_equal(whole, stopped, rtol=1e-4)
+
+
 def test_processes_learn_from_pieces_what_they_learn_from_whole_batches(workplace):
     """One with 3 photos of each fold, of which one fits, and one with 2, which it learns from one by one."""
     (workplace / "pieces.py").write_text(PIECES)
