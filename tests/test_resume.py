@@ -60,6 +60,13 @@ def start(folder: Path, prepare: Callable[[], None] = int, **options: object) ->
     return process
 
 
+def finish(folder: Path) -> None:
+    """Train to the end."""
+    process = start(folder)
+    process.join()
+    assert process.exitcode == 0, (folder / "said.txt").read_text()
+
+
 class KilledAtFile:
     """Kills its process at the n-th time that a file of this name is about to take its place, or has just taken it."""
 
@@ -99,9 +106,7 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that nothing has interrupted."""
     folder = tmp_path_factory.mktemp("unharmed")
     write_competition(folder / "input")
-    process = start(folder)
-    process.join()
-    assert process.exitcode == 0, (folder / "said.txt").read_text()
+    finish(folder)
     return folder
 
 
@@ -114,9 +119,7 @@ def test_killed_at_any_file_a_run_ends_as_if_it_was_not(unharmed, tmp_path):
         process = start(tmp_path, KilledAtFile(name, times=2 if name == STATE else 1, before=number % 2 == 0))
         process.join()
         assert process.exitcode == -signal.SIGKILL, (name, (tmp_path / "said.txt").read_text())
-    process = start(tmp_path)
-    process.join()
-    assert process.exitcode == 0, (tmp_path / "said.txt").read_text()
+    finish(tmp_path)
     assert content(tmp_path) == content(unharmed)
 
 
@@ -132,9 +135,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_was_not(unharmed, tmp_pat
         if process.exitcode == 0:  # it came to its end first: again from the beginning
             assert content(tmp_path) == content(unharmed)
             (tmp_path / "submissions/toy").rename(tmp_path / f"submissions/done after {kills} {begun}")
-    process = start(tmp_path)
-    process.join()
-    assert process.exitcode == 0, (tmp_path / "said.txt").read_text()
+    finish(tmp_path)
     assert content(tmp_path) == content(unharmed)
 
 
@@ -309,9 +310,7 @@ def test_on_a_full_disk_a_run_ends_with_an_error_and_goes_on_when_there_is_room(
         assert "Traceback" not in said
         assert (disk / "submissions/toy" / STATE).read_bytes() == whole
         (disk / "filler").unlink()
-        process = start(disk)
-        process.join()
-        assert process.exitcode == 0, (disk / "said.txt").read_text()
+        finish(disk)
         assert content(disk) == content(unharmed)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
