@@ -106,6 +106,7 @@ def test_a_run_has_all_that_is_promised(finished):
             for name in (
                 *("augmented", "classes", "confusion_oof", "confusion_holdout", "fold_scores"),
                 *("curve_loss", "curve_validation_scores", "curve_learning_rate"),
+                *("luck", "reliability_oof", "reliability_holdout", "ablation"),
             )
         ),
         *(f"fold_{fold}/{name}" for fold in range(3) for name in per_fold),

@@ -129,7 +129,7 @@ def test_luck_is_told_with_its_numbers(reported):
     assert "from 0.561 to 0.743 on the private part" in told
     assert "from 0.512 to 0.787 on the public part" in told
     assert "lies -0.131 to +0.129 from its public score" in told
-    assert "80 % of the photos 0.037 90 % of the photos 0.026" in told
+    assert "80.0 % of the photos 0.037 90.0 % of the photos 0.026" in told
 
 
 def test_calibration_is_a_table_before_and_after(reported):
@@ -250,6 +250,24 @@ def test_photos_of_one_size_are_told_as_such(run):
     change_metrics(run, made_with={"data": {"sizes": sizes, "group_sizes": {}}})
     write_report(run)
     assert "All photos are 9 x 8 pixels large." in section(read_page(run)[0], "Data")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_mistake_is_not_told_as_certainty(run):
+    """Drawing again from no mistakes gives an interval of one point, which says nothing."""
+    holdout = {
+        **json.loads((run / "metrics.json").read_text())["holdout"],
+        "accuracy": 1.0,
+        "macro_f1": 1.0,
+        "groups": 60,
+    }
+    change_metrics(run, holdout={**holdout, "intervals": {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}})
+    write_report(run)
+    verdict = html.unescape(section(read_page(run)[0], "Verdict"))
+    assert "makes no mistake. That leaves open that up to 5.0\u00a0% of such sources would be mistaken" in verdict
+    assert "out-of-fold, single models reach a macro F1 of" in verdict
+    assert verdict.count("no mistake on 60 sources") == 2
+    assert "1.000 to 1.000" not in verdict
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -37,7 +37,7 @@ STYLE = {
     "svg.hashsalt": "trunkfold",
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-LONGEST = 22  # letters of a name
+LONGEST = 30  # letters of a name on an axis
 PANEL = (4.6, 3.2)  # inches of one of several figures side by side
 
 
@@ -199,7 +199,7 @@ def draw_ablation(ablation: Mapping, sets: Mapping[str, str]) -> Figure:
     """What each part adds to macro F1, with its interval."""
     shown = {name: ablation[name] for name in sets if ablation.get(name)}
     parts = list(dict.fromkeys(row["part"] for rows in shown.values() for row in rows))
-    figure, axis = plt.subplots(figsize=(5.8, 1.3 + 0.42 * len(parts)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")
     axis.axvline(0, color="#888888", linewidth=1)
     for number, (name, rows) in enumerate(shown.items()):
         places = np.array([parts.index(row["part"]) for row in rows]) + 0.22 * (number - (len(shown) - 1) / 2)
@@ -209,6 +209,7 @@ def draw_ablation(ablation: Mapping, sets: Mapping[str, str]) -> Figure:
         axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=sets[name])
     _name_rows(axis, parts)
     axis.margins(y=0.15)
+    axis.locator_params(axis="x", nbins=6)
     axis.set(xlabel="macro F1 gained by the part, 95 % interval")
     figure.legend(loc="outside upper left", ncols=2)
     return figure

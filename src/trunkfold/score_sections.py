@@ -45,15 +45,28 @@ def _judge(sets: list[dict], leaks: bool) -> str:
     if not sets:
         return "The averaged runs have different splits: no honest score of their average exists."
     best = sets[0]
-    low, high = best["intervals"]["macro_f1"]
     held_out = best["title"] == SETS["holdout"]
     who = "that nothing was learned from, the ensemble" if held_out else "each fold's own model"
-    score = (
-        f"On {best['photos']:,} photos of {best['groups']:,} sources {who} reaches a macro F1 of "
-        f"{best['macro_f1']:.3f} (95\u00a0% interval {low:.3f} to {high:.3f}) and names the right class of "
-        f"{percent(best['accuracy'], 1)} of the photos."
-    )
+    where = f"On {best['photos']:,} photos of {best['groups']:,} sources {who}"
+    if best["accuracy"] == 1:
+        score = f"{where} makes no mistake. That {_most_wrong(best['groups'])}"
+        if len(sets) > 1:
+            score += f"; out-of-fold, single models reach {_macro_f1(sets[1])}"
+        score += "."
+    else:
+        right = percent(best["accuracy"], 1)
+        score = f"{where} reaches {_macro_f1(best)} and names the right class of {right} of the photos."
     return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
+
+
+def _macro_f1(scores: dict) -> str:
+    low, high = scores["intervals"]["macro_f1"]
+    return f"a macro F1 of {scores['macro_f1']:.3f} (95\u00a0% interval {low:.3f} to {high:.3f})"
+
+
+def _most_wrong(groups: int) -> str:
+    """What no mistake leaves open: the rule of three, since drawing again from no mistakes shows none."""
+    return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources would be mistaken"
 
 
 def luck(findings: Findings) -> dict | None:
