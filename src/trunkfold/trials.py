@@ -112,7 +112,7 @@ def run_trial(
         clean, seen = shared_features(config, labelled, accelerator, lockstep.trunk)
         loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
         validation = Validation(clean, labelled.fold_of_row, labelled.targets)
-        return train(lockstep, loader, validation, after_epoch, quiet=True)
+        return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
     finally:
         accelerator.free_memory()  # it keeps every model that it ever prepared
 
