@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import run_command, write_competition
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
 
 from trunkfold.copies_page import write_page
@@ -55,6 +56,21 @@ def run(tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of a toy competition, as the commands leave it."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = {"data.root": "input", "data.classes": "null", "data.image_size": 64, "split.groups": "input/groups.csv"}
+    options |= {"split.folds": 3, "model.name": "test_convnext", "model.pretrained": "false", "train.batch_size": 12}
+    options |= {"train.epochs": 1, "train.ema_decay": 0.9, "run.name": "toy"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_competition(folder / "input")
+        run_command("train_folds.py", *(word for key, value in options.items() for word in (f"--{key}", value)))
+        run_command("make_submission.py")
+    return folder / "submissions/toy"
+
+
 class Visit:
     """A page as it is opened: what it asks for, says on its console, and whether it opens a dialog."""
 
@@ -89,7 +105,9 @@ def visit(browser):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, run, width, mode):
+@pytest.mark.parametrize("kind", ["run", "trained"])
+def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, request, kind, width, mode):
+    run = request.getfixturevalue(kind)
     seen = visit(run / "report.html", width, mode)
     others = [url for url in seen.requests if not url.startswith("data:")]
     assert others == [(run / "report.html").as_uri()]
