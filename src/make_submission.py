@@ -14,6 +14,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from trunkfold.blending import blend_runs, check_blend
+from trunkfold.command_line import Parser
 from trunkfold.competition import class_prior, load_unlabelled
 from trunkfold.config import CacheConfig, Config
 from trunkfold.consensus import average_groups, labels_of_copies
@@ -22,7 +23,7 @@ from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.features import FeatureSource
 from trunkfold.files import write_csv, write_json
 from trunkfold.groups import groups_of, load_run_groups
-from trunkfold.options import Parser, load_config
+from trunkfold.options import load_config
 from trunkfold.predictions import decode, probabilities_of, probability_table, read_folds, read_predictions
 from trunkfold.process import start_process
 from trunkfold.report import write_report

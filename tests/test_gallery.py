@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from made_up_run import CLASSES, make_run
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError
 from trunkfold.gallery import (
     ISSUES,
@@ -16,7 +17,6 @@ from trunkfold.gallery import (
     read_suspects,
     surest_mistakes,
 )
-from trunkfold.table import read_text_table
 
 
 def photos(labels: str, predictions: str, sure: list[float], groups: str) -> pd.DataFrame:

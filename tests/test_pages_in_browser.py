@@ -12,9 +12,9 @@ from conftest import run_command, write_competition
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
 
 from trunkfold.copies_page import write_page
+from trunkfold.csv_file import read_text_table
 from trunkfold.findings import read_findings
 from trunkfold.report import write_report
-from trunkfold.table import read_text_table
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
 

@@ -12,8 +12,8 @@ from made_up_run import CLASSES, make_run
 from PIL import Image
 from test_gradcam import Toy, Trunk
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.gallery import choose_photos
-from trunkfold.table import read_text_table
 from trunkfold.thumbnails import FOLDER, SIDE, Thumbnails, overlay, predicted_mistakes, save_thumbnails, thumbnail
 
 

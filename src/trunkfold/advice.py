@@ -6,7 +6,8 @@ import numpy as np
 
 from trunkfold.errors import counted
 from trunkfold.findings import Findings
-from trunkfold.gallery import ISSUES, SETS
+from trunkfold.gallery import SETS
+from trunkfold.label_issues import ISSUES
 from trunkfold.pages import percent
 from trunkfold.splits import learned_from
 

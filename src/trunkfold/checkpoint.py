@@ -12,6 +12,7 @@ from trunkfold.errors import InputError, OutOfTime
 from trunkfold.states import read_state, write_state
 
 STATE = "state.safetensors"  # in a run's folder, as long as it is not finished
+ANOTHER = "give this one another --run.name, or begin anew with --run.restart true"
 
 
 class Checkpoint:
@@ -41,10 +42,7 @@ class Checkpoint:
         self.accelerator.wait_for_everyone()  # the first process may have thrown it away
         state = read_state(self.path) if self.path.exists() else None
         if state is not None and state["photos"] != self.photos:
-            raise InputError(
-                f"the photos are not those that {self.path.parent} was begun with: give this run another --run.name, "
-                "or begin anew with --run.restart true"
-            )
+            raise InputError(f"the photos are not those that {self.path.parent} was begun with: {ANOTHER}")
         self.accelerator.wait_for_everyone()  # before the first process writes the next one
         return state
 

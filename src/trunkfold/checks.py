@@ -1,5 +1,6 @@
 """What options there are, and what is wrong with their values, alone and together."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
@@ -17,6 +18,11 @@ def option_types(kind: type[Config] = Config) -> dict[str, Any]:
         nested = option_types(option.type) if is_dataclass(option.type) else {"": option.type}
         types |= {f"{option.name}.{name}".rstrip("."): found for name, found in nested.items()}
     return types
+
+
+def option_values(config: Config) -> dict[str, Any]:
+    """The value of each option, by its dotted name."""
+    return {name: functools.reduce(getattr, name.split("."), config) for name in option_types(type(config))}
 
 
 def check_option(name: str, kind: type[Config] = Config) -> None:
@@ -64,10 +70,9 @@ def check_config(config: Config) -> None:
 
 def _check_values(config: Config) -> None:
     """Raise an `InputError` where an option is null that must not be, or a number is not finite."""
-    for name, hint in option_types(type(config)).items():
-        value = config
-        for part in name.split("."):
-            value = getattr(value, part)
+    types = option_types(type(config))
+    for name, value in option_values(config).items():
+        hint = types[name]
         if value is None and not accepts_null(hint):
             raise InputError(f"{name} must be {describe(hint)}, not null")
         if name.endswith("seed") and value >= 2**32:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, counted, first_few
 from trunkfold.files import write_csv
 from trunkfold.predictions import read_predictions
 from trunkfold.runs import read_metrics
 from trunkfold.scores import paired_difference
-from trunkfold.table import read_text_table
 
 REAL, UNKNOWN = "yes", "cannot be told"
 NO_SPLIT = "blends of runs with different splits, for which no honest score exists"

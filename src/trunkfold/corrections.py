@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.config import Config, DataConfig
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError, counted, first_few
 from trunkfold.runs import SUBMISSIONS
-from trunkfold.table import class_names, read_text_table
+from trunkfold.table import class_names
 
 
 def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:

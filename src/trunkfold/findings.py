@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
 from trunkfold.gallery import Gallery, choose_photos, read_placed
 from trunkfold.groups import read_groups
 from trunkfold.runs import read_metrics
 from trunkfold.shares import Shift, compare_shares
 from trunkfold.splits import HELD_OUT
-from trunkfold.table import read_text_table
 from trunkfold.thumbnails import Thumbnails
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trunkfold.csv_file import read_text_table
+from trunkfold.label_issues import ISSUES
 from trunkfold.predictions import probabilities_of, read_predictions
-from trunkfold.table import read_text_table
 
 SETS = {"holdout": "hold-out", "oof": "out-of-fold"}
 MISTAKES, SUSPECTS = 12, 24  # photos of a set; rows of label_issues.csv
 PAIRS, IN_PAIR = 4, 4  # confused classes, and photos of each pair
 COPIES = 3  # beside a photo
 SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
-ISSUES = "label_issues.csv"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from trunkfold.files import write_csv
 from trunkfold.predictions import probabilities_of
 
 MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model and its copies disagree"
+ISSUES = "label_issues.csv"  # in a run's folder
 
 
 def write_label_issues(run: Path, oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str, str]) -> int:
@@ -29,7 +30,7 @@ def write_label_issues(run: Path, oof: pd.DataFrame, folds: pd.DataFrame, classe
     """
     known = folds.set_index("image_id")
     issues = find_label_issues(oof, known["group"], known["filename"], classes)
-    write_csv(issues, run / "label_issues.csv")
+    write_csv(issues, run / ISSUES)
     return len(issues)
 
 

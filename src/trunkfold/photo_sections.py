@@ -5,7 +5,8 @@ import pandas as pd
 from trunkfold.errors import counted
 from trunkfold.figures import draw_class_shares, save_figure
 from trunkfold.findings import Findings
-from trunkfold.gallery import ISSUES, SETS
+from trunkfold.gallery import SETS
+from trunkfold.label_issues import ISSUES
 from trunkfold.pages import data_address
 from trunkfold.predictions import PREFIX
 from trunkfold.results import AUGMENTED

@@ -1,6 +1,5 @@
 """A run's folder: begun, or found unfinished and gone on with; by one process at a time, and only as it was begun."""
 
-import functools
 import logging
 import shutil
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ import pandas as pd
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from trunkfold.checkpoint import STATE
+from trunkfold.checkpoint import ANOTHER, STATE
+from trunkfold.checks import option_values
 from trunkfold.config import Config
+from trunkfold.csv_file import read_text_table
 from trunkfold.errors import InputError
-from trunkfold.options import load_config, option_types
+from trunkfold.options import load_config
 from trunkfold.runs import SUBMISSIONS
-from trunkfold.table import read_text_table
 
 logger = logging.getLogger(__name__)
 LOCK, PATIENCE = ".lock", 10.0  # seconds; loader processes keep a killed run's lock for some
@@ -31,7 +31,6 @@ FREE = {  # options that change no number of a run, and so may change while it i
     "train.max_hours",
     "train.save_minutes",
 }
-ANOTHER = "give this one another --run.name, or begin anew with --run.restart true"
 
 
 def check_run(config: Config) -> Path:
@@ -134,13 +133,13 @@ def _differences(before: Config, now: Config) -> list[str]:
 def _settled(before: Config, now: Config) -> Config:
     """`now` with what the data decide, which the saved configuration holds."""
     data = now.data
-    classes = before.data.classes if data.classes is None else {str(key): name for key, name in data.classes.items()}
+    classes = before.data.classes if data.classes is None else data.classes
     normalize = before.data.normalize if data.normalize == "dataset" else data.normalize
     return replace(now, data=replace(data, classes=classes, normalize=normalize))
 
 
 def _values(config: Config) -> dict[str, object]:
-    """Each option's value by its dotted name."""
-    values = {name: functools.reduce(getattr, name.split("."), config) for name in option_types()}
+    """Each option's value by its dotted name; labels are texts, as the saved configuration has them."""
+    values = option_values(config)
     classes = values["data.classes"]
     return {**values, "data.classes": classes and {str(key): name for key, name in classes.items()}}

@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 
 from trunkfold.csv_file import LINE, read_numbered_table
-from trunkfold.csv_file import read_text_table as read_text_table
 from trunkfold.errors import InputError, first_few
 
 
