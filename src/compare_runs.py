@@ -6,10 +6,10 @@ python src/compare_runs.py submissions/*
 from argparse import Namespace
 from pathlib import Path
 
-from trunkfold.command_line import Parser
-from trunkfold.comparison import compare_runs, finished_runs, write_comparison
+from trunkfold.config.command_line import Parser
 from trunkfold.errors import exit_on_input_error
-from trunkfold.run_table import describe_comparison
+from trunkfold.report.comparison import compare_runs, finished_runs, write_comparison
+from trunkfold.report.run_table import describe_comparison
 from trunkfold.runs import SUBMISSIONS
 
 

@@ -5,9 +5,9 @@ python src/find_copies.py --data.root input/demo
 
 from pathlib import Path
 
-from trunkfold.command_line import Parser
-from trunkfold.config import DataConfig
-from trunkfold.copies import copies_folder, describe_copies, find_copies
+from trunkfold.config.command_line import Parser
+from trunkfold.config.schema import DataConfig
+from trunkfold.copies.search import copies_folder, describe_copies, find_copies
 from trunkfold.errors import exit_on_input_error
 
 

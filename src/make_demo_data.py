@@ -4,8 +4,8 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from trunkfold.command_line import Parser
-from trunkfold.demo import DemoOptions, make_demo
+from trunkfold.config.command_line import Parser
+from trunkfold.demo.competition import DemoOptions, make_demo
 from trunkfold.errors import exit_on_input_error
 
 DEFAULT_OUT = Path("input/demo")  # where configs/demo.yaml looks for it

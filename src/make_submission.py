@@ -13,25 +13,32 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from trunkfold.blending import blend_runs, check_blend
-from trunkfold.command_line import Parser
-from trunkfold.competition import class_prior, load_unlabelled
-from trunkfold.config import CacheConfig, Config
-from trunkfold.consensus import average_groups, labels_of_copies
-from trunkfold.ensemble import average_probabilities, load_ensemble
+from trunkfold.config.command_line import Parser
+from trunkfold.config.options import load_config
+from trunkfold.config.schema import CacheConfig, Config
+from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError, exit_on_input_error
-from trunkfold.features import FeatureSource
+from trunkfold.evaluation.consensus import average_groups, labels_of_copies
+from trunkfold.evaluation.predictions import (
+    average,
+    decode,
+    probabilities_of,
+    probability_table,
+    read_folds,
+    read_predictions,
+)
 from trunkfold.files import write_csv, write_json
-from trunkfold.groups import groups_of, load_run_groups
-from trunkfold.options import load_config
-from trunkfold.predictions import decode, probabilities_of, probability_table, read_folds, read_predictions
-from trunkfold.process import start_process
-from trunkfold.report import write_report
+from trunkfold.images.workers import photos_named
+from trunkfold.model.ensemble import load_ensemble, predict
+from trunkfold.model.features import FeatureSource
+from trunkfold.output.blending import blend_runs, check_blend
+from trunkfold.output.submission import check_submission, find_sample, make_submission, read_test
+from trunkfold.report.console import summary
+from trunkfold.report.page import write_report
 from trunkfold.runs import Stopwatch, newest_run, read_metrics
-from trunkfold.submission import check_submission, find_sample, make_submission, read_test
-from trunkfold.summary import summary
-from trunkfold.table import read_unlabelled
-from trunkfold.workers import photos_named
+from trunkfold.split.dataset import class_prior, load_unlabelled
+from trunkfold.split.groups import groups_of, load_run_groups
+from trunkfold.training.accelerator import start_process
 
 logger = logging.getLogger("trunkfold")
 
@@ -110,7 +117,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         views = [source.batches(rows, view, f"predicting, {view}") for view in config.predict.views]
         tails = [tail.to(accelerator.device) for tail in tails]
         all_tails = np.ones((len(test), len(tails)), bool)
-        probabilities = average_probabilities(accelerator, tails, all_tails, views)
+        probabilities = average(predict(accelerator, tails, all_tails, views), all_tails)
     if not accelerator.is_main_process:
         return
     metrics = read_metrics(run)

@@ -8,30 +8,31 @@ from dataclasses import asdict
 import numpy as np
 from torch import nn
 
-from trunkfold.augment import make_augmentation
-from trunkfold.backbone import build_backbone, count_parameters, merge
-from trunkfold.checkpoint import STATE, Checkpoint
-from trunkfold.competition import Labelled, load_labelled
-from trunkfold.copies import search_key
-from trunkfold.ensemble import predict, scoring_members
+from trunkfold.config.options import parse_config
+from trunkfold.copies.search import search_key
 from trunkfold.errors import exit_on_input_error
-from trunkfold.experiment import complete, prepare, settle_normalization, shown_photos
-from trunkfold.features import FeatureBatches, FeatureSource
 from trunkfold.files import write_json
-from trunkfold.groups import SEARCHED
-from trunkfold.loaders import choose_workers, training_loader
-from trunkfold.lockstep import Lockstep
-from trunkfold.options import parse_config
-from trunkfold.process import start_process
-from trunkfold.provenance import made_with
-from trunkfold.report import write_report
-from trunkfold.results import save_inputs, save_predictions, save_tails
-from trunkfold.resume import check_run, occupied_run
+from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.batches import choose_workers, training_loader
+from trunkfold.images.workers import photos_named
+from trunkfold.model.backbone import build_backbone, count_parameters, merge
+from trunkfold.model.ensemble import predict
+from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.output.outputs import save_inputs, save_predictions, save_tails
+from trunkfold.output.provenance import made_with
+from trunkfold.output.thumbnails import save_thumbnails
+from trunkfold.report.console import summary
+from trunkfold.report.page import write_report
 from trunkfold.runs import Stopwatch
-from trunkfold.summary import summary
-from trunkfold.thumbnails import save_thumbnails
-from trunkfold.training import Validation, train
-from trunkfold.workers import photos_named
+from trunkfold.split.dataset import Labelled, load_labelled
+from trunkfold.split.folds import scoring_members
+from trunkfold.split.groups import SEARCHED
+from trunkfold.training.accelerator import start_process
+from trunkfold.training.checkpoint import STATE, Checkpoint
+from trunkfold.training.lockstep import Lockstep
+from trunkfold.training.loop import Validation, train
+from trunkfold.training.resume import check_run, occupied_run
+from trunkfold.training.setup import complete, prepare, settle_normalization, shown_photos
 
 
 def main() -> None:
@@ -93,8 +94,8 @@ def predict_labelled(
     clean: FeatureBatches,
     labelled: Labelled,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What each tail predicts of each photo in each view, see `trunkfold.ensemble.predict`; and, where weights are
-    averaged, the same of the last weights."""
+    """Predictions of every tail in every view, see `trunkfold.model.ensemble.predict`, and, where weights are averaged,
+    those of the last weights."""
     config = source.config
     views = [
         clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")

@@ -15,18 +15,18 @@ from pathlib import Path
 import optuna
 import torch
 
-from trunkfold.competition import load_labelled
-from trunkfold.config import TuningConfig
+from trunkfold.config.options import parse_tuning
+from trunkfold.config.schema import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
-from trunkfold.experiment import complete, settle_normalization
 from trunkfold.files import locked_folder
-from trunkfold.options import parse_tuning
-from trunkfold.process import start_process
 from trunkfold.runs import SUBMISSIONS
-from trunkfold.space import Space, read_space
-from trunkfold.study import check_photos, finished_trials, open_study, work
-from trunkfold.study_report import describe_trial, summary, write_page, write_results
-from trunkfold.trials import Objective
+from trunkfold.split.dataset import load_labelled
+from trunkfold.training.accelerator import start_process
+from trunkfold.training.setup import complete, settle_normalization
+from trunkfold.tuning.objective import Objective
+from trunkfold.tuning.page import describe_trial, summary, write_page, write_results
+from trunkfold.tuning.search_space import Space, read_space
+from trunkfold.tuning.study import check_photos, finished_trials, open_study, work
 
 
 def main() -> None:

@@ -1,84 +1,11 @@
-"""A toy competition that is small enough to reason about, and what several tests share."""
+"""Fixtures that several tests share."""
 
-import runpy
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pandas as pd
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-
-from trunkfold.cache import CachedPhotos, load_photos
-
-LABELS = ("1", "2", "3")
-COPIES = 3
-SOURCE = Path(__file__).parents[1] / "src"
-
-
-def write_competition(
-    root: Path,
-    sources: int = 30,
-    unlabelled_sources: int = 4,
-    labels: tuple[str, ...] = LABELS,
-    nested: bool = True,
-    copies: int = COPIES,
-    crossing: int = 0,
-) -> Path:
-    """Write a competition of coloured pictures, each source there three times; the class decides the colour.
-
-    Classes take turns, so each has `sources / len(labels)` groups. `nested` chooses Kaggle's train/train layout. The
-    first `crossing` unlabelled sources are the first labelled ones once more. groups.csv, with the true groups, lies in
-    the root.
-    """
-    rng = np.random.default_rng(0)
-    folders = {name: root / name / name if nested else root / name for name in ("train", "test")}
-    rows: dict[str, list[dict]] = {"train": [], "test": []}
-    groups, bases = [], {}
-    for source in range(sources + unlabelled_sources):
-        part = "train" if source < sources else "test"
-        shown = source - sources if sources <= source < sources + crossing else source
-        label = labels[shown % len(labels)]
-        if shown not in bases:
-            bases[shown] = rng.integers(0, 256, (30, 40, 3)) // 2
-            bases[shown][..., labels.index(label) % 3] += 100
-        base = bases[shown]
-        for copy in range(copies):
-            image_id = str(source * copies + copy + 1)
-            pixels = np.clip(base[:, :: -1 if copy == 1 else 1] + rng.integers(-9, 10, base.shape), 0, 255)
-            (folders[part] / "images").mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folders[part] / "images" / f"{image_id}.png"), pixels.astype(np.uint8))
-            rows[part].append({"image_id": image_id, "filename": f"{image_id}.png", "label": label})
-            groups.append({"image_id": image_id, "group": f"source {shown}"})
-    pd.DataFrame(rows["train"]).to_csv(folders["train"] / "train.csv", index=False)
-    pd.DataFrame(rows["test"]).drop(columns="label").to_csv(folders["test"] / "test.csv", index=False)
-    pd.DataFrame(rows["test"])[["image_id", "label"]].assign(label=labels[0]).to_csv(
-        root / "sample_submission.csv", index=False
-    )
-    pd.DataFrame(groups).to_csv(root / "groups.csv", index=False)
-    return root
-
-
-def cache_photos(folder: Path, pixels: Sequence[np.ndarray]) -> CachedPhotos:
-    """The given pictures as decoded photos in a cache, all below `folder`."""
-    (folder / "photos").mkdir()
-    paths = [str(folder / "photos" / f"{row}.png") for row in range(len(pixels))]
-    for path, picture in zip(paths, pixels, strict=True):
-        cv2.imwrite(path, picture[..., ::-1])
-    return load_photos(paths, max(max(picture.shape) for picture in pixels), folder / "cache").pixels
-
-
-def run_command(script: str, *args: object) -> None:
-    """Run an entry script in this process, as `python src/<script> <args>` would."""
-    before = sys.argv
-    sys.argv = [script, *map(str, args)]
-    try:
-        runpy.run_path(str(SOURCE / script), run_name="__main__")
-    finally:
-        sys.argv = before
+from toys import write_competition
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trunkfold.demo_drawing import draw_photo
-from trunkfold.local_features import describe_photo
+from trunkfold.copies.descriptors import describe_photo
+from trunkfold.demo.damages import draw_photo
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from trunkfold.assessment import assess_run
+from trunkfold.evaluation.error_analysis import choose_photos
+from trunkfold.evaluation.evaluate import assess_run
+from trunkfold.evaluation.predictions import scored_table
 from trunkfold.files import write_csv, write_json
-from trunkfold.gallery import choose_photos
-from trunkfold.predictions import scored_table
-from trunkfold.thumbnails import FOLDER, predicted_mistakes
+from trunkfold.output.thumbnails import predicted_mistakes
+from trunkfold.runs import THUMBNAILS as FOLDER
 
 CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
 

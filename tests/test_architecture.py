@@ -1,23 +1,97 @@
-"""The package's docstring lists the modules in the order of the flow; no module imports one that stands later."""
+"""The package's docstring lists the rooms and what each may import; every import is read with `ast` and held to it."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import trunkfold
 
-MODULES = {path.stem: path.read_text() for path in Path(trunkfold.__file__).parent.glob("*.py")}
-FLOW = re.findall(r"^    (\w+)  ", trunkfold.__doc__, re.MULTILINE)
+PACKAGE = Path(trunkfold.__file__).parent
+ROOMS = {
+    name: set(allowed.split())
+    for name, allowed in re.findall(r"^    (\w+)  +\S.*?(?:  +([\w ]+))?$", trunkfold.__doc__, re.MULTILINE)
+}
+COMMON = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(source: str) -> set[str]:
-    return set(re.findall(r"^from trunkfold\.(\w+) import", source, re.MULTILINE))
+def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of every module of the package that a module imports, in whatever form."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names if name.name.split(".")[0] == "trunkfold")
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*module.split(".")[: -node.level], *filter(None, [base])])
+            if base == "trunkfold":
+                yield from ((node.lineno, f"trunkfold.{name.name}") for name in node.names)
+            elif base.startswith("trunkfold."):
+                yield node.lineno, base
 
 
-def test_every_module_is_listed_or_draws_the_demo():
-    assert set(MODULES) - set(FLOW) - {"__init__"} == {name for name in MODULES if name.startswith("demo")}
-    assert set(FLOW) <= set(MODULES)
+def room_of(module: str) -> str | None:
+    """The room of a module; None for those that every room may import."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
 
 
-def test_imports_go_one_way():
-    for place, name in enumerate(FLOW):
-        assert imported(MODULES[name]) <= set(FLOW[:place]), name
+def violations(source: str, module: str) -> list[str]:
+    """Each import that the room of a module may not make, as `line N: what imports what`."""
+    room = room_of(module)
+    allowed = {room, None} | (ROOMS[room] if room else set())
+    return [
+        f"line {line}: {module} imports {name}"
+        for line, name in imports(source, module)
+        if room_of(name) not in allowed
+    ]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(["trunkfold", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_only_where_the_room_may_go(path):
+    assert violations(path.read_text(), name_of(path)) == []
+
+
+def test_every_folder_is_a_listed_room_and_the_arrows_run_forward():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(ROOMS)
+    for place, (room, allowed) in enumerate(ROOMS.items()):
+        assert allowed <= set(list(ROOMS)[:place]), room
+
+
+def test_every_room_says_what_comes_in_and_what_goes_out():
+    for room in ROOMS:
+        text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+        assert "In:" in text or room == "demo", room
+        assert "Out:" in text, room
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import trunkfold.training.loop",
+        "import trunkfold.training.loop as loop",
+        "from trunkfold.training import loop",
+        "from trunkfold.training.loop import train",
+        "from trunkfold import training",
+        "from ..training import loop",
+        "from ..training.loop import train",
+        "def later():\n    from trunkfold.training.loop import train",
+    ],
+)
+def test_every_form_of_import_is_seen(line):
+    assert violations(line, "trunkfold.data.tables")
+    assert not violations(line, "trunkfold.tuning.study")
+
+
+@pytest.mark.parametrize("room", ["evaluation", "report"])
+def test_rooms_that_need_no_torch_do_not_load_it(room):
+    for path in (PACKAGE / room).glob("*.py"):
+        found = re.findall(r"^\s*(?:import|from) (torch|accelerate|timm|peft)\b", path.read_text(), re.MULTILINE)
+        assert not found, path.name

@@ -18,15 +18,15 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import run_command, write_competition
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from toys import run_command, write_competition
 
-from trunkfold.competition import load_labelled
-from trunkfold.config import CacheConfig
-from trunkfold.options import load_config, parse_config
-from trunkfold.photos import read_photo
-from trunkfold.submission import read_test
+from trunkfold.config.options import load_config, parse_config
+from trunkfold.config.schema import CacheConfig
+from trunkfold.data.photos import read_photo
+from trunkfold.output.submission import read_test
+from trunkfold.split.dataset import load_labelled
 
 TRAIN_CSV, TEST_CSV, IMAGES = Path("input/train/train.csv"), Path("input/test/test.csv"), Path("input/train/images")
 SAMPLE, GROUPS, GIVEN, RUN = map(

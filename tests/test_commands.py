@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS, SOURCE, run_command, write_competition
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
+from toys import LABELS, SOURCE, run_command, write_competition
 
-from trunkfold.findings import read_findings
-from trunkfold.options import load_config
-from trunkfold.thumbnails import predicted_mistakes
-from trunkfold.views import VIEWS
+from trunkfold.config.options import load_config
+from trunkfold.images.views import VIEWS
+from trunkfold.output.thumbnails import predicted_mistakes
+from trunkfold.report.contents import read_findings
 
 CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")
 SMALL = {

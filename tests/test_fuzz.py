@@ -11,26 +11,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import write_competition
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from toys import write_competition
 
-from trunkfold.backbone import build_backbone
-from trunkfold.checks import option_types
-from trunkfold.config import Config, DataConfig, ModelConfig, RunConfig, SplitConfig
-from trunkfold.csv_file import read_text_table
-from trunkfold.ensemble import load_ensemble, save_fold, save_shared
+from trunkfold.config.options import dump_config, load_config, parse_config
+from trunkfold.config.rules import option_types
+from trunkfold.config.schema import Config, DataConfig, ModelConfig, RunConfig, SplitConfig
+from trunkfold.csv_table import read_text_table
+from trunkfold.data.photos import read_photo
+from trunkfold.data.tables import read_labelled
 from trunkfold.errors import InputError
+from trunkfold.evaluation.predictions import (
+    probabilities_of,
+    probability_table,
+    read_folds,
+    read_predictions,
+    scored_table,
+)
 from trunkfold.files import write_csv, write_json
-from trunkfold.groups import read_groups
-from trunkfold.options import dump_config, load_config, parse_config
-from trunkfold.photos import read_photo
-from trunkfold.predictions import probabilities_of, probability_table, read_folds, read_predictions, scored_table
+from trunkfold.model.backbone import build_backbone
+from trunkfold.model.ensemble import load_ensemble, save_fold, save_shared
+from trunkfold.output.submission import sample_problems
 from trunkfold.runs import read_metrics
-from trunkfold.submission import sample_problems
-from trunkfold.table import read_labelled
+from trunkfold.split.groups import read_groups
 
 EXAMPLES = float(os.environ.get("FUZZ_EXAMPLES_TIMES", "1"))  # more of them, other ones each time
 settings.register_profile("fuzz", deadline=None, derandomize=EXAMPLES == 1, database=None)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import run_command, write_competition
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
+from toys import run_command, write_competition
 
-from trunkfold.copies_page import write_page
-from trunkfold.csv_file import read_text_table
-from trunkfold.findings import read_findings
-from trunkfold.report import write_report
+from trunkfold.copies.page import write_page
+from trunkfold.csv_table import read_text_table
+from trunkfold.report.contents import read_findings
+from trunkfold.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SOURCE, run_command, write_competition
+from toys import SOURCE, run_command, write_competition
 
 from trunkfold.files import locked_folder
 
@@ -119,11 +119,11 @@ def test_three_processes_predict_what_one_does_also_where_nothing_divides(toy, w
 PIECES = """
 import copy
 import numpy as np, torch
-from trunkfold.backbone import build_backbone
-from trunkfold.config import ModelConfig, TrainConfig
-from trunkfold.loaders import FoldBalancedBatches
-from trunkfold.lockstep import Lockstep
-from trunkfold.process import start_process
+from trunkfold.model.backbone import build_backbone
+from trunkfold.config.schema import ModelConfig, TrainConfig
+from trunkfold.images.batches import FoldBalancedBatches
+from trunkfold.training.lockstep import Lockstep
+from trunkfold.training.accelerator import start_process
 
 class SmallMemory(torch.nn.Module):
     def __init__(self, trunk, most):
@@ -202,8 +202,8 @@ def test_a_killed_process_ends_the_training_of_all(toy, workplace):
 
 WAITS = """
 from pathlib import Path
-from trunkfold.config import TrainConfig
-from trunkfold.process import start_process
+from trunkfold.config.schema import TrainConfig
+from trunkfold.training.accelerator import start_process
 from trunkfold.files import locked_folder
 
 accelerator = start_process(TrainConfig())
@@ -230,8 +230,8 @@ def test_a_killed_process_ends_the_others_also_where_they_wait_for_a_file(workpl
 HANGS = """
 import sys, time
 from datetime import timedelta
-from trunkfold import process
-from trunkfold.config import TrainConfig
+from trunkfold.training import accelerator as process
+from trunkfold.config.schema import TrainConfig
 
 process.LONGEST_WAIT = timedelta(seconds=3)
 accelerator = process.start_process(TrainConfig())

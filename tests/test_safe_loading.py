@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SOURCE, run_command, write_competition
+from toys import SOURCE, run_command, write_competition
 
+from trunkfold.config.options import load_config
 from trunkfold.errors import InputError
-from trunkfold.options import load_config
 
 MODULES = {
     "pickle",

@@ -14,14 +14,14 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from conftest import SOURCE, run_command, write_competition
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from toys import SOURCE, run_command, write_competition
 
-from trunkfold.backbone import Trunk
-from trunkfold.competition import load_labelled
-from trunkfold.options import dump_config, load_config, parse_tuning
-from trunkfold.trials import run_trial
+from trunkfold.config.options import dump_config, load_config, parse_tuning
+from trunkfold.model.backbone import Trunk
+from trunkfold.split.dataset import load_labelled
+from trunkfold.tuning.objective import run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SIZE, FOLDS, VIEWS = 64, 3, 2

@@ -9,6 +9,8 @@ from pathlib import Path
 from trunkfold.errors import InputError
 
 SUBMISSIONS = Path("submissions")
+AUGMENTED = "augmented.png"  # in figures/
+THUMBNAILS = Path("figures", "photos")
 NONE = type(None)
 METRICS = {  # what metrics.json holds, where it holds it
     **{name: (dict,) for name in ("classes", "split", "seconds", "parameters")},

@@ -20,9 +20,9 @@ import torch
 from machine import Table, device_name
 from safetensors.torch import save_file
 
-from trunkfold.demo import DemoOptions, make_demo
-from trunkfold.ensemble import load_ensemble
-from trunkfold.options import load_config
+from trunkfold.config.options import load_config
+from trunkfold.demo.competition import DemoOptions, make_demo
+from trunkfold.model.ensemble import load_ensemble
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"

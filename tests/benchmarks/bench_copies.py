@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from trunkfold.demo import DemoOptions, make_demo
+from trunkfold.demo.competition import DemoOptions, make_demo
 
 DRAWN = 250  # pixels; enlarged four times, since decoding and reducing large photos is what takes the time
 ENLARGED = 4

@@ -32,17 +32,17 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from trunkfold.augment import make_augmentation
-from trunkfold.backbone import build_backbone
-from trunkfold.competition import load_labelled
-from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
-from trunkfold.demo import BATCH, COPIES
-from trunkfold.experiment import prepare, shown_photos
-from trunkfold.features import FeatureSource
-from trunkfold.figures import COLOURS
-from trunkfold.loaders import choose_workers, training_loader
-from trunkfold.process import start_process
-from trunkfold.training import Validation, train
+from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
+from trunkfold.demo.competition import BATCH, COPIES
+from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.batches import choose_workers, training_loader
+from trunkfold.model.backbone import build_backbone
+from trunkfold.model.features import FeatureSource
+from trunkfold.report.figures import COLOURS
+from trunkfold.split.dataset import load_labelled
+from trunkfold.training.accelerator import start_process
+from trunkfold.training.loop import Validation, train
+from trunkfold.training.setup import prepare, shown_photos
 
 OURS = "ours, all folds in lockstep"
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (

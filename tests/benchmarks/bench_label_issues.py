@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from machine import Table
 
-from trunkfold.csv_file import read_text_table
-from trunkfold.demo import DemoOptions, make_demo
+from trunkfold.csv_table import read_text_table
+from trunkfold.data.tables import read_labelled
+from trunkfold.demo.competition import DemoOptions, make_demo
+from trunkfold.evaluation.label_issues import write_label_issues
+from trunkfold.evaluation.predictions import read_predictions
 from trunkfold.files import write_csv
-from trunkfold.label_issues import write_label_issues
-from trunkfold.predictions import read_predictions
 from trunkfold.runs import read_metrics
-from trunkfold.table import read_labelled
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"

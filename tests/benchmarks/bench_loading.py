@@ -25,12 +25,12 @@ from machine import Table, device_name
 from peers import Photos, Task, seed_transforms
 from tqdm import tqdm
 
-from trunkfold.augment import STANDARD, STEP_BY_STEP, make_augmentation
-from trunkfold.cache import load_photos
-from trunkfold.competition import side_to_keep
+from trunkfold.data.photos import read_photo
+from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
-from trunkfold.loaders import FoldBalancedBatches, TrainingPhotos, training_loader
-from trunkfold.photos import read_photo
+from trunkfold.images.augmentation import STANDARD, STEP_BY_STEP, make_augmentation
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.split.dataset import side_to_keep
 
 SEED = "decoded, reduced and augmented as floats, the seed's way"
 

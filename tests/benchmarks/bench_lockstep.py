@@ -19,16 +19,16 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 from tqdm import tqdm
 
-from trunkfold.backbone import Backbone, build_backbone, merge
-from trunkfold.config import ModelConfig, TrainConfig
-from trunkfold.dora import ExactLinear
+from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.files import write_json
-from trunkfold.linear import FastLinear
-from trunkfold.loaders import FoldBalancedBatches
-from trunkfold.lockstep import Lockstep, without_fold
-from trunkfold.optim import make_optimizer
-from trunkfold.process import start_process
-from trunkfold.training import trained_parameters
+from trunkfold.images.batches import FoldBalancedBatches
+from trunkfold.model.backbone import Backbone, build_backbone, merge
+from trunkfold.model.dora import ExactLinear
+from trunkfold.model.linear import FastLinear
+from trunkfold.training.accelerator import start_process
+from trunkfold.training.lockstep import Lockstep, without_fold
+from trunkfold.training.loop import trained_parameters
+from trunkfold.training.optimizers import make_optimizer
 
 CLASSES = 6
 

@@ -24,13 +24,13 @@ from machine import Table, device_name, now, seconds_of, spread
 from peers import SeedWay, Task
 from tqdm import tqdm
 
-from trunkfold.competition import Labelled, load_labelled
-from trunkfold.config import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
-from trunkfold.demo import COPIES
+from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
+from trunkfold.demo.competition import COPIES
 from trunkfold.files import write_json
-from trunkfold.process import start_process
-from trunkfold.splits import ONLY_LEARNED
-from trunkfold.trials import run_trial
+from trunkfold.split.dataset import Labelled, load_labelled
+from trunkfold.split.folds import ONLY_LEARNED
+from trunkfold.training.accelerator import start_process
+from trunkfold.tuning.objective import run_trial
 
 PHOTOS, EPOCHS, PARTS = 2560, 10, 4  # the seed's trial; it validates on one part of four
 OURS, THEIRS = "ours, on kept features", "the seed's way"

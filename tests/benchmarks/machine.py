@@ -13,9 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from trunkfold.figures import STYLE, plt
 from trunkfold.files import write_json, write_text
-from trunkfold.pages import data_address, environment
+from trunkfold.html import data_address, environment
+from trunkfold.report.figures import STYLE, plt
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REPEATS = 7

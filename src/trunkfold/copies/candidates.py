@@ -1,0 +1,139 @@
+"""Which photos might be copies of each other: photos that share rare visual words.
+
+Each SIFT feature is named by the two nearest of 16,384 words, which were learned from the photos themselves. A photo is
+compared with all others as it is and mirrored.
+
+Sources: Sivic and Zisserman, "Video Google", 2003 (words and their weights); Nister and Stewenius, "Scalable
+recognition with a vocabulary tree", 2006 (two levels); Philbin et al., "Lost in quantization", 2008 (two words each).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.preprocessing import normalize
+from tqdm.contrib.concurrent import thread_map
+
+from trunkfold.copies.descriptors import root_descriptors
+
+BRANCHES = 128  # words are a tree of two levels, so that one is found by 384 comparisons instead of 16,384
+WORDS_PER_FEATURE = 2
+SAMPLE_PHOTOS, SAMPLE = 2000, 100_000  # photos and features that the words are learned from
+NEIGHBOURS = 16  # candidates a photo; nearly all true copies are among the first three
+ROWS = 256  # photos that are handled at once
+
+
+class Vocabulary:
+    """Visual words: cells of descriptor space, each divided into cells of its own.
+
+    Attributes:
+        cells: Centres of the first level, of shape (branches, 128).
+        words: Centres of the second level, of shape (branches, branches, 128).
+    """
+
+    def __init__(self, sample: np.ndarray) -> None:
+        """Learn the words from descriptors of shape (features, 128)."""
+        branches = min(BRANCHES, len(sample))
+        self.cells = _cluster(sample, branches)
+        cell_of = _nearest(sample, self.cells, 1)[:, 0]
+        self.words = np.stack([_divide(sample[cell_of == cell], branches) for cell in range(branches)])
+
+    def __len__(self) -> int:
+        return self.words.shape[0] * self.words.shape[1]
+
+    def words_of(self, descriptors: np.ndarray) -> np.ndarray:
+        """Descriptors (features, 128) to the numbers of their words (features, 2)."""
+        cells = _nearest(descriptors, self.cells, min(WORDS_PER_FEATURE, len(self.cells)))
+        words = np.empty_like(cells)
+        for cell in np.unique(cells):
+            inside = cells == cell
+            word = _nearest(descriptors[inside.any(1)], self.words[cell], 1)[:, 0]
+            words[inside] = cell * self.words.shape[1] + word
+        return words
+
+
+def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
+    """Pairs of photos that are worth a closer look.
+
+    Args:
+        records: One `trunkfold.copies.descriptors.RECORD` a photo.
+        workers: Threads.
+
+    Returns:
+        int of shape (pairs, 2): places in `records`, the smaller one first, in ascending order.
+    """
+    sample = _sample(records)
+    if not len(sample):  # nothing but blank photos
+        return np.empty((0, 2), int)
+    vocabulary = Vocabulary(sample)
+    starts = range(0, len(records), ROWS)
+    options = {"max_workers": workers, "leave": False}
+
+    def bags(start: int, mirrored: bool) -> sparse.csr_matrix:
+        return bags_of_words(records[start : start + ROWS], vocabulary, mirrored)
+
+    plain = sparse.vstack(thread_map(lambda start: bags(start, False), starts, desc="visual words", **options))
+    photos_with_word = np.asarray((plain > 0).sum(0)).ravel()
+    rarity = sparse.diags(np.log((len(records) + 1) / photos_with_word.clip(1)).astype(np.float32))
+    plain = normalize(plain @ rarity)
+    transposed = plain.T.tocsr()
+
+    def neighbours(start: int) -> np.ndarray:
+        rows = plain[start : start + ROWS]
+        turned = normalize(bags(start, True) @ rarity)
+        similarity = np.maximum((rows @ transposed).toarray(), (turned @ transposed).toarray())
+        similarity[np.arange(rows.shape[0]), start + np.arange(rows.shape[0])] = 0  # with itself
+        return _most_similar(similarity, start)
+
+    pairs = np.concatenate(thread_map(neighbours, starts, desc="candidates", **options))
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def bags_of_words(records: Sequence[np.ndarray], vocabulary: Vocabulary, mirrored: bool) -> sparse.csr_matrix:
+    """How often photos have each word, as square roots: (photos, words)."""
+    descriptors = [root_descriptors(record, mirrored) for record in records]
+    words = vocabulary.words_of(np.concatenate(descriptors))
+    photo = np.repeat(np.arange(len(records)), [words.shape[1] * len(own) for own in descriptors])
+    ones = np.ones(len(photo), np.float32)
+    bags = sparse.csr_matrix((ones, (photo, words.ravel())), (len(records), len(vocabulary)))
+    return bags.sqrt()  # a word that fills half the photo is one observation, not a hundred
+
+
+def _sample(records: Sequence[np.ndarray]) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(records))[:SAMPLE_PHOTOS]
+    features = [root_descriptors(records[place], mirrored=bool(place % 2)) for place in chosen]
+    features = np.concatenate([np.empty((0, 128), np.float32), *features])
+    return features[rng.permutation(len(features))[:SAMPLE]]
+
+
+def _most_similar(similarity: np.ndarray, start: int) -> np.ndarray:
+    """Pairs (row, column) of the most similar columns of each row, those that share any word."""
+    count = min(NEIGHBOURS, similarity.shape[1])
+    columns = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+    rows = np.arange(len(similarity))[:, None]
+    pairs = np.stack(np.broadcast_arrays(start + rows, columns), axis=2)
+    return pairs[similarity[rows, columns] > 0]
+
+
+def _cluster(descriptors: np.ndarray, clusters: int) -> np.ndarray:
+    """Centres of clusters, from a fixed seed."""
+    means = MiniBatchKMeans(clusters, init="random", n_init=1, max_iter=10, batch_size=4096, random_state=0)
+    return means.fit(descriptors).cluster_centers_.astype(np.float32)
+
+
+def _divide(members: np.ndarray, words: int) -> np.ndarray:
+    """Centres of the second level; a cell with few members makes a word of each."""
+    if len(members) > words:
+        return _cluster(members, words)
+    unused = np.full((words - len(members), 128), 9, np.float32)  # farther from any descriptor than its members
+    return np.concatenate([members, unused])
+
+
+def _nearest(descriptors: np.ndarray, centres: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of the nearest centres, in no order: (descriptors, count)."""
+    closeness = 2 * descriptors @ centres.T - (centres**2).sum(1)
+    if count == 1:
+        return closeness.argmax(1)[:, None]
+    return np.argpartition(-closeness, count - 1, axis=1)[:, :count]

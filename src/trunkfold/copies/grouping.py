@@ -1,0 +1,73 @@
+"""Links between photos become groups: the strongest first, and groups join only when their photos agree."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice, product
+
+from trunkfold.copies.matching import Evidence
+
+WITNESSES = 4  # photos of a group that are asked; groups are seldom larger
+
+
+@dataclass
+class Group:
+    """Photos that are copies of one source.
+
+    Attributes:
+        members: Numbers of the photos.
+        links: The pairs that joined them, each with its evidence; one fewer than there are members.
+    """
+
+    members: list[int]
+    links: list[tuple[int, int, Evidence]] = field(default_factory=list)
+
+    @property
+    def weakest(self) -> tuple[int, int, Evidence]:
+        """The link that is least sure."""
+        return min(self.links, key=lambda link: link[2].strength)
+
+
+def join(
+    photos: Iterable[int], links: dict[tuple[int, int], Evidence], look: Callable[[int, int], Evidence]
+) -> list[Group]:
+    """Join photos that are copies.
+
+    Two photos join when they are copies. A photo joins a group, when it is a copy of half of it. Two groups join when
+    half of the pairs between them are copies beyond doubt. In each case no pair between them may be known to differ:
+    photos of two sources with a common background look alike where the rest was cropped away, but not in all copies.
+
+    Args:
+        photos: Their numbers.
+        links: Evidence of pairs (smaller number first).
+        look: Gives the evidence of any other pair.
+
+    Returns:
+        All groups, also those of one photo, in the order of their first members.
+    """
+    group_of = {photo: Group([photo]) for photo in photos}
+    evidence = dict(links)
+
+    def between(one: Group, other: Group) -> list[Evidence]:
+        pairs = product(islice(one.members, WITNESSES), islice(other.members, WITNESSES))
+        pairs = [(min(pair), max(pair)) for pair in pairs]
+        evidence.update({pair: look(*pair) for pair in pairs if pair not in evidence})
+        return [evidence[pair] for pair in pairs]
+
+    copies = sorted(((pair, found) for pair, found in links.items() if found.same), key=lambda link: link[0])
+    for (first, second), found in sorted(copies, key=lambda link: link[1].strength, reverse=True):
+        one, other = group_of[first], group_of[second]
+        if one is other or not _belong_together(between(one, other), min(len(one.members), len(other.members))):
+            continue
+        one.members += other.members
+        one.links += [*other.links, (first, second, found)]
+        group_of.update(dict.fromkeys(other.members, one))
+    for group in (groups := list({id(group): group for group in group_of.values()}.values())):
+        group.members.sort()
+    return sorted(groups, key=lambda group: group.members[0])
+
+
+def _belong_together(pairs: list[Evidence], smaller: int) -> bool:
+    if any(pair.different for pair in pairs):
+        return False
+    agreeing = [pair.same if smaller == 1 else pair.sure for pair in pairs]
+    return 2 * sum(agreeing) >= len(agreeing)

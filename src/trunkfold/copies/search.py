@@ -1,0 +1,208 @@
+"""The search for copies: photos of one source, labelled or not, become groups in a table of their own.
+
+What is found is written block by block, so that a search that was interrupted goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm.contrib.concurrent import thread_map
+
+from trunkfold.copies import candidates, grouping
+from trunkfold.copies import descriptors as local_features
+from trunkfold.copies import matching as verification
+from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.descriptors import RECORD, describe_photo
+from trunkfold.copies.grouping import Group, join
+from trunkfold.copies.matching import IDENTICAL, Evidence, compare
+from trunkfold.copies.page import facts, write_page
+from trunkfold.cores import usable_cores
+from trunkfold.csv_table import read_text_table
+from trunkfold.data.tables import has_table, read_labelled, read_unlabelled
+from trunkfold.errors import counted, raise_problems
+from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
+from trunkfold.runs import SUBMISSIONS
+
+GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
+PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
+WORKERS = usable_cores()
+
+
+def copies_folder(root: Path) -> Path:
+    """Where the groups of a competition lie: submissions/copies/<name of its folder>."""
+    return SUBMISSIONS / "copies" / root.resolve().name
+
+
+def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
+    """Find the photos of a competition that show the same source, or read what was found before.
+
+    Of several processes that ask at once, one searches, and says so, while the others wait.
+
+    Args:
+        root: Folder that is searched for train.csv and test.csv, of which one may be missing.
+        out: Folder for groups.csv, copies.json and copies.html; None takes `copies_folder`.
+
+    Returns:
+        A row a photo, labelled ones first: image_id, set ("train" or "test"), group; a photo without copies has a group
+        of its own. A photo that cannot be read is nobody's copy.
+
+    Raises:
+        InputError: The tables are wrong, or nothing can be written to `out`.
+    """
+    photos = _read_photos(root)
+    out = out or copies_folder(root)
+    key = _key(photos)
+    with locked_folder(out, "--out"):
+        if _summary(out).get("key") != key:
+            print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
+            _search(root.resolve().name, photos, key, out)
+    return read_text_table(out / GROUPS, ["image_id", "set", "group"])
+
+
+def search_key(root: Path) -> str:
+    """What the groups of a competition depend on, in 16 letters: its photos' ids, names and sizes, and how they are
+    compared. The same photos have the same key on another machine.
+    """
+    return _key(_read_photos(root))
+
+
+def describe_copies(out: Path) -> str:
+    """What a search found, in a few lines."""
+    return "\n".join([*facts(_summary(out)), f"look at {out / PAGE}"])
+
+
+def _read_photos(root: Path) -> pd.DataFrame:
+    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
+    problems: list[str] = []
+    tables = []
+    if has_table(root, "train.csv") or not has_table(root, "test.csv"):
+        tables.append(read_labelled(root, problems).assign(set="train"))
+    if has_table(root, "test.csv"):
+        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
+    raise_problems(problems)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
+    """Describe all photos, compare those that may be copies, join them, and write what was found."""
+    work = out / f".search-{key}"
+    for earlier in set(out.glob(".search-*")) - {work}:
+        shutil.rmtree(earlier)
+    work.mkdir(exist_ok=True)
+    (out / SUMMARY).unlink(missing_ok=True)  # it says that groups.csv is that of its key
+    with threadpool_limits(1):  # the threads are ours, a photo or a pair each
+        records = _describe(photos["path"], work)
+        duplicates, unreadable = _exact_duplicates(records)
+        looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
+        links = _compare(records, looked_at, work)
+        groups = join(looked_at, links, lambda one, other: compare(records[one], records[other]))
+    groups = _complete(groups, duplicates, unreadable)
+    photos = photos.assign(group=_names(groups, len(photos)))
+    summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
+    write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
+    write_page(out / PAGE, name, photos, groups, summary)
+    write_json(summary, out / SUMMARY)  # last, because it says that all is done
+    shutil.rmtree(work)
+
+
+def _describe(paths: Sequence[str], work: Path) -> list[np.ndarray]:
+    def block(rows: slice) -> np.ndarray:
+        described = thread_map(describe_photo, paths[rows], max_workers=WORKERS, disable=True)
+        return np.array(described, RECORD)
+
+    blocks = block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos")
+    return [record for block in blocks for record in block]
+
+
+def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
+    """Rows that repeat the pixels of an earlier row, with that row; and rows that could not be read."""
+    first: dict[bytes, int] = {}
+    duplicates, unreadable = {}, []
+    for row, record in enumerate(records):
+        digest = record["digest"].tobytes()
+        if not any(digest):
+            unreadable.append(row)
+        elif first.setdefault(digest, row) != row:
+            duplicates[row] = first[digest]
+    return duplicates, unreadable
+
+
+def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict[tuple[int, int], Evidence]:
+    """Evidence of the pairs of rows that may be copies."""
+
+    def find(_: slice) -> np.ndarray:
+        places = find_candidates([records[row] for row in rows], WORKERS)
+        return np.array(rows)[places] if len(places) else places
+
+    def block(part: slice) -> np.ndarray:
+        return np.array(thread_map(look, pairs[part], max_workers=WORKERS, disable=True))
+
+    def look(pair: np.ndarray) -> tuple:
+        return astuple(compare(records[pair[0]], records[pair[1]]))
+
+    (pairs,) = block_by_block(work / "pairs", 1, 1, find)
+    evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
+    found = (Evidence(int(row[0]), *row[1:].tolist()) for block in evidence for row in block)
+    return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
+
+
+def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:
+    """The groups with the rows that were not looked at, in the order of their first members."""
+    group_of = {member: group for group in groups for member in group.members}
+    for row, original in duplicates.items():
+        group_of[original].members.append(row)
+        group_of[original].links.append((original, row, IDENTICAL))
+    for group in groups:
+        group.members.sort()
+    return sorted([*groups, *(Group([row]) for row in unreadable)], key=lambda group: group.members[0])
+
+
+def _names(groups: list[Group], photos: int) -> np.ndarray:
+    digits = len(str(len(groups)))
+    names = np.empty(photos, object)
+    for number, group in enumerate(groups, start=1):
+        names[group.members] = f"g{number:0{digits}}"
+    return names
+
+
+def _summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int]) -> dict:
+    sizes = Counter(photos["group"].value_counts().tolist())
+    labels = photos[photos["set"] == "train"].groupby("group")["label"].nunique()
+    sets = photos.groupby("group")["set"].nunique()
+    return {
+        "photos": {name: int((photos["set"] == name).sum()) for name in ("train", "test")},
+        "groups": photos["group"].nunique(),
+        "groups_by_size": {str(size): sizes[size] for size in sorted(sizes)},
+        "conflicting": labels.index[labels > 1].tolist(),
+        "crossing": sets.index[sets > 1].tolist(),
+        "exact_duplicates": exact_duplicates,
+        "unreadable": photos["filename"].iloc[unreadable].tolist(),
+    }
+
+
+def _summary(out: Path) -> dict:
+    """copies.json of a finished search; empty where there is none."""
+    try:
+        summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) and (out / GROUPS).exists() else {}
+
+
+def _key(photos: pd.DataFrame) -> str:
+    key = hashlib.blake2b(digest_size=8)
+    for module in (local_features, candidates, verification, grouping):
+        key.update(Path(module.__file__).read_bytes())
+    for row in photos.itertuples():
+        size = os.path.getsize(row.path) if os.path.exists(row.path) else None
+        key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())
+    return key.hexdigest()

@@ -1,0 +1,88 @@
+"""What each part of a prediction adds to it: the scores without it, from the predictions that are there anyway."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.evaluation.consensus import average_in_folds
+from trunkfold.evaluation.predictions import average, decode
+from trunkfold.evaluation.scores import macro_f1, paired_difference
+from trunkfold.split.folds import HELD_OUT, scoring_members
+
+CONSENSUS, EMA = "consensus of copies", "averaging of weights (EMA)"
+
+
+def ablate(
+    predicted: np.ndarray,
+    folds: pd.DataFrame,
+    classes: dict[str, str],
+    views: Sequence[str],
+    consensus: bool,
+    raw: np.ndarray | None = None,
+) -> dict[str, list[dict] | None]:
+    """Scores of a run's predictions without their parts, one at a time.
+
+    Args:
+        predicted: Of each labelled photo by each tail in each view, see `trunkfold.model.ensemble.predict`.
+        folds: image_id, label, group and fold of each of them.
+        classes: Name of each label, in order.
+        views: Names of the views.
+        consensus: Whether copies share the mean of their predictions.
+        raw: What the tails predict with their last weights instead of averaged ones, of the same shape; None where
+            weights were not averaged.
+
+    Returns:
+        oof and holdout (null without one): a list of {part, macro_f1, accuracy, gain, interval}, the scores without the
+        part, the macro F1 with everything minus that without it, and its 95 % interval (see
+        `trunkfold.evaluation.scores.paired_difference`). folds_alone (null without a hold-out): {part, macro_f1,
+        accuracy} of each tail by itself on the hold-out.
+    """
+    tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
+    members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
+
+    def labels(predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus) -> pd.Series:
+        mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at below
+        mean = average_in_folds(mean, folds) if shared else mean
+        return pd.Series(decode(mean, classes), folds.index)
+
+    everything, without = labels(predicted), {}
+    if "plain" in views and len(views) > 1:
+        plain, others = list(views).index("plain"), ", ".join(view for view in views if view != "plain")
+        without[f"test-time augmentation ({others})"] = labels(predicted[[plain]])
+    if consensus:
+        without[CONSENSUS] = labels(predicted, shared=False)
+    if raw is not None:
+        without[EMA] = labels(raw)
+    result = {"oof": _gains(everything, without, folds, fold_of_row >= 0, classes), "holdout": None}
+    if not held_out.any():
+        return {**result, "folds_alone": None}
+    if len(tails) > 1:
+        without |= {f"fold {tail}": labels(predicted, members & (tails != tail)) for tail in tails}
+    alone = {f"fold {tail} alone": labels(predicted, members & (tails == tail)) for tail in tails}
+    return {
+        **result,
+        "holdout": _gains(everything, without, folds, held_out, classes),
+        "folds_alone": [{"part": part, **_scores(chosen, folds, held_out, classes)} for part, chosen in alone.items()],
+    }
+
+
+def _gains(
+    everything: pd.Series, without: dict[str, pd.Series], folds: pd.DataFrame, rows: np.ndarray, classes: dict[str, str]
+) -> list[dict]:
+    """What is lost of some rows' scores without each part."""
+    table = []
+    for part, rest in without.items():
+        truth, groups = folds.loc[rows, "label"], folds.loc[rows, "group"]
+        paired = paired_difference(truth, everything[rows], rest[rows], groups, list(classes))
+        scores = _scores(rest, folds, rows, classes)
+        table.append(
+            {"part": part, **scores, "gain": paired["difference"], "interval": [paired["low"], paired["high"]]}
+        )
+    return table
+
+
+def _scores(predicted: pd.Series, folds: pd.DataFrame, rows: np.ndarray, classes: dict[str, str]) -> dict[str, float]:
+    table = folds[rows].assign(prediction=predicted[rows])
+    right = float((table["label"] == table["prediction"]).mean())
+    return {"macro_f1": macro_f1(table, classes), "accuracy": right}

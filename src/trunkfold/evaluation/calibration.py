@@ -1,0 +1,95 @@
+"""Whether probabilities mean what they say: reliability, and the temperature that mends it."""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from trunkfold.evaluation.predictions import probabilities_of
+
+BINS = 15
+LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount
+TEMPERATURES = (0.05, 20.0)
+
+
+def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str, str]) -> dict:
+    """Reliability of a run's probabilities, as they are and scaled by one temperature.
+
+    The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
+    is a single number. Those of the hold-out are of photos that did not. (Guo et al. 2017, arXiv 1706.04599)
+
+    Args:
+        oof: label and p_<class name> of the out-of-fold photos.
+        holdout: The same of the held-out ones; None without any.
+        classes: Name of each label, in order.
+
+    Returns:
+        temperature; oof and holdout (null without one): ece, nll and bins, ece_scaled, nll_scaled and bins_scaled, see
+        `reliability`.
+    """
+    tables = {"oof": _truth_and_probabilities(oof, classes)}
+    if holdout is not None:
+        tables["holdout"] = _truth_and_probabilities(holdout, classes)
+    temperature = fit_temperature(*tables["oof"])
+    result = {"temperature": temperature, "oof": None, "holdout": None}
+    for name, (truth, probabilities) in tables.items():
+        scaled = reliability(truth, scale(probabilities, temperature))
+        result[name] = reliability(truth, probabilities) | {f"{key}_scaled": value for key, value in scaled.items()}
+    return result
+
+
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities to the power 1 / temperature, normalised: above 1 they become less sure, below 1 surer.
+
+    Args:
+        probabilities: Of shape (rows, classes).
+    """
+    logits = np.log(probabilities.clip(LEAST)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature between 0.05 and 20 of the least negative log-likelihood.
+
+    Args:
+        truth: Class numbers, of shape (rows,).
+        probabilities: Of shape (rows, classes).
+    """
+    found = minimize_scalar(
+        lambda log_temperature: _negative_log_likelihood(truth, scale(probabilities, np.exp(log_temperature))),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
+    """How far the probability of the predicted class is from how often that class is right.
+
+    Args:
+        truth: Class numbers, of shape (rows,).
+        probabilities: Of shape (rows, classes).
+
+    Returns:
+        ece (expected calibration error over 15 bins of equal width), nll (mean negative log-likelihood), bins: a list
+        of {confidence, accuracy, photos} of those that have photos.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    bin_of_row = np.ceil(confidence * BINS).clip(1, BINS)  # a bin holds its upper edge, as in Guo et al.
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)}).groupby(bin_of_row)
+    bins = table.mean().assign(photos=table.size())
+    gaps = (bins["confidence"] - bins["accuracy"]).abs()
+    return {
+        "ece": float((gaps * bins["photos"]).sum() / len(truth)),
+        "nll": _negative_log_likelihood(truth, probabilities),
+        "bins": bins.to_dict("records"),
+    }
+
+
+def _negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(-np.log(probabilities[np.arange(len(truth)), truth].clip(LEAST)).mean())
+
+
+def _truth_and_probabilities(table: pd.DataFrame, classes: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    number = {label: place for place, label in enumerate(classes)}
+    return table["label"].map(number).to_numpy(), probabilities_of(table, classes)

@@ -1,0 +1,71 @@
+"""Shares of the classes in each set of photos, and whether two sets differ by more than sampling makes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.split.folds import HELD_OUT, ONLY_LEARNED, learned_from
+
+DRAWS, COVERAGE = 2000, 0.95
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How two distributions of classes differ.
+
+    Attributes:
+        distance: Total variation: the share of photos that would have to change their class.
+        chance: What sampling alone stays below in 95 % of the cases.
+        classes: Those that differ by more than sampling makes a class differ, the largest difference first: name and
+            share in the one and in the other set; empty where the distance is chance.
+    """
+
+    distance: float
+    chance: float
+    classes: list[tuple[str, float, float]]
+
+
+def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Mapping[str, str]) -> pd.DataFrame:
+    """Share of each class in each set of photos.
+
+    Args:
+        folds: label and fold of each labelled photo.
+        predicted: How many test photos were given each class; empty without a submission.
+        classes: Name of each label.
+
+    Returns:
+        A row a class, a column a set that has photos.
+    """
+    fold = folds["fold"].astype(int)
+    sets = {
+        "learned from" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
+        "validation": (fold >= 0).to_numpy() & ~learned_from(fold.to_numpy()),
+        "hold-out": (fold == HELD_OUT).to_numpy(),
+    }
+    counts = {title: folds["label"][rows].map(classes).value_counts() for title, rows in sets.items() if rows.any()}
+    if predicted:
+        counts["predicted for the test photos"] = pd.Series(predicted)
+    table = pd.DataFrame(counts).reindex(list(classes.values())).fillna(0)
+    return table / table.sum()
+
+
+def compare_shares(one: pd.Series, other: pd.Series, sources: tuple[int, int]) -> Shift:
+    """Whether two sets of photos have the same classes.
+
+    Args:
+        one: Photos of each class, by name.
+        other: Of the other set, of the same classes.
+        sources: How many sources each set was drawn from: copies are one draw.
+    """
+    shares = [counts.to_numpy(float) / counts.sum() for counts in (one, other)]
+    pooled = (one + other).to_numpy(float) / (one + other).sum()
+    rng = np.random.default_rng(0)
+    drawn = [rng.multinomial(size, pooled, DRAWS) / size for size in sources]
+    by_chance, found = np.abs(drawn[0] - drawn[1]), np.abs(shares[0] - shares[1])
+    distance, chance = found.sum() / 2, np.quantile(by_chance.sum(1) / 2, COVERAGE)
+    differing = np.flatnonzero(found > np.quantile(by_chance, COVERAGE, axis=0)) if distance > chance else []
+    ordered = sorted(differing, key=lambda place: -found[place])
+    names = [(str(one.index[place]), float(shares[0][place]), float(shares[1][place])) for place in ordered]
+    return Shift(float(distance), float(chance), names)

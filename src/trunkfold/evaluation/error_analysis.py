@@ -1,0 +1,135 @@
+"""Which photos the report shows: pure functions of a run's tables, asked when thumbnails are saved and when read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.csv_table import read_text_table
+from trunkfold.evaluation.label_issues import ISSUES
+from trunkfold.evaluation.predictions import probabilities_of, read_predictions
+
+SETS = {"holdout": "hold-out", "oof": "out-of-fold"}
+MISTAKES, SUSPECTS = 12, 24  # photos of a set; rows of label_issues.csv
+PAIRS, IN_PAIR = 4, 4  # confused classes, and photos of each pair
+COPIES = 3  # beside a photo
+SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the report shows, each photo by its row in folds.csv.
+
+    Attributes:
+        mistakes: By set: the surest wrong predictions, one a group; a table as `placed` makes it.
+        pairs: The most confused classes: label, prediction, count, and rows of some such photos.
+        samples: Rows of some photos of each label, one a group.
+        suspects: The first rows of label_issues.csv.
+        copies: Rows of the same group for each row of mistakes and suspects.
+    """
+
+    mistakes: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pairs: list[dict] = field(default_factory=list)
+    samples: dict[str, list[int]] = field(default_factory=dict)
+    suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copies: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[int]:
+        """Every row that is shown."""
+        shown = {int(row) for pair in self.pairs for row in pair["rows"]}
+        shown |= {row for rows in [*self.samples.values(), *self.copies.values()] for row in rows}
+        return sorted(shown | set(self.copies))
+
+
+def choose_photos(folder: Path, folds: pd.DataFrame, classes: Mapping[str, str]) -> Gallery:
+    """What the report of a run shows.
+
+    Args:
+        folder: The run, with oof.csv, and perhaps holdout.csv and label_issues.csv.
+        folds: image_id, label and group of each row of folds.csv.
+        classes: Name of each label, in order.
+    """
+    tables = read_placed(folder, folds, classes)
+    mistakes = {name: surest_mistakes(table) for name, table in tables.items()}
+    suspects = read_suspects(folder, folds)
+    beside = [*(row for table in mistakes.values() for row in table["row"])]
+    beside += suspects["row"].tolist() if len(suspects) else []
+    return Gallery(
+        mistakes=mistakes,
+        pairs=confused_pairs(pd.concat(tables.values())) if tables else [],
+        samples=class_samples(folds, classes),
+        suspects=suspects,
+        copies=copies_of(folds, beside),
+    )
+
+
+def read_placed(folder: Path, folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """The prediction tables that a run has, the hold-out's first, see `placed`."""
+    return {
+        name: placed(read_predictions(folder / f"{name}.csv", classes), folds, classes)
+        for name in SETS
+        if (folder / f"{name}.csv").exists()
+    }
+
+
+def placed(table: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]) -> pd.DataFrame:
+    """A prediction table with row (in folds.csv) and group of each photo, and how sure it is of its prediction."""
+    row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
+    rows = row_of_id.reindex(table["image_id"]).to_numpy()
+    return table.assign(row=rows, group=folds["group"].to_numpy()[rows], sure=probabilities_of(table, classes).max(1))
+
+
+def surest_mistakes(table: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
+    """The photos that were given a wrong class most surely, one of each group."""
+    wrong = table[table["label"] != table["prediction"]].sort_values("sure", ascending=False, kind="stable")
+    return wrong.drop_duplicates("group").head(most)
+
+
+def confused_pairs(table: pd.DataFrame) -> list[dict]:
+    """The most frequent confusions of one class for another, and the surest photos of each, one a group."""
+    wrong = table[table["label"] != table["prediction"]]
+    counts = wrong.groupby(["label", "prediction"]).size().sort_values(ascending=False, kind="stable")
+    return [
+        {
+            "label": label,
+            "prediction": prediction,
+            "count": int(count),
+            "rows": surest_mistakes(wrong[(wrong["label"] == label) & (wrong["prediction"] == prediction)], IN_PAIR)[
+                "row"
+            ].tolist(),
+        }
+        for (label, prediction), count in counts.head(PAIRS).items()
+    ]
+
+
+def class_samples(folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, list[int]]:
+    """A few photos of each label, each of another group, spread evenly over the table."""
+    each = max(1, min(SAMPLES, MOST_SAMPLES // max(len(classes), 1)))
+    samples = {}
+    for label in classes:
+        rows = np.flatnonzero(folds["label"] == label)
+        rows = rows[~folds["group"].iloc[rows].duplicated().to_numpy()]
+        chosen = np.linspace(0, len(rows) - 1, min(each, len(rows))).round().astype(int)
+        samples[label] = rows[chosen].tolist()
+    return samples
+
+
+def copies_of(folds: pd.DataFrame, rows: list[int]) -> dict[int, list[int]]:
+    """Up to three other photos of the group of each row."""
+    members = folds.groupby("group").indices
+    groups = folds["group"].to_numpy()
+    return {int(row): [int(other) for other in members[groups[row]] if other != row][:COPIES] for row in map(int, rows)}
+
+
+def read_suspects(folder: Path, folds: pd.DataFrame) -> pd.DataFrame:
+    """The first rows of label_issues.csv, with row, group and the other columns; empty where there is no such file."""
+    path = folder / ISSUES
+    if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # all rows may have been deleted
+        return pd.DataFrame()
+    issues = read_text_table(folder / ISSUES, ["image_id", "label", "suggestion"])
+    row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
+    issues = issues[issues["image_id"].isin(row_of_id.index)].head(SUSPECTS)
+    return issues.assign(row=row_of_id.reindex(issues["image_id"]).to_numpy(int))

@@ -1,0 +1,89 @@
+"""Photos whose label may be wrong: the model that never saw them is sure of another one, or their copies have another.
+
+Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) as cleanlab implements it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from cleanlab import filter as confident_learning
+
+from trunkfold.evaluation.predictions import probabilities_of
+from trunkfold.files import write_csv
+
+MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model and its copies disagree"
+ISSUES = "label_issues.csv"  # in a run's folder
+
+
+def write_label_issues(run: Path, oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str, str]) -> int:
+    """Write label_issues.csv into a run's folder; see `find_label_issues`.
+
+    Args:
+        run: The folder.
+        oof: Out-of-fold predictions.
+        folds: image_id, filename and group of all labelled photos.
+        classes: Name of each label, in order.
+
+    Returns:
+        The number of suspected photos.
+    """
+    known = folds.set_index("image_id")
+    issues = find_label_issues(oof, known["group"], known["filename"], classes)
+    write_csv(issues, run / ISSUES)
+    return len(issues)
+
+
+def find_label_issues(
+    oof: pd.DataFrame, groups: pd.Series, filenames: pd.Series, classes: dict[str, str]
+) -> pd.DataFrame:
+    """The photos whose label is suspected to be wrong.
+
+    Args:
+        oof: Out-of-fold predictions: image_id, label, p_<class name> ...
+        groups: Group by image_id.
+        filenames: File name by image_id.
+        classes: Name of each label, in order.
+
+    Returns:
+        A row a suspected photo, the worst first: image_id, filename, label (as given), suggestion (a label: that of
+        most of its copies where only they disagree, else what the model holds most probable), p_label and
+        p_suggestion (the model's probabilities), group and reason.
+    """
+    rows, labels = np.arange(len(oof)), np.array(list(classes))
+    probabilities = probabilities_of(oof, classes)
+    given = pd.Index(labels).get_indexer(oof["label"])
+    group = oof["image_id"].map(groups).to_numpy()
+    doubted, shared = _doubted(given, probabilities), _labels_of_groups(given, probabilities, group)
+    apart = given != shared
+    suggested = np.where(doubted, probabilities.argmax(1), shared)
+    issues = pd.DataFrame(
+        {
+            "image_id": oof["image_id"].to_numpy(),
+            "filename": oof["image_id"].map(filenames).to_numpy(),
+            "label": oof["label"].to_numpy(),
+            "suggestion": labels[suggested],
+            "p_label": probabilities[rows, given].round(4),
+            "p_suggestion": probabilities[rows, suggested].round(4),
+            "group": group,
+            "reason": np.select([doubted & apart, doubted], [BOTH, MODEL], COPIES),
+        }
+    )[doubted | apart]
+    margin = issues["p_label"] - issues["p_suggestion"]
+    return issues.loc[margin.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def _doubted(given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether confident learning suspects each label, a class number: bool of shape (rows,)."""
+    if len(np.unique(given)) < 2:  # nothing to confuse it with; cleanlab would refuse
+        return np.zeros(len(given), bool)
+    # As many as are confidently of another class than labelled, those with the lowest margins: the one of cleanlab's
+    # filters whose suspicions are most often right.
+    return confident_learning.find_label_issues(given, probabilities, filter_by="low_normalized_margin", n_jobs=1)
+
+
+def _labels_of_groups(given: np.ndarray, probabilities: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The class that most photos of each row's group are labelled with, of equally many the more probable one."""
+    votes = pd.DataFrame(np.eye(probabilities.shape[1])[given]).groupby(group).transform("sum")
+    means = pd.DataFrame(probabilities).groupby(group).transform("mean")
+    return (2 * votes + means).to_numpy().argmax(1)  # a mean is less than half of what a vote counts

@@ -1,0 +1,140 @@
+"""What luck does to a leaderboard: simulated test sets, and how far apart two scores must lie to mean something."""
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.evaluation.scores import interval, macro_f1_of_draws
+
+PUBLIC_SHARE = 0.4
+SIMULATIONS = 2000
+SHARED = (0.0, 0.5, 0.9)  # of the groups, for which an equally good rival predicts just what this model does
+BINS = 40
+
+
+def simulate_leaderboards(
+    predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int
+) -> dict | None:
+    """What a leaderboard could show for this very model, if its out-of-fold score were its true one.
+
+    Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
+    and a private part. The draws are seeded.
+
+    Args:
+        predictions: Out-of-fold image_id, label and prediction.
+        groups: Group of each image_id, the index.
+        classes: Name of each label, in order.
+        photos: Size of the test set.
+
+    Returns:
+        photos, public_share, simulations; public and private {mean, low, high} (macro F1, 95 % of the simulations);
+        difference {low, high} (public minus private); histogram {edges, public, private} (shares of the simulations);
+        told_apart: a list of {agreement, difference}, the second being what the private macro F1 of two submissions
+        that are exactly as good differs by in at most 95 % of the simulations, where they give that share of the photos
+        the same label. None for less than two photos, which cannot be divided.
+    """
+    if photos < 2:
+        return None
+    pool, rng = Pool(predictions, groups, list(classes)), np.random.default_rng(0)
+    public_photos = max(round(PUBLIC_SHARE * photos), 1)
+    confusions, agreement = [], []
+    for _ in range(SIMULATIONS):
+        rows, unit = pool.draw(photos, rng)
+        public, private = np.split(rng.permutation(photos), [public_photos])
+        rows, unit, public = rows[private], unit[private], rows[public]
+        rivals = [pool.rival(rows, unit, share, rng) for share in SHARED]
+        confusions.append(
+            [pool.confusion(public, pool.predicted[public])]
+            + [pool.confusion(rows, predicted) for predicted in (pool.predicted[rows], *rivals)]
+        )
+        agreement.append([np.mean(predicted == pool.predicted[rows]) for predicted in rivals])
+    whole = pool.confusion(slice(None), pool.predicted)
+    public, private, *rivals = (macro_f1_of_draws(drawn, whole) for drawn in np.moveaxis(np.array(confusions), 1, 0))
+    low, high = interval(public - private)
+    return {
+        "photos": photos,
+        "public_share": PUBLIC_SHARE,
+        "simulations": SIMULATIONS,
+        "public": _describe(public),
+        "private": _describe(private),
+        "difference": {"low": low, "high": high},
+        "histogram": _histogram(public, private),
+        "told_apart": [
+            {"agreement": float(share), "difference": float(np.quantile(abs(private - rival), 0.95))}
+            for share, rival in zip(np.mean(agreement, axis=0), rivals, strict=True)
+        ],
+    }
+
+
+class Pool:
+    """The photos that test sets are drawn from, those of one group side by side.
+
+    Attributes:
+        truth: Class number of each row.
+        predicted: What the model takes it for.
+    """
+
+    def __init__(self, predictions: pd.DataFrame, groups: pd.Series, labels: list[str]) -> None:
+        number = {label: place for place, label in enumerate(labels)}
+        table = pd.DataFrame(
+            {
+                "group": pd.factorize(predictions["image_id"].map(groups))[0],
+                "truth": predictions["label"].map(number).to_numpy(),
+                "predicted": predictions["prediction"].map(number).to_numpy(),
+            }
+        ).sort_values(["group", "truth"], ignore_index=True)
+        self.classes = len(labels)
+        self.truth, self.predicted = table["truth"].to_numpy(), table["predicted"].to_numpy()
+        self._size = table.groupby("group").size().to_numpy()
+        self._start = self._size.cumsum() - self._size
+        copies = table.groupby(["group", "truth"])
+        self._copies, self._place = copies["truth"].transform("size").to_numpy(), copies.cumcount().to_numpy()
+        self._by_class = np.argsort(self.truth, kind="stable")
+        self._of_class = np.bincount(self.truth, minlength=self.classes)
+
+    def draw(self, photos: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of groups drawn with replacement until there are enough, and by row the number of its draw."""
+        drawn = rng.integers(len(self._size), size=photos)  # enough even if each has one photo
+        drawn = drawn[: np.searchsorted(self._size[drawn].cumsum(), photos) + 1]
+        size = self._size[drawn]
+        unit = np.repeat(np.arange(len(drawn)), size)
+        rows = self._start[drawn][unit] + np.arange(len(unit)) - (size.cumsum() - size)[unit]
+        return rows[:photos], unit[:photos]
+
+    def rival(self, rows: np.ndarray, unit: np.ndarray, shared: float, rng: np.random.Generator) -> np.ndarray:
+        """What a model would predict that is as good as this one, but wrong about other photos.
+
+        Each drawn group takes the predictions of another random one, photos of a class those of photos of that class:
+        so each photo is taken for each class with the same probability as by this model, and copies are right or wrong
+        together as they are here.
+
+        Args:
+            rows: As `draw` gives them, or some of them.
+            unit: Number of the draw of each.
+            shared: Share of the drawn groups that keep this model's predictions.
+
+        Returns:
+            A class number a row.
+        """
+        units, truth = unit.max() + 1, self.truth[rows]
+        chosen = (rng.random(units)[unit] * self._of_class[truth]).astype(int)
+        donor = self._by_class[(self._of_class.cumsum() - self._of_class)[truth] + chosen]
+        turn = (self._place[donor] + self._place[rows]) % self._copies[donor]  # each copy takes another copy's
+        kept = (rng.random(units) < shared)[unit]
+        return np.where(kept, self.predicted[rows], self.predicted[donor - self._place[donor] + turn])
+
+    def confusion(self, rows: np.ndarray | slice, predicted: np.ndarray) -> np.ndarray:
+        """Confusion matrix of predictions for some rows."""
+        cells = self.truth[rows] * self.classes + predicted
+        return np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
+
+
+def _describe(scores: np.ndarray) -> dict[str, float]:
+    low, high = interval(scores)
+    return {"mean": float(scores.mean()), "low": low, "high": high}
+
+
+def _histogram(public: np.ndarray, private: np.ndarray) -> dict[str, list[float]]:
+    """Shares of the simulations in bins of equal width, the same for both parts."""
+    edges = np.histogram_bin_edges(np.concatenate([public, private]), BINS)
+    counts = {name: np.histogram(scores, edges)[0] for name, scores in {"public": public, "private": private}.items()}
+    return {"edges": edges.tolist(), **{name: (count / SIMULATIONS).tolist() for name, count in counts.items()}}

@@ -1,0 +1,106 @@
+"""Predictions travel with their image ids: tables that are checked when they are made and when they are read."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.csv_table import read_text_table
+from trunkfold.errors import InputError, first_few
+
+PREFIX = "p_"
+
+
+def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
+    """image_id and p_<class name> of each class.
+
+    Args:
+        image_ids: Distinct ids, one a row.
+        probabilities: Of shape (rows, classes).
+        classes: Name of each label, in the order of the columns.
+
+    Raises:
+        RuntimeError: Ids repeat, or probabilities are not finite or do not sum to 1: a bug, never the user's doing.
+    """
+    sums = probabilities.sum(1)
+    if image_ids.duplicated().any() or not np.allclose(sums, 1, atol=1e-3):  # NaN is not close to 1 either
+        raise RuntimeError("predictions are incomplete: an id comes twice, or probabilities do not sum to 1")
+    columns = {PREFIX + name: probabilities[:, place] for place, name in enumerate(classes.values())}
+    return pd.DataFrame({"image_id": image_ids.to_numpy(), **columns})
+
+
+def decode(probabilities: np.ndarray, classes: dict[str, str]) -> np.ndarray:
+    """The competition's label of the most probable class of each row."""
+    return np.array(list(classes))[probabilities.argmax(1)]
+
+
+def scored_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
+    """Predictions beside the truth: image_id, fold, label, prediction, p_<class name> ...
+
+    Args:
+        folds: image_id, fold and label.
+        probabilities: Of shape (rows, classes), in the same order.
+    """
+    table = probability_table(folds["image_id"], probabilities, classes)
+    table.insert(1, "fold", folds["fold"].to_numpy())
+    table.insert(2, "label", folds["label"].to_numpy())
+    table.insert(3, "prediction", decode(probabilities, classes))
+    return table
+
+
+def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
+    """Read a table that this module made: texts, and numbers in the p_ columns.
+
+    Raises:
+        InputError: The file is missing or damaged, or of other classes.
+    """
+    columns = [PREFIX + name for name in classes.values()]
+    table = read_text_table(path, ["image_id", *columns])
+    try:
+        table[columns] = table[columns].astype(float)
+    except ValueError as error:
+        raise InputError(f"{path}: {error} in the columns {first_few(columns)}, which hold probabilities") from error
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+    shares = probabilities_of(table, classes)  # an array, because pandas leaves NaN out of its sums
+    bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
+    if len(bad):
+        raise InputError(f"{path}: probabilities are negative or do not sum to 1 for image_id {first_few(bad)}")
+    return table
+
+
+def read_folds(path: Path) -> pd.DataFrame:
+    """Read a run's folds.csv: image_id, label and group as texts, fold as a number.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    folds = read_text_table(path, ["image_id", "label", "group", "fold"])
+    wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
+    if len(wrong):
+        raise InputError(f"{path}: fold must be a whole number, not {first_few(wrong.unique())}")
+    repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+    return folds.astype({"fold": int})
+
+
+def probabilities_of(table: pd.DataFrame, classes: dict[str, str]) -> np.ndarray:
+    """The p_ columns as an array of shape (rows, classes)."""
+    return table[[PREFIX + name for name in classes.values()]].to_numpy(float)
+
+
+def average(predicted: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Mean probabilities of each row over the views and over its tails.
+
+    Args:
+        predicted: As `trunkfold.model.ensemble.predict` gives them, of shape (views, rows, K, classes).
+        members: bool of shape (rows, K): the tails to average, all of them or fewer than those that predicted.
+
+    Returns:
+        float64 of shape (rows, classes); NaN where a row has no tail.
+    """
+    sums = predicted.sum((0, 2), dtype=np.float64, where=members[None, :, :, None])
+    with np.errstate(invalid="ignore"):
+        return sums / (len(predicted) * members.sum(1))[:, None]

@@ -1,0 +1,186 @@
+"""Batches: for learning the same number of photos of every fold, for predicting every row once."""
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import Dataset
+
+from trunkfold.cores import usable_cores
+from trunkfold.errors import InputError, counted
+from trunkfold.images.augmentation import Augmentation
+from trunkfold.images.views import View, render
+from trunkfold.images.workers import PhotoLoader, at_work_on
+from trunkfold.split.folds import ONLY_LEARNED
+
+logger = logging.getLogger(__name__)
+cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
+
+
+class FoldBalancedBatches:
+    """Batches that hold the same number of photos of every fold; of a single fold, of those that it learns from alone.
+
+    Each fold's photos are an endless stream, one shuffled pass after another: nothing is dropped at an epoch's end,
+    and no photo (or none of its group) comes twice before every other of its fold has come once. What stands at a place
+    of the stream is a function of the seed alone, so that any process can name its share of any batch without asking
+    the others.
+
+    Each iteration gives the next epoch's batches of this process as lists of (row, visit), where visit counts how often
+    the row, or its group, was drawn before; fold by fold, `rows_per_fold` of each.
+
+    Attributes:
+        folds: Number of folds, and so of tails.
+        epoch: Epochs that were begun, and so the number of the next one.
+    """
+
+    def __init__(
+        self,
+        fold_of_row: np.ndarray,
+        batch_size: int,
+        seed: int,
+        accelerator: Accelerator,
+        group_of_row: np.ndarray | None = None,
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            fold_of_row: Fold of each row, -1 for rows that no tail learns from, -2 for those that are only learned
+                from; shape (rows,).
+            batch_size: Photos a batch over all processes, a multiple of the number of folds.
+            seed: Seed of the order.
+            accelerator: Its processes share each batch.
+            group_of_row: A pass visits one row of each group, another one each time; None visits all rows.
+
+        Raises:
+            InputError: A batch is too small for every process to get a photo of every fold.
+        """
+        groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
+        self.folds = int(fold_of_row.max()) + 1
+        parts = range(self.folds) if self.folds > 1 else [ONLY_LEARNED]
+        self.rows_of_part = [_Groups(groups, fold_of_row == part) for part in parts]
+        self.batch_rows_per_fold = batch_size // len(parts)
+        self.places = range(accelerator.process_index, self.batch_rows_per_fold, accelerator.num_processes)
+        if self.batch_rows_per_fold < accelerator.num_processes:
+            raise InputError(
+                f"train.batch_size {batch_size} is too small for {self.folds} folds on {accelerator.num_processes} "
+                f"processes: {self.folds * accelerator.num_processes} is the least"
+            )
+        self.seed = seed
+        self.epoch = self.first_step = 0
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
+        learning = sum(map(len, self.rows_of_part))
+        self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
+
+    @property
+    def rows_per_fold(self) -> int:
+        """Rows of each fold in this process's share of a batch."""
+        return len(self.places)
+
+    @property
+    def batch_rows_learned(self) -> int:
+        """Photos of a batch, over all processes, that each tail learns from."""
+        return self.batch_rows_per_fold * max(self.folds - 1, 1)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Let the next iteration be that of an epoch, numbered from 1 on, without its first steps."""
+        self.epoch, self.first_step = epoch - 1, step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        begun, done, self.epoch, self.first_step = self.epoch, self.first_step, self.epoch + 1, 0
+        for step in range(begun * self.steps + done, (begun + 1) * self.steps):
+            first = step * self.batch_rows_per_fold
+            yield [self._draw(part, first + place) for part in range(len(self.rows_of_part)) for place in self.places]
+
+    def _draw(self, part: int, position: int) -> tuple[int, int]:
+        visit, place = divmod(position, len(self.rows_of_part[part]))
+        group = self._order(part, visit)[place]
+        rows = self.rows_of_part[part][group]
+        # Each group begins elsewhere: an epoch of nothing but the first copies would be one kind of augmentation.
+        return int(rows[(group + visit) % len(rows)]), visit
+
+    def _order(self, part: int, visit: int) -> np.ndarray:
+        if self._orders.get(part, (None, None))[0] != visit:
+            order = np.random.default_rng([self.seed, part, visit]).permutation(len(self.rows_of_part[part]))
+            self._orders[part] = visit, order
+        return self._orders[part][1]
+
+
+class _Groups:
+    """Some rows by group, in two arrays: an array for each of 100,000 groups would take 100 times the memory."""
+
+    def __init__(self, group_of_row: np.ndarray, chosen: np.ndarray) -> None:
+        rows = np.flatnonzero(chosen)
+        self.rows = rows[np.argsort(group_of_row[rows], kind="stable")]
+        self.ends = np.append(np.flatnonzero(np.diff(group_of_row[self.rows])) + 1, len(rows))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, group: int) -> np.ndarray:
+        return self.rows[self.ends[group - 1] if group else 0 : self.ends[group]]
+
+
+class TrainingPhotos(Dataset):
+    """Augmented photos by (row, visit): pixels as uint8 tensors of shape (3, size, size), and the class number."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], targets: np.ndarray, augment: Augmentation, seed: int) -> None:
+        self.pixels, self.targets, self.augment, self.seed = pixels, targets, augment, seed
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        row, visit = draw
+        at_work_on(row)
+        seed = int(np.random.SeedSequence([self.seed, row, visit]).generate_state(1)[0])
+        return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
+
+
+class ViewedPhotos(Dataset):
+    """Photos through a view, in the given order of rows: uint8 tensors of shape (3, side, side)."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
+        self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        row = self.rows[place]
+        at_work_on(row)
+        return to_tensor(render(self.pixels[row], self.view, self.size))
+
+
+def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int) -> PhotoLoader:
+    """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
+    return PhotoLoader(photos, workers, batch_sampler=batches, persistent_workers=workers > 0)
+
+
+def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
+    """Loader workers of each process; None: its share of the cores beside a GPU, none where the model needs them.
+
+    More than its share of the cores would only wait for each other, and each takes memory: it is cut, with a warning.
+    """
+    most = max(1, usable_cores() // accelerator.num_processes)
+    if wanted is None:
+        return most if accelerator.device.type == "cuda" else 0
+    if wanted > most:
+        _warn_of_workers(wanted, most, accelerator.num_processes)
+    return min(wanted, most)
+
+
+@functools.cache  # once a run, not once for each set of photos
+def _warn_of_workers(wanted: int, most: int, processes: int) -> None:
+    share = f", shared by {processes} processes" if processes > 1 else ""
+    logger.warning(
+        "data.workers %d is cut to %d: there are %s%s", wanted, most, counted(usable_cores(), "usable core"), share
+    )
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """A picture (height, width, 3) as a tensor (3, height, width); it shares the memory where that may be written."""
+    return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)

@@ -1,0 +1,145 @@
+"""DoRA as peft has it, in one matrix product a layer instead of three.
+
+DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a learned magnitude m. peft builds that matrix in
+every call only to take its row norms, and applies W, A and B to the batch one after the other. Here the norms follow
+from small products (A is r x in, B is out x r, s a scale),
+
+    ||W + sBA||² = ||W||² + 2s rowsum((W Aᵀ) ∘ B) + s² rowsum((B A Aᵀ) ∘ B)
+
+with ||W||² kept where W is frozen, and the batch goes through the adapted matrix V = m / ||W + sBA|| ∘ (W + sBA) alone.
+Its gradients need no matrix of V's size: with G = gᵀx for the batch x and the gradient g of its result,
+dB ~ gᵀ(xAᵀ), dA ~ (gB)ᵀx and dm ~ rowsum(G ∘ V) = colsum(g ∘ xVᵀ). Initialisation, files and merging stay peft's own.
+"""
+
+import torch
+from peft.tuners.lora.layer import Conv2d, Linear
+from torch import Tensor, nn
+
+from trunkfold.model.linear import linear
+
+
+def use_exact_dora(model: nn.Module) -> None:
+    """Give all DoRA layers of `model` over linear maps and 1 x 1 convolutions the cheaper forward pass, in place."""
+    for layer in model.modules():
+        if isinstance(layer, Linear):
+            layer.__class__ = ExactLinear
+        elif isinstance(layer, Conv2d) and _is_pointwise(layer.get_base_layer()):
+            layer.__class__ = ExactConv2d
+
+
+def squared_row_norms(
+    weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float, squared_weight: Tensor | None = None
+) -> Tensor:
+    """Squared norms of the rows of W + sBA.
+
+    Args:
+        weight: W, of shape (out, in).
+        lora_a: A, of shape (r, in).
+        lora_b: B, of shape (out, r).
+        scale: s.
+        squared_weight: Squared row norms of W, of shape (out,), where they are known.
+
+    Returns:
+        Shape (out,).
+    """
+    if squared_weight is None:
+        squared_weight = weight.square().sum(1)
+    cross = ((weight @ lora_a.T) * lora_b).sum(1)
+    update = ((lora_b @ (lora_a @ lora_a.T)) * lora_b).sum(1)
+    return squared_weight + 2 * scale * cross + scale**2 * update
+
+
+class AdaptedLinear(torch.autograd.Function):
+    """A linear map by V, with gradients for x, W, its bias, A, B and m. The norm counts as a constant, as in the
+    paper's section 4.3 and in peft."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, lora_a, lora_b, magnitude, scale, squared_weight):  # noqa: ANN001, ANN205
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        # Half precision would lose the small update beside the large weight: V is built in full.
+        with torch.autocast(device, enabled=False):
+            ratio = magnitude / squared_row_norms(weight, lora_a, lora_b, scale, squared_weight).sqrt()
+            adapted = torch.addmm(weight, lora_b, lora_a, alpha=scale).mul_(ratio[:, None]).to(dtype)
+            rows = x.reshape(-1, x.shape[-1]).to(dtype)
+            result = linear(rows, adapted, None if bias is None else bias.to(dtype))
+        ctx.save_for_backward(rows, weight, bias, lora_a, lora_b, magnitude, ratio, adapted, result)
+        ctx.scale, ctx.of_x = scale, (x.shape, x.dtype)
+        return result.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):  # noqa: ANN001, ANN205
+        rows, weight, bias, lora_a, lora_b, magnitude, ratio, adapted, result = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        shape, dtype = ctx.of_x
+        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        of_x = linear(grad, adapted.T).view(shape).to(dtype) if needs_x else None
+        of_bias = grad.sum(0, dtype=weight.dtype) if bias is not None else None
+        factor = ctx.scale * ratio[:, None]
+        if needs_weight:
+            whole = linear(grad.T, rows.T).to(weight.dtype)
+            of_weight = whole * ratio[:, None]
+            of_b, of_a = factor * (whole @ lora_a.T), (factor * lora_b).T @ whole
+        else:
+            of_weight = None
+            # The order of each product is the one whose long side is contiguous.
+            of_b = factor * ((rows @ lora_a.T.to(rows.dtype)).T @ grad).T
+            of_a = (grad @ (factor * lora_b).to(grad.dtype)).T @ rows
+        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # scaled losses would overflow the product's half
+        if bias is not None:
+            of_magnitude -= bias * of_bias
+        return (
+            of_x,
+            of_weight,
+            of_bias if needs_bias else None,
+            of_a.to(lora_a.dtype),
+            of_b.to(lora_b.dtype),
+            of_magnitude / magnitude,
+            None,
+            None,
+        )
+
+
+class _Exact:
+    """The forward pass; mixed into peft's layer."""
+
+    _kept: tuple = (None, None)
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """DoRA's output, of the base layer's shape."""
+        if self.merged or self.disable_adapters:
+            return super().forward(x, *args, **kwargs)
+        (adapter,) = self.active_adapters
+        base, is_conv = self.get_base_layer(), isinstance(self, Conv2d)
+        result = AdaptedLinear.apply(
+            x.permute(0, 2, 3, 1) if is_conv else x,
+            base.weight.flatten(1),
+            base.bias,
+            self.lora_A[adapter].weight.flatten(1),
+            self.lora_B[adapter].weight.flatten(1),
+            self.lora_magnitude_vector[adapter].weight.flatten(),
+            self.scaling[adapter],
+            self._kept_squares(base.weight),
+        )
+        return result.permute(0, 3, 1, 2) if is_conv else result
+
+    def _kept_squares(self, weight: Tensor) -> Tensor | None:
+        if weight.requires_grad:
+            return None
+        # The version counts changes in place, such as loading other weights.
+        identity = weight.data_ptr(), weight._version, weight.device
+        if identity != self._kept[0]:
+            self._kept = identity, weight.flatten(1).square().sum(1)
+        return self._kept[1]
+
+
+class ExactLinear(_Exact, Linear):
+    """peft's DoRA of a linear map with the cheaper forward pass."""
+
+
+class ExactConv2d(_Exact, Conv2d):
+    """peft's DoRA of a 1 x 1 convolution with the cheaper forward pass."""
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1

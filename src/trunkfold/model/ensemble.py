@@ -1,0 +1,149 @@
+"""K tails behind one trunk: saved and loaded without unpickling, merged, and averaged over folds and views."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from trunkfold.config.schema import Config
+from trunkfold.errors import InputError, first_few
+from trunkfold.files import whole_file, write_text
+from trunkfold.model.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
+from trunkfold.model.device_memory import PREDICTING, told_of_memory
+from trunkfold.model.features import FeatureBatches
+
+SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
+    "shared.safetensors",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "tail.safetensors",
+)
+PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_model, fold_0) read the adapter too
+
+
+@torch.no_grad()
+@told_of_memory(PREDICTING)
+def predict(
+    accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Sequence[FeatureBatches]
+) -> np.ndarray:
+    """Probabilities of each row by each of its tails in each view.
+
+    Args:
+        accelerator: Sums what the processes found, each for its own rows.
+        tails: K tails, in evaluation mode.
+        members: bool of shape (rows, K): which tails predict a row. Out-of-fold, it is the one that did not learn
+            from it; of a held-out or unlabelled photo, all.
+        views: Feature batches for each view.
+
+    Returns:
+        float32 of shape (views, rows, K, classes); NaN where a tail is no member.
+
+    Raises:
+        RuntimeError: A row was not predicted exactly once a view.
+        MemoryFullError: The device's memory is too small.
+    """
+    classes, device = tails[0].head.fc.out_features, accelerator.device
+    found = torch.zeros(len(views), *members.shape, classes, device=device)
+    visits = torch.zeros(len(views), len(members), device=device)
+    for batches, found_in_view, visits_in_view in zip(views, found, visits, strict=True):
+        for rows, features in batches:
+            features = features.to(device).float()
+            visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
+            for place, (tail, chosen) in enumerate(zip(tails, members[rows].T, strict=True)):
+                if chosen.any():
+                    with accelerator.autocast():
+                        logits = tail(features if chosen.all() else features[torch.from_numpy(chosen)])
+                    found_in_view[torch.from_numpy(rows[chosen]), place] = logits.float().softmax(1)
+    found, visits = accelerator.reduce(found, "sum").cpu().numpy(), accelerator.reduce(visits, "sum").cpu().numpy()
+    if not (visits[:, members.any(1)] == 1).all():
+        raise RuntimeError("a photo was predicted twice or not at all")
+    return np.where(members[:, :, None], found, np.float32(np.nan))
+
+
+def save_shared(folder: Path, backbone: Backbone) -> None:
+    """Write what all folds share, once a run, so that the run needs neither a network nor the first weights."""
+    _write(backbone.shared_state(), folder / SHARED)
+
+
+def save_fold(folder: Path, tail: Tail) -> None:
+    """Write a tuned tail: peft's own adapter files, and the other numbers that learned in tail.safetensors."""
+    folder.mkdir(exist_ok=True)
+    adapter = get_peft_model_state_dict(tail)
+    _write({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}, folder / ADAPTER)
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
+    write_text(json.dumps(config, indent=2, default=str) + "\n", folder / ADAPTER_CONFIG)
+    _write(_without_adapters(tail), folder / TAIL)
+
+
+def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
+    """Rebuild a run's model from its folder alone.
+
+    Args:
+        folder: The run.
+        config: Its configuration.
+        classes: Its number of classes.
+
+    Returns:
+        The backbone, and the merged tails in the order of the folds.
+
+    Raises:
+        InputError: A file is missing, damaged, or of another model.
+    """
+    backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
+    try:
+        backbone.load_shared_state(_load(folder / SHARED))
+    except ValueError as error:
+        raise InputError(f"{folder / SHARED} does not fit the model of config.yaml: {error}") from error
+    folds = range(config.split.folds)
+    more = [path.name for path in folder.glob("fold_*") if path.name not in {f"fold_{fold}" for fold in folds}]
+    if more:
+        raise InputError(f"{folder} has {first_few(sorted(more))}, but config.yaml has split.folds {len(folds)}")
+    return backbone, [merge(_load_fold(folder / f"fold_{fold}", backbone)) for fold in folds]
+
+
+def _load_fold(folder: Path, backbone: Backbone) -> Tail:
+    tail = backbone.make_tail(seed=0)
+    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(folder / ADAPTER).items()}
+    others = _load(folder / TAIL)
+    for file, own, found in (
+        (ADAPTER, get_peft_model_state_dict(tail), adapter),
+        (TAIL, _without_adapters(tail), others),
+    ):
+        try:
+            check_tensors(own, found)
+        except ValueError as error:
+            raise InputError(f"{folder / file} does not fit the model of config.yaml: {error}") from error
+    set_peft_model_state_dict(tail, adapter)
+    tail.load_state_dict(others, strict=False)
+    return tail
+
+
+def _without_adapters(tail: Tail) -> dict[str, Tensor]:
+    state = {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
+    return {**state, **dict(tail.named_buffers())}
+
+
+def _adapter_config(tail: Tail) -> dict:
+    return tail.peft_config["default"].to_dict()
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    with whole_file(path) as partial:
+        # Not by safetensors' save_file, whose error for a full disk is not Python's.
+        partial.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: the run did not finish, or was copied in part") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,215 @@
+"""What the trunk makes of the photos: streamed, or computed once for all runs and kept on the disk."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from trunkfold.config.schema import Config
+from trunkfold.data.pixel_cache import CachedPhotos
+from trunkfold.files import locked_folder, make_blocks, read_blocks
+from trunkfold.images import augmentation as augment
+from trunkfold.images import transforms, views
+from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
+from trunkfold.images.views import STRIDE, VIEWS
+from trunkfold.images.workers import PhotoLoader, at_work_on
+from trunkfold.model.backbone import Trunk
+from trunkfold.model.device_memory import PREDICTING, largest_batch, told_of_memory
+
+NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
+
+FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
+
+
+class KeptFeatures:
+    """Features of photos by row: float16 in mapped files, 75 kB a photo behind ConvNeXt-Tiny's trunk."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+        self._blocks = read_blocks(folder / NAME, count, BLOCK)
+
+    def __getitem__(self, rows: Sequence[int]) -> Tensor:
+        """Features of some rows, in their order: float16 of shape (rows, channels, height, width)."""
+        return torch.from_numpy(np.stack([self._blocks[row // BLOCK][row % BLOCK] for row in rows]))
+
+    def __reduce__(self) -> tuple:
+        return KeptFeatures, (self.folder, self.count)
+
+
+@dataclass
+class KeptBatches:
+    """Batches of kept features, as often as they are asked for.
+
+    Attributes:
+        features: Of all rows.
+        rows: Which, in which order.
+        size: Rows a batch.
+    """
+
+    features: KeptFeatures
+    rows: np.ndarray
+    size: int
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        for start in range(0, len(self.rows), self.size):
+            rows = self.rows[start : start + self.size]
+            yield rows, self.features[rows]
+
+
+class KeptViews(Dataset):
+    """Kept features of augmented photos by (row, visit), float16, and the class number; visits take turns."""
+
+    def __init__(self, kept: Sequence[KeptFeatures], targets: np.ndarray) -> None:
+        self.kept, self.targets = kept, targets
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int]:
+        row, visit = draw
+        at_work_on(row)
+        return self.kept[visit % len(self.kept)][[row]][0], int(self.targets[row])
+
+
+@dataclass
+class FeatureSource:
+    """Sends photos through the trunk.
+
+    Attributes:
+        accelerator: Its processes share the photos.
+        trunk: On the accelerator's device.
+        pixels: Decoded photos by row.
+        config: Image size, batch size, loader workers, where features are kept.
+    """
+
+    accelerator: Accelerator
+    trunk: Trunk
+    pixels: CachedPhotos
+    config: Config
+
+    def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
+        """Features of a view, computed as they are asked for.
+
+        Args:
+            rows: The rows of all processes; this one takes every n-th.
+            view: Name in `VIEWS`.
+            bar: Text of the progress bar; None draws none.
+
+        Yields:
+            Rows, and their features on the device.
+        """
+        share, size = self._share(rows), self.batch_size
+        photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
+        loader = PhotoLoader(photos, self._workers, batch_size=size)
+        hidden = bar is None or not self.accelerator.is_main_process
+        for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
+            yield share[number * size : (number + 1) * size], self._features(batch)
+
+    def clean(self, rows: np.ndarray) -> FeatureBatches:
+        """Features of the plain view, kept: batches of this process's share of the rows.
+
+        They stay in the GPU's memory where they take less than a quarter of what is free there.
+        """
+        every_row = np.arange(len(self.pixels))
+        photos = ViewedPhotos(self.pixels, every_row, VIEWS["plain"], self.config.data.image_size)
+        kept = self._keep(photos, f"view {VIEWS['plain']}", "clean features")
+        batches = KeptBatches(kept, self._share(rows), self.batch_size)
+        device = self.accelerator.device
+        if device.type == "cuda" and 4 * kept[[0]].nbytes * len(rows) < torch.cuda.mem_get_info(device)[0]:
+            return [(rows, features.to(device)) for rows, features in batches]
+        return batches
+
+    def augmented(self, photos: TrainingPhotos, count: int) -> KeptViews:
+        """Features of the first visits' augmented photos, kept.
+
+        Args:
+            photos: Of `pixels`.
+            count: Number of visits, after which they come again.
+        """
+        what = f"augmented by {self.config.augment} with seed {photos.seed}, visit "
+        kept = [
+            self._keep(_Visit(photos, visit), f"{what}{visit}", f"augmented features, {visit + 1} of {count}")
+            for visit in range(count)
+        ]
+        return KeptViews(kept, photos.targets)
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Photos a pass: as configured, or what fits into the memory of the GPU."""
+        if self.config.predict.batch_size is not None:
+            return self.config.predict.batch_size
+        device, side = self.accelerator.device, self.config.data.image_size + STRIDE  # the largest view
+        if device.type == "cpu":
+            return 64
+
+        def attempt(size: int) -> None:
+            self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+
+        return largest_batch(attempt, 512, PREDICTING)
+
+    def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
+        """Features of a photo for each row; every process makes its share of the files that are not there yet."""
+        main, share = self.accelerator.is_main_process, (self.accelerator.process_index, self.accelerator.num_processes)
+        folder, count = self.config.cache.dir / f"{NAME}-{self._key(what)}", len(self.pixels)
+
+        def make(wanted: list[slice]) -> Iterator[np.ndarray]:
+            blocks = [range(rows.start, rows.stop) for rows in wanted]
+            for photos_of_block in PhotoLoader(photos, self._workers, batch_sampler=blocks):
+                parts = photos_of_block.split(self.batch_size)
+                yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
+
+        with locked_folder(folder, "--cache.dir") if main else nullcontext():
+            self.accelerator.wait_for_everyone()  # the first one has made the folder
+            make_blocks(folder / NAME, count, BLOCK, make, bar if main else None, share)
+            self.accelerator.wait_for_everyone()
+        return KeptFeatures(folder, count)
+
+    def _features(self, photos: Tensor) -> Tensor:
+        with told_of_memory(PREDICTING):
+            return self._pass(photos)
+
+    def _pass(self, photos: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            return self.trunk(photos.to(self.accelerator.device, non_blocking=True))
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    @property
+    def _workers(self) -> int:
+        return choose_workers(self.config.data.workers, self.accelerator)
+
+    def _key(self, what: str) -> str:
+        """What features depend on: the photos, how they are shown, and the trunk."""
+        config, accelerator = self.config, self.accelerator
+        numerics = accelerator.mixed_precision, accelerator.device.type, timm.__version__
+        key = hashlib.blake2b(self._trunk_digest, digest_size=8)
+        key.update(repr((self.pixels.key, what, config.data.image_size, config.model.name, numerics)).encode())
+        for module in (augment, transforms, views):
+            key.update(Path(module.__file__).read_bytes())
+        return key.hexdigest()
+
+    @cached_property
+    def _trunk_digest(self) -> bytes:
+        digest = hashlib.blake2b()
+        for name, tensor in [*self.trunk.named_parameters(), *self.trunk.named_buffers()]:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.digest()
+
+
+class _Visit(Dataset):
+    """Each row's photo as one visit shows it."""
+
+    def __init__(self, photos: TrainingPhotos, visit: int) -> None:
+        self.photos, self.visit = photos, visit
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.photos[row, self.visit][0]

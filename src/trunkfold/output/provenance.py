@@ -1,0 +1,116 @@
+"""What a run was made with: versions, commit, device, memory, and the photos as their files are."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from trunkfold.config.schema import Config
+from trunkfold.data.tables import read_labelled
+
+PACKAGES = ("trunkfold", "torch", "torchvision", "timm", "peft", "accelerate", "albumentations", "numpy")
+FREQUENT = 5  # sizes that are listed
+GIB = 2**30
+
+
+def made_with(config: Config, accelerator: Accelerator, groups: pd.Series) -> dict:
+    """All of it, as metrics.json holds it; what cannot be known is null.
+
+    Args:
+        config: Where the photos lie.
+        accelerator: Of the run, which has used its memory.
+        groups: Group of each labelled photo.
+    """
+    paths = read_labelled(config.data.root, [])["path"]
+    return {
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "commit": commit(Path(__file__)),
+        "device": device_name(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "memory_gib": peak_memory(accelerator.device),
+        "data": {"sizes": photo_sizes(paths), "group_sizes": group_sizes(groups)},
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return None
+
+
+def commit(file: Path) -> str | None:
+    """Commit of the checkout that a file is part of, with -dirty where tracked files differ from it; None elsewhere."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        git("ls-files", "--error-unmatch", file.name)  # a file may lie in somebody else's checkout
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return None
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU, or the processor and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    names = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def peak_memory(device: torch.device) -> dict[str, float | None]:
+    """The most GiB that the first process has used of the machine's memory, and of its GPU's."""
+    peak = None
+    with suppress(ImportError):
+        import resource  # Windows has none
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 2)
+    on_gpu = round(torch.cuda.max_memory_allocated(device) / GIB, 2) if device.type == "cuda" else None
+    return {"process": peak, "gpu": on_gpu}
+
+
+def photo_sizes(paths: Sequence[str]) -> dict:
+    """Sizes of photos, read from the heads of their files: smallest, median and largest sides, the most frequent sizes.
+
+    Returns:
+        photos (how many could be read), width and height ([smallest, median, largest]), frequent ({"640 x 480": 12}).
+    """
+    with ThreadPoolExecutor() as pool:
+        sizes = pd.DataFrame([size for size in pool.map(_size, paths) if size], columns=["width", "height"])
+    if sizes.empty:
+        return {"photos": 0, "width": None, "height": None, "frequent": {}}
+    frequent = sizes.value_counts().head(FREQUENT)
+    return {
+        "photos": len(sizes),
+        **{side: sizes[side].quantile([0, 0.5, 1]).astype(int).tolist() for side in sizes},
+        "frequent": {f"{width} x {height}": int(count) for (width, height), count in frequent.items()},
+    }
+
+
+def group_sizes(groups: pd.Series) -> dict[str, int]:
+    """How many groups there are of each number of photos."""
+    return {str(size): int(count) for size, count in groups.value_counts().value_counts().sort_index().items()}
+
+
+def _size(path: str) -> tuple[int, int] | None:
+    with suppress(Exception), Image.open(path) as image:  # decoders raise whatever their libraries do
+        return image.size
+    return None

@@ -1,0 +1,85 @@
+"""Small pictures of the photos that the report shows, and of where their prediction looked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from trunkfold.evaluation.error_analysis import Gallery, choose_photos
+from trunkfold.files import whole_file
+from trunkfold.images.views import VIEWS, render
+from trunkfold.model.gradcam import heat_maps
+from trunkfold.runs import THUMBNAILS
+from trunkfold.split.dataset import Labelled
+
+SIDE, QUALITY = 208, 80  # pixels of the long side; of a JPEG
+STRONGEST = 0.65  # share of the heat's colour where it is hottest
+
+
+def save_thumbnails(
+    run: Path, labelled: Labelled, trunk: nn.Module, tails: Sequence[nn.Module], members: np.ndarray, side: int
+) -> None:
+    """Write figures/photos/<row>.jpg of each photo that the report shows, and <row>-cam.jpg of each mistake.
+
+    Args:
+        run: Its tables are written.
+        labelled: The photos, in the rows of folds.csv.
+        trunk: On the device of the tails.
+        tails: Merged.
+        members: bool of shape (rows, tails): which of them predict a photo.
+        side: Of the plain view, in pixels.
+    """
+    (run / THUMBNAILS).mkdir(parents=True, exist_ok=True)
+    gallery = choose_photos(run, labelled.table, labelled.classes)
+    for row in gallery.rows:
+        _write(run / THUMBNAILS / f"{row}.jpg", thumbnail(labelled.pixels[row]))
+    rows, targets = predicted_mistakes(gallery, labelled.classes)
+    if not rows:
+        return
+    shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
+    photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+    heats = heat_maps(trunk, tails, photos, torch.tensor(targets), members[rows])
+    for row, picture, heat in zip(rows, shown, heats, strict=True):
+        height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
+        _write(run / THUMBNAILS / f"{row}-cam.jpg", cv2.resize(overlay(picture, heat), (width, height)))
+
+
+def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[list[int], list[int]]:
+    """Rows of the mistakes that are shown, and the class number that was predicted of each."""
+    numbers = {label: number for number, label in enumerate(classes)}
+    pairs = [
+        (int(row), numbers[prediction])
+        for table in gallery.mistakes.values()
+        for row, prediction in zip(table["row"], table["prediction"], strict=True)
+    ]
+    return [row for row, _ in pairs], [number for _, number in pairs]
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """A photo with a long side of 208 pixels, its own proportions kept."""
+    scale = SIDE / max(pixels.shape[:2])
+    height, width = (max(1, round(scale * length)) for length in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture coloured where there is heat.
+
+    Args:
+        picture: uint8 of shape (height, width, 3).
+        heat: From 0 to 1, at any resolution: the whole of it lies on the whole picture.
+    """
+    height, width = picture.shape[:2]
+    fine = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colours = cv2.applyColorMap((255 * fine).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = STRONGEST * fine[..., None]
+    return (picture * (1 - share) + colours * share).round().astype(np.uint8)
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    with whole_file(path) as partial:
+        partial.write_bytes(jpeg.tobytes())

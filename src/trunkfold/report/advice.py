@@ -1,0 +1,134 @@
+"""What to do next, derived from a run's numbers: a rule is a function that has a sentence to say, or nothing."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trunkfold.errors import counted
+from trunkfold.evaluation.error_analysis import SETS
+from trunkfold.evaluation.label_issues import ISSUES
+from trunkfold.html import percent
+from trunkfold.report.contents import Findings
+from trunkfold.split.folds import learned_from
+
+MOST = 5  # sentences
+WEAK = 0.03  # how far below the mean a class is called weak
+RISEN = 0.03  # share by which a loss has risen, or macro F1 in absolute terms, that is worth a word
+WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautious
+
+
+def next_steps(findings: Findings) -> list[str]:
+    """The most urgent two to five things, the first one first."""
+    rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
+    sentences = [sentence for rule in rules for sentence in rule(findings)]
+    return sentences[:MOST]
+
+
+def _leak(findings: Findings) -> Iterator[str]:
+    if any(part and part["with_copies"] for part in (findings.metrics.get("leak") or {}).values()):
+        yield (
+            "The split puts copies of training photos among the scored ones. Train again with --split.groups copies "
+            "before anything else: no other number on this page can be trusted until then."
+        )
+
+
+def _labels(findings: Findings) -> Iterator[str]:
+    suspects = len(findings.gallery.suspects)
+    if suspects:
+        yield (
+            f"Look at the suspected labels in {ISSUES}: the {suspects} most suspect are shown above. Mending labels is "
+            "cheaper than any change of the model."
+        )
+
+
+def _shift(findings: Findings) -> Iterator[str]:
+    for what, shift in findings.shifts.items():
+        if shift.classes and "test" in what:
+            name, test, labelled = shift.classes[0]
+            yield (
+                f"The test photos are of another mixture: {name} is {percent(test)} of what is predicted there and "
+                f"{percent(labelled)} of what is predicted for the labelled photos. A leaderboard score may differ "
+                "from this page's for that reason alone."
+            )
+
+
+def _weakest(findings: Findings) -> Iterator[str]:
+    scores = findings.metrics["oof"]
+    if not scores or findings.folds is None:
+        return
+    f1 = {name: row["f1"] for name, row in scores["per_class"].items()}
+    names, weakest = list(f1), min(f1, key=f1.get)
+    if len(f1) < 2 or np.mean(list(f1.values())) - f1[weakest] < WEAK:
+        return
+    mistaken = np.array(scores["confusion_matrix"])[names.index(weakest)].copy()
+    mistaken[names.index(weakest)] = 0
+    label = next(label for label, name in findings.classes.items() if name == weakest)
+    learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
+    sources = findings.folds.loc[learning, "group"].nunique()
+    taken = f", and is mostly taken for {names[mistaken.argmax()]}" if mistaken.any() else ""
+    yield (
+        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is learned from "
+        f"{counted(sources, 'source')}{taken}. More photos of it would raise macro F1 most; without them, try "
+        "train.class_weights balanced."
+    )
+
+
+def _epochs(findings: Findings) -> Iterator[str]:
+    if findings.history is None or findings.history["epoch"].nunique() < 4:
+        return
+    mean = findings.history.groupby("epoch")[["val_loss", "val_macro_f1"]].mean()
+    epochs, loss, f1 = len(mean), mean["val_loss"], mean["val_macro_f1"]
+    fifth = max(1, epochs // 5)
+    rising = f1.iloc[-fifth:].mean() - f1.iloc[-2 * fifth : -fifth].mean()
+    if rising > RISEN:
+        yield (
+            f"Macro F1 was still rising at the end, by {rising:.3f} in the last fifth: train for more than {epochs} "
+            "epochs."
+        )
+    elif loss.iloc[-1] > (1 + RISEN) * loss.min():
+        yield (
+            f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
+            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: the model learns by heart. Try stronger augmentation "
+            "(augment: strong), label smoothing or fewer epochs."
+        )
+
+
+def _calibration(findings: Findings) -> Iterator[str]:
+    temperature = (findings.metrics.get("calibration") or {}).get("temperature")
+    if temperature and not COLD < temperature < WARM:
+        what = "too sure of itself" if temperature > 1 else "less sure than it could be"
+        yield (
+            f"The model is {what} (temperature {temperature:.2f}). Labels do not change by that, but scale the "
+            "probabilities before you use them as such."
+        )
+
+
+def _ablation(findings: Findings) -> Iterator[str]:
+    ablation = findings.metrics.get("ablation") or {}
+    for name in ("holdout", "oof"):
+        useless = [row["part"] for row in ablation.get(name) or [] if row["interval"][1] < 0]
+        if useless:
+            yield f"Leave out {' and '.join(useless)}: on the {SETS[name]} the score is higher without."
+            return
+
+
+def _luck(findings: Findings) -> Iterator[str]:
+    told_apart = (findings.metrics.get("luck") or {}).get("told_apart") or []
+    if told_apart:
+        rival = min(told_apart, key=lambda row: abs(row["agreement"] - 0.9))
+        yield (
+            f"Do not choose between submissions by less than {rival['difference']:.3f}: two equally good ones that "
+            f"agree on {percent(rival['agreement'])} of the photos differ by that much through luck. Compare runs by "
+            "their out-of-fold scores, which rest on more photos than the public leaderboard."
+        )
+
+
+def _precision(findings: Findings) -> Iterator[str]:
+    """What the scores can tell apart, where no simulated leaderboard says it."""
+    scores = findings.metrics["oof"]
+    if scores and not findings.metrics.get("luck"):
+        low, high = scores["intervals"]["macro_f1"]
+        yield (
+            f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. A change that gains less cannot be "
+            "told from luck by one run: try it with several seeds (train.seed) on the same split."
+        )

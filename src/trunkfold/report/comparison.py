@@ -1,0 +1,194 @@
+"""Runs side by side, those of one split together, and whether the best is really better than the others."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.csv_table import read_text_table
+from trunkfold.errors import InputError, counted, first_few
+from trunkfold.evaluation.predictions import read_predictions
+from trunkfold.evaluation.scores import paired_difference
+from trunkfold.files import write_csv
+from trunkfold.runs import read_metrics
+
+REAL, UNKNOWN = "yes", "cannot be told"
+NO_SPLIT = "blends of runs with different splits, for which no honest score exists"
+TEST_PHASES = ("reading test photos", "test prediction")  # of make_submission.py, which not every run has seen
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is compared of a run.
+
+    Attributes:
+        numbers: Its own columns of the comparison.
+        classes: Name of each label.
+        leak: Whether photos were predicted whose copies were learned from.
+        folds: label, group and fold (a text) by image_id; empty for a blend of several splits.
+        predicted: The out-of-fold prediction by image_id; empty for such a blend.
+    """
+
+    numbers: dict
+    classes: dict[str, str]
+    leak: bool
+    folds: pd.DataFrame
+    predicted: pd.Series
+
+    @property
+    def split(self) -> tuple:
+        """Equal for runs whose scores can be compared."""
+        return frozenset(self.classes.items()), frozenset(self.folds[["label", "fold"]].itertuples())
+
+
+def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The folders of finished runs among what a shell's glob gives, and the rest, each named once.
+
+    Raises:
+        InputError: A path does not exist, or there is no finished run.
+    """
+    paths = list(dict.fromkeys(paths))
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: name folders of runs, such as submissions/*")
+    runs = [path for path in paths if (path / "metrics.json").is_file()]
+    if not runs:
+        raise InputError(f"there is no finished run among {first_few(paths)}: name folders with a metrics.json")
+    return runs, [path for path in paths if path not in runs]
+
+
+def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
+    """Compare finished runs; only those with the same photos, labels and folds are compared with each other.
+
+    Args:
+        paths: Their folders.
+
+    Returns:
+        A row a run, split after split (honest ones first, then leaky ones, then blends without a score), the best
+        out-of-fold macro F1 first: run, split (a number), options (of the split, in words), apart (why it is another
+        split than the first; ""), leak (whether its scores measure memory), photos, oof_macro_f1, oof_low, oof_high,
+        holdout_macro_f1, holdout_low, holdout_high, oof_accuracy, seconds (of the training, from the photos to the
+        out-of-fold predictions), trainable (parameters of a fold); and against the best of the split difference
+        (in out-of-fold macro F1), difference_low, difference_high (95 % interval) and real ("yes" or "cannot be told").
+
+    Raises:
+        InputError: A run's files are missing, damaged or contradict each other.
+    """
+    names = [path.absolute().name for path in paths]
+    splits: dict[tuple, list[Run]] = {}
+    for path, name in zip(paths, names, strict=True):
+        run = _read_run(path, name if names.count(name) == 1 else str(path))
+        splits.setdefault(run.split, []).append(run)
+    for runs in splits.values():
+        runs.sort(key=lambda run: -run.numbers.get("oof_macro_f1", 0))
+    ordered = sorted(splits.values(), key=lambda runs: (runs[0].predicted.empty, any(run.leak for run in runs)))
+    rows = []
+    for number, runs in enumerate(ordered, start=1):
+        best, leak = runs[0], any(run.leak for run in runs)
+        shared = {"split": number, "apart": _why_apart(best, ordered[0][0]), "leak": leak}
+        rows += [{**shared, **run.numbers, **({} if run is best else _against(run, best))} for run in runs]
+    columns = ["run", "split", "options", "apart", "leak", "photos"]
+    columns += [f"{part}_{what}" for part in ("oof", "holdout") for what in ("macro_f1", "low", "high")]
+    columns += ["oof_accuracy", "seconds", "trainable", "difference", "difference_low", "difference_high", "real"]
+    return pd.DataFrame(rows).reindex(columns=columns).astype({"photos": "Int64", "trainable": "Int64"})
+
+
+def write_comparison(comparison: pd.DataFrame, path: Path) -> None:
+    """Write the table as CSV.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(comparison, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror or error}): choose another --out") from error
+
+
+def _read_run(path: Path, name: str) -> Run:
+    metrics = read_metrics(path)
+    try:
+        numbers, classes, leak = _numbers(metrics), metrics["classes"], bool(metrics.get("leak"))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path / 'metrics.json'} is damaged, or of another version: {error!r}") from error
+    if metrics["oof"] is None:
+        nothing = pd.DataFrame(columns=["label", "group", "fold"])
+        return Run({"run": name, **numbers}, classes, leak, nothing, pd.Series(dtype=str))
+    file = _folds_file(path, metrics)
+    folds = read_text_table(file, ["image_id", "label", "group", "fold"]).set_index("image_id")
+    oof = read_predictions(path / "oof.csv", classes)
+    if "prediction" not in oof or not oof["prediction"].isin(list(classes)).all():
+        raise InputError(f"{path / 'oof.csv'} is damaged: prediction is missing, or is not one of the labels")
+    scored = folds.index[~folds["fold"].str.startswith("-")]
+    if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
+        raise InputError(f"{path / 'oof.csv'} and {file} are about different photos")
+    predicted = oof.set_index("image_id")["prediction"].reindex(scored)
+    return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, folds, predicted)
+
+
+def _folds_file(path: Path, metrics: dict) -> Path:
+    """folds.csv of a run; that of a blend lies with the runs that it averages, all of one split."""
+    averaged = [Path(name) for name in metrics.get("runs", [])]
+    if not averaged:
+        return path / "folds.csv"
+    folders = [*averaged, *(path.parent / run.name for run in averaged)]
+    found = next((folder / "folds.csv" for folder in folders if (folder / "folds.csv").exists()), None)
+    if found is None:
+        raise InputError(f"{path} is a blend of {first_few(averaged)}, none of which has its folds.csv: leave it out")
+    return found
+
+
+def _numbers(metrics: dict) -> dict:
+    """The columns that metrics.json gives."""
+    numbers = {"options": _in_words(metrics["split"]) if metrics["oof"] else NO_SPLIT}
+    for part in ("oof", "holdout"):
+        if metrics[part]:
+            low, high = metrics[part]["intervals"]["macro_f1"]
+            numbers |= {f"{part}_macro_f1": metrics[part]["macro_f1"], f"{part}_low": low, f"{part}_high": high}
+    if metrics["oof"]:
+        numbers["oof_accuracy"] = metrics["oof"]["accuracy"]
+    if "seconds" in metrics:
+        numbers["seconds"] = sum(seconds for phase, seconds in metrics["seconds"].items() if phase not in TEST_PHASES)
+    if "parameters" in metrics:
+        numbers["trainable"] = metrics["parameters"]["trainable"]
+    return numbers
+
+
+def _in_words(split: dict) -> str:
+    by = "random by photo" if split["groups"] == "none" else f"by group ({split['groups']})"
+    share = split["holdout"]
+    held_out = "no hold-out" if share == 0 else f"hold-out {share if share == 'legacy' else f'{share:.1%}'}"
+    return f"{by}, {counted(split['folds'], 'fold')}, {held_out}, seed {split['seed']}"
+
+
+def _against(run: Run, best: Run) -> dict:
+    if run.predicted.empty:
+        return {}
+    photos = best.predicted.index
+    truth, groups = (best.folds.loc[photos, column] for column in ("label", "group"))
+    labels = list(best.classes)
+    found = paired_difference(truth, run.predicted.loc[photos], best.predicted, groups, labels)
+    return {
+        "difference": found["difference"],
+        "difference_low": found["low"],
+        "difference_high": found["high"],
+        "real": REAL if found["low"] > 0 or found["high"] < 0 else UNKNOWN,
+    }
+
+
+def _why_apart(run: Run, first: Run) -> str:
+    """In which way a split is not the first one."""
+    if run.predicted.empty:
+        return NO_SPLIT
+    if run.classes != first.classes:
+        return "other classes"
+    shared = run.folds.index.intersection(first.folds.index)
+    others = len(run.folds) + len(first.folds) - 2 * len(shared)
+    moved = {
+        what: int((run.folds.loc[shared, what] != first.folds.loc[shared, what]).sum()) for what in ("label", "fold")
+    }
+    reasons = [f"{counted(others, 'photo')} in only one of them"] if others else []
+    reasons += [f"another {what} of {counted(count, 'photo')}" for what, count in moved.items() if count]
+    return ", ".join(reasons)

@@ -1,0 +1,222 @@
+"""The report's figures: PNG files for slides, and SVG for the page, which follows its light or dark mode."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")  # a run has no screen
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from trunkfold.files import whole_file
+from trunkfold.html import data_address
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+INK, DARK_INK = "#1f2328", "#e6edf3"  # text and axes; of the dark mode
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 11,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "figure.dpi": 110,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a $ is a $
+    "svg.fonttype": "none",  # letters stay letters, drawn by the browser, which has all scripts
+    "svg.hashsalt": "trunkfold",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+LONGEST = 30  # letters of a name on an axis
+PANEL = (4.6, 3.2)  # inches of one of several figures side by side
+
+
+def save_figure(run: Path, name: str, draw: Callable[[], Figure]) -> str:
+    """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
+    with _drawn(draw) as figure:
+        _write_png(figure, run, name)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
+
+
+def save_picture(run: Path, name: str, draw: Callable[[], Figure]) -> None:
+    """Save a figure as figures/<name>.png alone."""
+    with _drawn(draw) as figure:
+        _write_png(figure, run, name)
+
+
+@contextmanager
+def _drawn(draw: Callable[[], Figure]) -> Iterator[Figure]:
+    """A figure in the report's style, for as long as it is saved."""
+    with plt.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that matplotlib's font lacks: the page shows them
+        figure = draw()
+        try:
+            yield figure
+        finally:
+            plt.close(figure)
+
+
+def _write_png(figure: Figure, run: Path, name: str) -> None:
+    with whole_file(run / "figures" / f"{name}.png") as partial:
+        figure.savefig(partial, format="png")
+
+
+def in_both_modes(svg: str) -> str:
+    """An SVG whose ink is dark on light pages, and light on dark ones."""
+    style = f"svg{{color:{INK}}}@media screen and (prefers-color-scheme:dark){{svg{{color:{DARK_INK}}}}}"
+    svg = svg.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui")
+    return re.sub(r"(<svg [^>]*>)", rf"\1<style>{style}</style>", svg, count=1)
+
+
+def short(name: str) -> str:
+    """A name that has room on an axis, without the control characters that SVG forbids."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in name)
+    return printable if len(printable) <= LONGEST else printable[: LONGEST - 1] + "…"
+
+
+def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
+    """Columns of history.csv over the epochs: thin lines are folds, thick ones their mean.
+
+    Args:
+        history: epoch, fold and the columns.
+        columns: Their names in the legend.
+        title: What they are.
+    """
+    figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
+    for colour, (column, name) in zip(COLOURS, columns.items(), strict=False):
+        for _, fold in history.groupby("fold"):
+            axis.plot(fold["epoch"], fold[column], color=colour, alpha=0.35, linewidth=0.8)
+        mean = history.groupby("epoch")[column].mean()
+        axis.plot(mean.index, mean, color=colour, linewidth=2, label=name, marker="." if len(mean) < 3 else None)
+    axis.set(title=title, xlabel="epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(columns) > 1:
+        axis.legend()
+    return figure
+
+
+def draw_fold_scores(folds: Sequence[Mapping]) -> Figure:
+    """Macro F1 and accuracy of each fold, with their means and standard deviations."""
+    figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
+    places = np.arange(len(folds))
+    for colour, marker, (key, name) in zip(
+        COLOURS, "os", {"macro_f1": "macro F1", "accuracy": "accuracy"}.items(), strict=False
+    ):
+        values = np.array([fold[key] for fold in folds])
+        axis.axhspan(values.mean() - values.std(), values.mean() + values.std(), color=colour, alpha=0.12, linewidth=0)
+        axis.axhline(values.mean(), color=colour, linewidth=1)
+        axis.plot(places, values, marker, color=colour, label=name)
+    axis.set_xticks(places, [str(fold["fold"]) for fold in folds])
+    axis.set(title="score by fold: mean ± standard deviation", xlabel="fold")
+    axis.margins(x=0.15, y=0.3)
+    axis.legend(ncols=2, loc="upper center")
+    return figure
+
+
+def draw_class_shares(shares: pd.DataFrame) -> Figure:
+    """Bars of `class_shares`: sets that were drawn alike look alike."""
+    height = 0.8 / shares.shape[1]
+    figure, axis = plt.subplots(figsize=(5.8, 1.1 + 0.24 * shares.size), layout="constrained")
+    places = np.arange(len(shares))
+    for number, (title, column) in enumerate(shares.items()):
+        axis.barh(places + (number + 0.5) * height - 0.4, 100 * column, 0.9 * height, label=title)
+    _name_rows(axis, shares.index)
+    axis.set(xlabel="% of the set")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_confusion(scores: Mapping) -> Figure:
+    """Confusion matrix with counts; the shade is the share of the true class."""
+    counts = np.array(scores["confusion_matrix"])
+    names = [short(name) for name in scores["per_class"]]
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    side = 1.6 + 0.75 * len(names)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (truth, predicted), count in np.ndenumerate(counts):
+        colour = "white" if shares[truth, predicted] > 0.5 else "black"
+        axis.text(predicted, truth, count, ha="center", va="center", color=colour)
+    axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="predicted", ylabel="true")
+    axis.grid(visible=False)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def draw_luck(luck: Mapping) -> Figure:
+    """How often the simulated leaderboards show which score, and where 95 % of them lie."""
+    figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
+    edges = np.array(luck["histogram"]["edges"])
+    for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
+        counts = np.array(luck["histogram"][name], float)
+        low, high = luck[name]["low"], luck[name]["high"]
+        label = f"{name}: 95 % from {low:.3f} to {high:.3f}"
+        height = 100 * counts / max(counts.sum(), 1)
+        axis.stairs(height, edges, color=colour, linewidth=1.8, linestyle=line, label=label)
+        axis.stairs(height, edges, fill=True, color=colour, alpha=0.15)
+        for edge in (low, high):
+            axis.axvline(edge, ymax=0.74, color=colour, linestyle=":", linewidth=1.5)
+    axis.set(xlabel="macro F1 on the leaderboard", ylabel="% of the draws")
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
+    axis.legend(loc="upper left")
+    return figure
+
+
+def draw_reliability(part: Mapping, title: str) -> Figure:
+    """How often predictions of each probability are right, before and after temperature scaling."""
+    figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
+    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="as sure as right")
+    for colour, marker, (key, name) in zip(
+        COLOURS[1::-1], "os", {"bins": "as predicted", "bins_scaled": "after scaling"}.items(), strict=False
+    ):
+        bins = [row for row in part.get(key) or [] if row["photos"]]
+        most = max((row["photos"] for row in bins), default=1)
+        confidence, accuracy = ([row[name] for row in bins] for name in ("confidence", "accuracy"))
+        axis.plot(confidence, accuracy, color=colour, linewidth=1.2, marker="", alpha=0.8)
+        areas = [12 + 90 * row["photos"] / most for row in bins]
+        axis.scatter(confidence, accuracy, areas, color=colour, marker=marker, label=name, alpha=0.8, zorder=3)
+    axis.set(title=title, xlabel="probability of the predicted class", ylabel="share that is right")
+    axis.set(xlim=(-0.02, 1.03), ylim=(-0.03, 1.05))
+    axis.legend(loc="upper left", fontsize=9)
+    return figure
+
+
+def draw_ablation(ablation: Mapping, sets: Mapping[str, str]) -> Figure:
+    """What each part adds to macro F1, with its interval."""
+    shown = {name: ablation[name] for name in sets if ablation.get(name)}
+    parts = list(dict.fromkeys(row["part"] for rows in shown.values() for row in rows))
+    figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")
+    axis.axvline(0, color="#888888", linewidth=1)
+    for number, (name, rows) in enumerate(shown.items()):
+        places = np.array([parts.index(row["part"]) for row in rows]) + 0.22 * (number - (len(shown) - 1) / 2)
+        gains = np.array([row["gain"] for row in rows])
+        intervals = np.array([row["interval"] for row in rows]).T
+        errors = np.abs(intervals - gains)
+        axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=sets[name])
+    _name_rows(axis, parts)
+    axis.margins(y=0.15)
+    axis.locator_params(axis="x", nbins=6)
+    axis.set(xlabel="macro F1 gained by the part, 95 % interval")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Names along the vertical axis, the first one at the top."""
+    axis.set_yticks(range(len(names)), [short(str(name)) for name in names])
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")

@@ -1,0 +1,96 @@
+"""The report's sections that show photos: mistakes, suspected labels, the data."""
+
+import pandas as pd
+
+from trunkfold.errors import counted
+from trunkfold.evaluation.class_shift import class_shares
+from trunkfold.evaluation.error_analysis import SETS
+from trunkfold.evaluation.label_issues import ISSUES
+from trunkfold.evaluation.predictions import PREFIX
+from trunkfold.html import data_address
+from trunkfold.report.contents import Findings
+from trunkfold.report.figures import draw_class_shares, save_figure
+from trunkfold.runs import AUGMENTED
+
+BARS = 3  # probabilities that are shown of a photo, beside that of the truth
+
+
+def mistakes(findings: Findings) -> dict | None:
+    """The most confident mistakes: the photo, where the prediction looked, its probabilities and its copies."""
+    sets = {
+        SETS[name]: [_mistake(findings, row) for _, row in table.iterrows()]
+        for name, table in findings.gallery.mistakes.items()
+        if len(table)
+    }
+    return {"sets": sets} if sets else None
+
+
+def _mistake(findings: Findings, row: pd.Series) -> dict:
+    probabilities = {label: float(row[PREFIX + name]) for label, name in findings.classes.items()}
+    likely = sorted(probabilities, key=probabilities.get, reverse=True)
+    shown = likely[:BARS] if row["label"] in likely[:BARS] else [*likely[:BARS], row["label"]]
+    return {
+        **shown_photo(findings, row["row"]),
+        "heat": findings.thumbnails.heat(int(row["row"])),
+        "predicted": findings.classes[row["prediction"]],
+        "sure": float(row["sure"]),
+        "bars": [(findings.classes[label], probabilities[label], label == row["label"]) for label in shown],
+    }
+
+
+def suspects(findings: Findings) -> dict | None:
+    """Labels that look wrong, the worst first."""
+    table = findings.gallery.suspects
+    if table.empty:
+        return None
+    rows = [
+        {
+            **shown_photo(findings, row["row"]),
+            "label": findings.classes.get(row["label"], row["label"]),
+            "suggestion": findings.classes.get(row["suggestion"], row["suggestion"]),
+            **{key: row.get(key, "") for key in ("p_label", "p_suggestion", "reason")},
+        }
+        for _, row in table.iterrows()
+    ]
+    return {"rows": rows, "file": f"{findings.folder}/{ISSUES}"}
+
+
+def data(findings: Findings) -> dict | None:
+    """The photos: their classes in each set, some of each, their sizes and copies, and what the model was shown."""
+    if findings.folds is None:
+        return {"predicted": findings.predicted} if findings.predicted else None
+    shares = class_shares(findings.folds, findings.predicted, findings.classes)
+    augmented = findings.folder / "figures" / AUGMENTED
+    about = (findings.metrics.get("made_with") or {}).get("data") or {}
+    return {
+        "figure": save_figure(findings.folder, "classes", lambda: draw_class_shares(shares)),
+        "predicted": findings.predicted,
+        "shifts": findings.shifts,
+        "samples": {
+            findings.classes[label]: [shown_photo(findings, row) for row in rows]
+            for label, rows in findings.gallery.samples.items()
+            if any(findings.thumbnails.photo(row) for row in rows)
+        },
+        "augmented": data_address(augmented.read_bytes(), "png") if augmented.exists() else None,
+        "sizes": about.get("sizes"),
+        "groups": [
+            f"{counted(count, 'source')} of {counted(int(size), 'photo')}"
+            for size, count in (about.get("group_sizes") or {}).items()
+        ],
+    }
+
+
+def shown_photo(findings: Findings, row: int) -> dict:
+    """A photo with its id, file, true class and copies."""
+    row, table = int(row), findings.folds
+    line = table.iloc[row]
+    return {
+        "picture": findings.thumbnails.photo(row),
+        "id": line["image_id"],
+        "file": line["filename"],
+        "truth": findings.classes.get(line["label"], line["label"]),
+        "copies": [
+            {"picture": findings.thumbnails.photo(other), "id": table["image_id"].iloc[other]}
+            for other in findings.gallery.copies.get(row, [])
+        ],
+    }

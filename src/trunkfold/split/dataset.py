@@ -1,0 +1,118 @@
+"""A competition: its checked tables, its folds and its decoded photos."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.config.schema import Config
+from trunkfold.data.corrections import check_corrections_stay, correct_labels
+from trunkfold.data.photos import Photos, missing_photos
+from trunkfold.data.pixel_cache import CachedPhotos, load_photos
+from trunkfold.data.tables import check_labels, class_names, read_labelled, read_unlabelled
+from trunkfold.errors import raise_problems
+from trunkfold.split.folds import HELD_OUT, assign_folds, check_split
+from trunkfold.split.groups import SEARCHED, check_groups, groups_of, load_groups
+
+MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled photos of an experiment.
+
+    Attributes:
+        table: A row a photo: image_id, filename, label, group, fold (-1 = held out, -2 = only learned from).
+        classes: Name of each label, in the order of all tables and logits.
+        pixels: uint8 (height, width, 3) by row.
+        groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
+        corrected: How many photos of train.csv were left out and how many have another label, by a word for it.
+    """
+
+    table: pd.DataFrame
+    classes: dict[str, str]
+    pixels: CachedPhotos
+    groups: pd.DataFrame
+    corrected: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Class number of each row."""
+        return self.table["label"].map({label: place for place, label in enumerate(self.classes)}).to_numpy()
+
+    @property
+    def fold_of_row(self) -> np.ndarray:
+        """Fold of each row, -1 for held-out ones, -2 for those that are only learned from."""
+        return self.table["fold"].to_numpy()
+
+    @property
+    def rows_by_fold(self) -> np.ndarray:
+        """All rows, fold after fold, so that a batch of features goes through few tails."""
+        return np.argsort(self.fold_of_row, kind="stable")
+
+    def describe(self) -> str:
+        """How many photos, groups and classes there are, and how they are divided."""
+        held_out, validating = (self.fold_of_row == HELD_OUT).sum(), (self.fold_of_row >= 0).sum()
+        folds = self.fold_of_row.max() + 1
+        single = f"{validating} for validation, the others to learn from"
+        others = f"the others in {folds} folds" if folds > 1 else single
+        corrected = [f"{count} {what}" for what, count in self.corrected.items() if count]
+        return (
+            f"{len(self.table)} photos in {self.table['group'].nunique()} groups, {len(self.classes)} classes: "
+            + ", ".join([*corrected, f"{held_out} held out", others])
+        )
+
+
+def load_labelled(config: Config) -> Labelled:
+    """Read train.csv, correct its labels, read its photos, find their groups, and divide them into hold-out and folds.
+
+    Args:
+        config: Its image size is known.
+
+    Raises:
+        InputError: All that is wrong with rows, photos, groups and classes, in one message.
+    """
+    problems: list[str] = []
+    check_corrections_stay(config)
+    table, corrected = correct_labels(read_labelled(config.data.root, problems), config.data, problems)
+    check_labels(table, config.data.classes, problems)
+    table = table.reset_index(drop=True)
+    if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
+        raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
+    groups = load_groups(config.split.groups, config.data.root)
+    table["group"] = groups_of(table["image_id"], "train", groups)
+    check_groups(table, config.split.groups, problems)
+    check_split(table, config.split, problems)
+    photos = load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
+    problems += photos.describe_unreadable(table["filename"])
+    raise_problems(problems)
+    table["fold"] = assign_folds(table, config.split)
+    columns = ["image_id", "filename", "label", "group", "fold"]
+    classes = class_names(table["label"], config.data.classes)
+    return Labelled(table[columns], classes, photos.pixels, groups, corrected)
+
+
+def load_unlabelled(config: Config) -> tuple[pd.DataFrame, Photos]:
+    """Read test.csv and its photos; unreadable ones are reported in what is returned, and raise nothing.
+
+    Raises:
+        InputError: All that is wrong with its rows.
+    """
+    problems: list[str] = []
+    table = read_unlabelled(config.data.root, problems)
+    raise_problems(problems)
+    return table, load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
+
+
+def side_to_keep(image_size: int) -> int:
+    """Short side in pixels of the decoded photos."""
+    return math.ceil(image_size * MARGIN)
+
+
+def class_prior(folds: pd.DataFrame, classes: Mapping[str, str]) -> np.ndarray:
+    """Share of each class among the held-out photos, or among all where none are held out: shape (classes,)."""
+    held_out = folds[folds["fold"].astype(int) == HELD_OUT]
+    labels = (held_out if len(held_out) else folds)["label"]
+    return labels.value_counts(normalize=True).reindex(list(classes), fill_value=0.0).to_numpy()

@@ -1,0 +1,106 @@
+"""Which photos are copies of one source, wherever that is known from."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.copies.search import find_copies, search_key
+from trunkfold.csv_table import read_text_table
+from trunkfold.data.tables import find_table, has_table
+from trunkfold.errors import InputError, counted, first_few
+from trunkfold.runs import read_metrics
+
+SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
+
+
+def load_groups(choice: str, root: Path) -> pd.DataFrame:
+    """Groups of the photos of a competition.
+
+    Args:
+        choice: `split.groups`: "copies" or "none" searches for copies (or reads what an earlier search found), all else
+            names a CSV file with image_id and group, and perhaps set ("train" or "test").
+        root: Folder of the competition.
+
+    Returns:
+        image_id, set ("" where a file has no such column) and group, all texts.
+
+    Raises:
+        InputError: The file is missing or cannot be read, or the competition's tables are wrong.
+    """
+    if choice in SEARCHED:
+        return find_copies(root)
+    groups = read_groups(Path(choice))
+    _check_sets(groups, choice, root)
+    return groups
+
+
+def load_run_groups(run: Path, choice: str, root: Path) -> pd.DataFrame:
+    """Groups for the photos that a run predicts: those of its training, or of a new search where the photos are others.
+
+    Args:
+        run: A run's folder, with groups.csv and metrics.json.
+        choice: The run's `split.groups`.
+        root: Folder of the competition.
+
+    Returns:
+        See `load_groups`.
+    """
+    if choice in SEARCHED and read_metrics(run).get("search_key") != search_key(root):
+        return find_copies(root)
+    return read_groups(run / "groups.csv")
+
+
+def read_groups(path: Path) -> pd.DataFrame:
+    """Read a CSV file of groups; see `load_groups`."""
+    groups = read_text_table(path, ["image_id", "group"])
+    if "set" not in groups:
+        groups["set"] = ""
+    unknown = groups.loc[~groups["set"].isin(["train", "test", ""]), "set"].unique()
+    if len(unknown):
+        raise InputError(f"{path}: set must be train or test, not {first_few(unknown)}")
+    of_both = groups.loc[groups["set"] == "", "image_id"]
+    repeated = groups["image_id"].isin(of_both) & groups["image_id"].duplicated(keep=False)
+    repeated = groups.loc[repeated | groups.duplicated(["image_id", "set"]), "image_id"].unique()
+    if len(repeated):
+        raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
+    return groups[["image_id", "set", "group"]]
+
+
+def _check_sets(groups: pd.DataFrame, choice: str, root: Path) -> None:
+    """Raise an `InputError` where a group is that of two photos, a labelled and an unlabelled one of the same id."""
+    tables = [find_table(root, name) for name in ("train.csv", "test.csv") if has_table(root, name)]
+    if len(tables) < 2:
+        return
+    train, test = (set(read_text_table(table, ["image_id"])["image_id"]) for table in tables)
+    both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
+    if len(both):
+        raise InputError(
+            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set, train or test"
+        )
+
+
+def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
+    """Group of each photo of one set, "" where none is known.
+
+    Args:
+        image_ids: The photos.
+        name: Their set, "train" or "test".
+        groups: See `load_groups`.
+
+    Returns:
+        Texts, indexed as `image_ids`.
+    """
+    own = groups[groups["set"].isin([name, ""])]
+    return image_ids.map(own.set_index("image_id")["group"]).astype(object).fillna("").rename("group")
+
+
+def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:
+    """Collect the labelled photos whose group is not known.
+
+    Args:
+        table: image_id and group.
+        choice: Where the groups are from.
+    """
+    missing = table.loc[(table["group"] == "") & (table["image_id"] != ""), "image_id"]
+    if len(missing):
+        problems.append(f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}")

@@ -1,0 +1,90 @@
+"""The process that runs: its device, precision and seeds through Accelerate, and what it says."""
+
+import ctypes
+import logging
+import os
+import sys
+from contextlib import suppress
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, set_seed
+
+from trunkfold.config.schema import TrainConfig
+from trunkfold.cores import usable_cores
+from trunkfold.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+# The longest wait of one process for another that is no fault: after an interruption one may have all features of
+# 100,000 photos to compute that the others have, or wait for another run that computes them. Whoever searches for
+# copies or decodes is waited for without a limit, at a file's lock. A process that dies ends the others at once; only
+# one that hangs takes so long to be noticed.
+LONGEST_WAIT = timedelta(hours=2)
+OPEN_FILES = 1 << 16
+
+
+def start_process(config: TrainConfig) -> Accelerator:
+    """Seed everything and take the device and precision.
+
+    Returns:
+        The accelerator; where several processes were launched, only the first one logs warnings. Where one waits for
+        the others for more than two hours, all end with an error.
+
+    Raises:
+        InputError: The precision needs a device that is not there.
+    """
+    # Accelerate joins launched processes over gloo only when it is told that there is no GPU.
+    on_cpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=choose_precision(config.mixed_precision),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+    )
+    if accelerator.device.type == "cpu":
+        # `accelerate launch` leaves a process one thread; without a GPU the cores are all there is.
+        torch.set_num_threads(max(1, usable_cores() // accelerator.num_processes))
+        _keep_freed_memory()
+    _allow_open_files()
+    set_seed(config.seed)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if not accelerator.is_main_process:
+        logging.getLogger("trunkfold").setLevel(logging.ERROR)
+    return accelerator
+
+
+def _keep_freed_memory() -> None:
+    """Let this process use the memory of large tensors again, instead of asking for it anew for each one.
+
+    glibc gives what is freed back at once, and every step then waits for the kernel to clear hundreds of megabytes.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _allow_open_files() -> None:
+    """Let this process have more files open than the usual 1,024: 100,000 photos and their features are 1,200."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit, and some systems refuse
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < OPEN_FILES:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
+
+
+def choose_precision(wanted: str) -> str:
+    """The precision that `auto` stands for here, or the wanted one.
+
+    Raises:
+        InputError: fp16 without a GPU.
+    """
+    if wanted == "auto":
+        if not torch.cuda.is_available():
+            return "no"
+        # Turing cards such as the T4 only emulate bf16, several times slower than their fp16.
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    if wanted == "fp16" and not torch.cuda.is_available():
+        raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")
+    return wanted

@@ -1,0 +1,233 @@
+"""The epochs: learn from every batch, score every fold on its clean features, keep the last weights or the best."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from trunkfold.errors import DivergedError, first_few
+from trunkfold.evaluation.predictions import average
+from trunkfold.evaluation.scores import validation_scores
+from trunkfold.model.backbone import Tail, trained_parameters
+from trunkfold.model.ensemble import predict
+from trunkfold.model.features import FeatureBatches
+from trunkfold.split.folds import scoring_members
+from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
+from trunkfold.training.lockstep import Lockstep, set_data
+
+LOOK_EVERY = 20  # steps of a GPU between two looks at loss and clock, each of which makes it wait
+
+
+@dataclass
+class Validation:
+    """What scores all folds after each epoch: clean features, computed once, and the truth.
+
+    Attributes:
+        features: Batches of the plain view, kept.
+        fold_of_row: Fold that each row validates, -1 for none; shape (rows,).
+        targets: Class number of each row.
+    """
+
+    features: FeatureBatches
+    fold_of_row: np.ndarray
+    targets: np.ndarray
+
+    def score(self, accelerator: Accelerator, tails: Sequence[Tail]) -> list[dict[str, float]]:
+        """val_loss, val_accuracy and val_macro_f1 of each fold's tail on its own fold."""
+        members = scoring_members(self.fold_of_row, len(tails))
+        members[self.fold_of_row < 0] = False  # the hold-out is looked at once, at the end
+        probabilities = average(predict(accelerator, tails, members, [self.features]), members)
+        rows_of_fold = [self.fold_of_row == fold for fold in range(len(tails))]
+        return [validation_scores(self.targets[rows], probabilities[rows]) for rows in rows_of_fold]
+
+
+def train(
+    lockstep: Lockstep,
+    loader: DataLoader,
+    validation: Validation,
+    checkpoint: Checkpoint | None = None,
+    after_epoch: Callable[[int, float], None] | None = None,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Train all tails, and leave in them the weights that are to be kept.
+
+    Args:
+        lockstep: What learns.
+        loader: Gives its batches, see `trunkfold.images.batches`.
+        validation: Scores every epoch.
+        checkpoint: Saves the state, from which the same training, when it was killed, goes on to the same end.
+        after_epoch: Is told the epoch's number and the folds' mean macro F1; what it raises ends the training.
+        quiet: Neither draw a bar nor print a line an epoch.
+
+    Returns:
+        The history: a row for each epoch and fold.
+
+    Raises:
+        DivergedError: A loss is not finite.
+        OutOfTime: The checkpoint's time is over.
+    """
+    set_seed(lockstep.config.seed)  # features that were not kept yet have drawn numbers, others have not
+    training = Training(lockstep, loader, validation, checkpoint)
+    hidden = quiet or not lockstep.accelerator.is_main_process
+    epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
+    with tqdm(total=total, initial=training.steps_done, desc="training", unit="step", disable=hidden) as bar:
+        while training.epoch <= epochs:
+            training.learn(bar)
+            rows = training.end_epoch()
+            if not bar.disable:
+                bar.write(_describe(rows, epochs))
+            if after_epoch is not None:
+                after_epoch(training.epoch - 1, _mean_macro_f1(rows))
+    lockstep.keep_final_weights()
+    if lockstep.config.keep == "best":
+        training.best.restore()
+    return pd.DataFrame(training.history)
+
+
+class Training:
+    """A training under way.
+
+    Attributes:
+        epoch: The epoch that is running, from 1 on.
+        step: How many of its steps are done.
+        history: A row for each epoch that is done, and each fold.
+        best: The weights of the best epochs.
+    """
+
+    def __init__(
+        self, lockstep: Lockstep, loader: DataLoader, validation: Validation, checkpoint: Checkpoint | None
+    ) -> None:
+        """Begin, or go on where the checkpoint's file was saved."""
+        self.lockstep, self.loader, self.validation, self.checkpoint = lockstep, loader, validation, checkpoint
+        self.accelerator = lockstep.accelerator
+        self.epoch, self.step, self.history, self.best = 1, 0, [], BestEpochs(lockstep.tails)
+        self.losses = torch.zeros(len(lockstep.tails), device=self.accelerator.device)  # this process's, summed
+        self.begun = time.perf_counter()  # the running epoch, less what it was interrupted for
+        state = checkpoint.read() if checkpoint else None
+        if state is not None:
+            self.load_state_dict(state)
+
+    @property
+    def steps_done(self) -> int:
+        """Of all epochs."""
+        return (self.epoch - 1) * len(self.loader) + self.step
+
+    def learn(self, bar: tqdm) -> None:
+        """Take the steps of the running epoch that are left."""
+        device = self.accelerator.device
+        look_every = LOOK_EVERY if device.type == "cuda" else 1
+        self.lockstep.batches.begin(self.epoch, self.step)
+        for photos, targets in self.loader:
+            photos, targets = photos.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            self.losses += self.lockstep.step(photos, targets)
+            self.step += 1
+            bar.update()
+            if self.step % look_every == 0 or self.step == len(self.loader):
+                self._look()
+
+    def end_epoch(self) -> list[dict[str, float]]:
+        """Score all folds, note it in the history, and save; the rows of the history."""
+        losses = self.accelerator.reduce(self.losses, "sum") / len(self.loader)
+        rates = self.lockstep.learning_rates()
+        with self.lockstep.final_weights() as tails:
+            scores = self.validation.score(self.accelerator, tails)
+            if self.lockstep.config.keep == "best":
+                self.best.look(scores)
+        self.lockstep.scheduler.step(self.epoch, _mean_macro_f1(scores))
+        seconds = time.perf_counter() - self.begun
+        rows = [
+            {"epoch": self.epoch, "fold": fold, "train_loss": loss, **score, **rates, "seconds": seconds}
+            for fold, (loss, score) in enumerate(zip(losses.tolist(), scores, strict=True))
+        ]
+        self.history += rows
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, torch.zeros_like(self.losses)
+        self.begun = time.perf_counter()
+        if self.checkpoint is not None:
+            self.checkpoint.write(self.state_dict)
+        return rows
+
+    def state_dict(self) -> dict:
+        """All that is needed to go on to the same end; every process has to ask."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "losses": self.accelerator.reduce(self.losses, "sum"),
+            "seconds": time.perf_counter() - self.begun,
+            "lockstep": self.lockstep.state_dict(),
+            "best": {"accuracy": self.best.accuracy, "weights": self.best.weights},
+            "random": random_state(self.accelerator),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was asked."""
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.losses = state["losses"].to(self.losses) * self.accelerator.is_main_process
+        self.begun = time.perf_counter() - state["seconds"]
+        self.lockstep.load_state_dict(state["lockstep"])
+        self.best.accuracy = state["best"]["accuracy"]
+        self.best.weights = [[w.to(self.losses) for w in weights] for weights in state["best"]["weights"]]
+        restore_random_state(self.accelerator, state["random"])
+
+    def _look(self) -> None:
+        """At the losses and at the clock; all processes do the same."""
+        save, stop = self.checkpoint.look() if self.checkpoint is not None else (False, False)
+        asked = torch.tensor([save, stop], device=self.losses.device) * self.accelerator.is_main_process
+        *losses, save, stop = self.accelerator.reduce(torch.cat([self.losses, asked.to(self.losses)]), "sum").tolist()
+        _check_finite(losses, self.epoch)
+        if stop or (save and self.step < len(self.loader)):  # at its end the epoch is saved anyway
+            self.checkpoint.write(self.state_dict)
+        if stop:
+            self.checkpoint.stop(self.epoch)
+
+
+class BestEpochs:
+    """The weights of each fold's best epoch by validation accuracy: what the picked score flatters."""
+
+    def __init__(self, tails: Sequence[Tail]) -> None:
+        self.learning = [[p for _, p in trained_parameters(tail)] for tail in tails]
+        self.accuracy = [-1.0] * len(tails)
+        self.weights: list[list[Tensor]] = [[] for _ in tails]
+
+    def look(self, scores: list[dict[str, float]]) -> None:
+        """Keep the present weights of the folds that were never better."""
+        for fold, score in enumerate(scores):
+            if score["val_accuracy"] > self.accuracy[fold]:
+                self.accuracy[fold] = score["val_accuracy"]
+                self.weights[fold] = [p.detach().clone() for p in self.learning[fold]]
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        for parameters, weights in zip(self.learning, self.weights, strict=True):
+            set_data(parameters, weights)
+
+
+def _check_finite(losses: list[float], epoch: int) -> None:
+    bad = [fold for fold, loss in enumerate(losses) if not np.isfinite(loss)]
+    if bad:
+        raise DivergedError(
+            f"the loss of fold {first_few(bad)} is not finite in epoch {epoch}: lower train.tail_lr and train.head_lr, "
+            "warm up for longer (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
+        )
+
+
+def _mean_macro_f1(scores: list[dict[str, float]]) -> float:
+    return float(np.mean([score["val_macro_f1"] for score in scores]))
+
+
+def _describe(rows: list[dict[str, float]], epochs: int) -> str:
+    mean = {key: np.mean([row[key] for row in rows]) for key in rows[0]}
+    spread = np.std([row["val_macro_f1"] for row in rows])
+    return (
+        f"epoch {mean['epoch']:.0f}/{epochs}  train loss {mean['train_loss']:.3f}  val loss {mean['val_loss']:.3f}  "
+        f"accuracy {mean['val_accuracy']:.3f}  macro F1 {mean['val_macro_f1']:.3f} ± {spread:.3f}  "
+        f"{mean['seconds']:.0f} s"
+    )

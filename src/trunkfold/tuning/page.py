@@ -1,0 +1,190 @@
+"""What a study found: a line a trial, the table of trials, the best one as a configuration, figures and a page."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, TrialState
+from plotly.offline import get_plotlyjs
+
+from trunkfold.config.options import dump_config
+from trunkfold.config.schema import TuningConfig
+from trunkfold.errors import counted
+from trunkfold.files import whole_file, write_csv, write_text
+from trunkfold.html import write_html
+from trunkfold.tuning.objective import REASON, SPREAD
+from trunkfold.tuning.search_space import best_experiment
+from trunkfold.tuning.study import FINISHED, HISTORY, finished_trials
+
+SCORE = "macro F1"
+PAIRS = (  # options that are shown as a map, where both were searched
+    ("train.tail_lr", "train.head_lr"),
+    ("train.tail_weight_decay", "train.head_weight_decay"),
+    ("train.tail_lr", "train.tail_weight_decay"),
+    ("train.head_lr", "train.head_weight_decay"),
+    ("train.tail_lr", "train.batch_size"),
+)
+BEST_SHOWN = 10  # trials in the page's table
+
+
+def describe_trial(study: optuna.Study, trial: FrozenTrial) -> str:
+    """What became of a trial, in one line."""
+    values = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in trial.params.items())
+    return f"trial {trial.number}: {_outcome(trial)}; {describe_best(study)}; {_seconds(trial):.0f} s; {values}"
+
+
+def describe_best(study: optuna.Study) -> str:
+    """The best score so far, and whose it is."""
+    best = _best(study)
+    return "no trial is complete" if best is None else f"best {best.value:.4f} (trial {best.number})"
+
+
+def write_results(study: optuna.Study, config: TuningConfig, folder: Path) -> None:
+    """Write trials.csv and, once a trial is complete, best.yaml."""
+    write_csv(trials_table(study), folder / "trials.csv")
+    best = _best(study)
+    if best is not None:
+        note = f"# Trial {best.number} of {folder}: {_outcome(best)} after {counted(best.last_step, 'epoch')}\n"
+        write_text(note + dump_config(best_experiment(config, best.params)), folder / "best.yaml")
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """A row for each trial: its state, score, epochs, seconds and options; of a pruned one the score is its last."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "macro_f1": trial.value if trial.state in FINISHED else None,
+            "std_over_folds": trial.user_attrs.get(SPREAD),
+            "epochs": trial.last_step,
+            "seconds": _seconds(trial),
+            "retry_of": (trial.system_attrs.get(HISTORY) or [None])[-1],
+            "reason": trial.user_attrs.get(REASON),
+            **trial.params,
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    return pd.DataFrame(rows).astype({"epochs": "Int64", "retry_of": "Int64"})
+
+
+def write_page(study: optuna.Study, folder: Path) -> None:
+    """Draw the figures as PNG into figures/, and the same to explore into study.html, which needs no network."""
+    (folder / "figures").mkdir(exist_ok=True)
+    shown, table = _shown(study), trials_table(study)
+    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style for good
+        warnings.simplefilter("ignore")  # of matplotlib, about axes with one value
+        for name, _, axes in _figures(optuna.visualization.matplotlib, shown):
+            figure = _tidied(name, np.ravel(axes)[0])
+            with whole_file(folder / "figures" / f"{name}.png") as partial:
+                figure.savefig(partial, format="png", dpi=110, bbox_inches="tight")
+            plt.close(figure)
+    figures = {}
+    for name, title, figure in _figures(optuna.visualization, shown):
+        figure.update_layout(title=None, margin={"t": 50}, showlegend=name == "history")
+        if name == "learning_curves":
+            figure.update_layout(xaxis_title="epoch", yaxis_title=SCORE)
+        figures[title] = figure.to_html(full_html=False, include_plotlyjs=False)
+    write_html(
+        folder / "study.html",
+        "study.html",
+        name=study.study_name,
+        best=describe_best(study),
+        counts={column: table[column].value_counts().to_dict() for column in ("state", "reason")},
+        table=_best_rows(table),
+        short=_short,
+        script=get_plotlyjs(),
+        figures=figures,
+    )
+
+
+def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
+    """The study's result as a short text: the best trial's options, and what to do with them."""
+    best = _best(study)
+    if best is None:
+        return f"{counted(finished_trials(study), 'finished trial')}, and none is complete: see {folder / 'trials.csv'}"
+    lines = [f"{counted(finished_trials(study), 'finished trial')}; trial {best.number} is best: {_outcome(best)}", ""]
+    lines += [f"  {name:<28}{_short(value)}" for name, value in best.params.items()]
+    files = ("best.yaml", "trials.csv", "study.html")
+    lines += ["", f"files: {', '.join(str(folder / name) for name in files)}"]
+    return "\n".join([*lines, "", f"next: accelerate launch src/train_folds.py --config {folder / 'best.yaml'}"])
+
+
+def _figures(library: ModuleType, shown: optuna.Study) -> Iterator[tuple[str, str, Any]]:
+    """Name, title and plot of all that there are trials enough for, by Optuna's library for pages or for PNG."""
+    complete = shown.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        return
+    yield "history", "Scores of complete trials, in turn", library.plot_optimization_history(shown, target_name=SCORE)
+    yield "learning_curves", "Learning curves of all trials", library.plot_intermediate_values(shown)
+    if len({trial.value for trial in complete}) > 1:  # without a difference there is nothing to explain
+        plot = library.plot_param_importances(shown, target_name=SCORE)
+        yield "importances", "Importances: what the scores of complete trials differ by", plot
+    searched = {name for trial in complete for name in trial.params}
+    if len(searched) > 1:
+        plot = library.plot_parallel_coordinate(shown, target_name=SCORE)
+        yield "parallel_coordinates", "Complete trials, each a line through its options", plot
+    for pair in PAIRS:
+        first, second = map(_label, pair)
+        if len(complete) > 1 and {first, second} <= searched:
+            plot = library.plot_contour(shown, params=[first, second], target_name=SCORE)
+            yield f"contour_{first}_{second}", f"Scores over {first} and {second}", plot
+
+
+def _tidied(name: str, axes: Axes) -> Figure:
+    """A figure of Optuna's with room for many options, and without a legend of hundreds of trials."""
+    figure = axes.figure
+    if name == "parallel_coordinates":
+        figure.set_size_inches(2 + 1.6 * len(figure.axes), 5)
+    elif name == "learning_curves":
+        if axes.get_legend() is not None:
+            axes.get_legend().remove()
+        axes.set(title="Learning curves", xlabel="epoch", ylabel=SCORE)
+    return figure
+
+
+def _shown(study: optuna.Study) -> optuna.Study:
+    """The finished trials as a study in memory, whose options have the short names that figures have room for."""
+    shown = optuna.create_study(study_name=study.study_name, direction="maximize")
+    for trial in study.get_trials(states=FINISHED):
+        trial.distributions = {_label(name): limits for name, limits in trial.distributions.items()}
+        trial.params = {_label(name): value for name, value in trial.params.items()}
+        shown.add_trial(trial)
+    return shown
+
+
+def _best_rows(table: pd.DataFrame) -> pd.DataFrame:
+    complete = table[table["state"] == "complete"].sort_values("macro_f1", ascending=False, kind="stable")
+    return complete.head(BEST_SHOWN).drop(columns=["state", "retry_of", "reason"]).rename(columns=_label)
+
+
+def _best(study: optuna.Study) -> FrozenTrial | None:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: trial.value, default=None)
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.COMPLETE:
+        return f"{SCORE} {trial.value:.4f} ± {trial.user_attrs.get(SPREAD, 0):.4f} over the folds"
+    if trial.state == TrialState.PRUNED and REASON not in trial.user_attrs:
+        return f"pruned after {counted(trial.last_step, 'epoch')} at {trial.value:.4f}"
+    return trial.user_attrs.get(REASON, trial.state.name.lower())
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return float("nan") if trial.duration is None else round(trial.duration.total_seconds(), 3)
+
+
+def _label(name: str) -> str:
+    return name.removeprefix("train.").removeprefix("model.")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,159 @@
+"""The search space of a study: read and checked, drawn from, and turned into the experiment of a trial."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from trunkfold.config.options import with_options
+from trunkfold.config.rules import check_option, option_types
+from trunkfold.config.schema import Config, TuningConfig
+from trunkfold.errors import InputError
+
+TRUNK = "model.tune_stages"  # the number that decides which layers are shared
+LIMITS = {"low", "high", "log", "step"}
+PHOTOS = "it decides which features are kept: try its values in studies of their own (--run.name)"
+NO_PART = "it has no part in a trial"
+FIXED = {  # by the beginning of an option's name: why trials cannot differ in it
+    "data.": PHOTOS,
+    "augment": PHOTOS,
+    "train.cached_views": PHOTOS,
+    "train.seed": PHOTOS,
+    "train.mixed_precision": "a process has one precision",
+    "split.": "all trials must be scored on the same folds",
+    "train.epochs": "trials that are compared epoch by epoch need schedules of one length",
+    "predict.": NO_PART,
+    "decode.": NO_PART,
+    "cache.": NO_PART,
+    "run.": NO_PART,
+    "tune.": NO_PART,
+}
+
+Space = dict[str, BaseDistribution]
+
+
+def read_space(config: TuningConfig) -> Space:
+    """The distribution of each searched option, every bound and choice of which the option accepts.
+
+    Raises:
+        InputError: Something in tune.space or tune.best cannot work; it names the option.
+    """
+    if not config.tune.space:
+        raise InputError("tune.space is empty: name at least one option to search")
+    best_experiment(config, {})
+    space = {}
+    for name, limits in config.tune.space.items():
+        try:
+            space[name] = _distribution(name, limits)
+            for value in probes(space[name]):
+                trial_experiment(config, {name: value})
+        except (InputError, ValueError) as error:
+            raise InputError(f"tune.space {name}: {error}") from error
+    return space
+
+
+def draw(trial: Trial, space: Space) -> dict[str, Any]:
+    """A trial's values, by option."""
+    values = {}
+    for name, limits in space.items():
+        if isinstance(limits, CategoricalDistribution):
+            values[name] = trial.suggest_categorical(name, limits.choices)
+        elif isinstance(limits, IntDistribution):
+            values[name] = trial.suggest_int(name, limits.low, limits.high, step=limits.step, log=limits.log)
+        else:
+            values[name] = trial.suggest_float(name, limits.low, limits.high, step=limits.step, log=limits.log)
+    return values
+
+
+def probes(limits: BaseDistribution) -> list[Any]:
+    """Values that are refused if any is: all choices, or both bounds and the first step."""
+    if isinstance(limits, CategoricalDistribution):
+        return list(limits.choices)
+    between = [] if limits.step is None else [min(limits.low + limits.step, limits.high)]
+    return [limits.low, *between, limits.high]
+
+
+def trial_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
+    """What a trial trains.
+
+    Raises:
+        InputError: Values that the experiment does not accept.
+    """
+    return with_options(config, values).experiment()
+
+
+def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
+    """The experiment of best.yaml: with a trial's values, but not its short schedule.
+
+    Raises:
+        InputError: tune.best holds what the experiment does not accept.
+    """
+    try:
+        found = with_options(config, {**config.tune.best, **values}).experiment()
+    except InputError as error:
+        raise InputError(f"tune.best: {error}") from error
+    return replace(found, run=replace(found.run, name=f"{config.run.name}-best", restart=False))
+
+
+def alternatives(config: TuningConfig, space: Space) -> Iterator[Config]:
+    """Experiments that try, one at a time, each trunk and each name that only other modules know, as of optimizers."""
+    for name, limits in space.items():
+        if name == TRUNK or str in set(_kinds(option_types()[name])):
+            for value in probes(limits):
+                yield trial_experiment(config, {name: value})
+
+
+def _distribution(name: str, limits: Mapping[str, Any]) -> BaseDistribution:
+    """One option's.
+
+    Raises:
+        InputError: There is no such option.
+        ValueError: It cannot be searched, or its limits cannot work.
+    """
+    check_option(name)
+    reasons = [reason for beginning, reason in FIXED.items() if name.startswith(beginning)]
+    if reasons:
+        raise ValueError(f"cannot be searched: {reasons[0]}")
+    if set(limits) == {"choices"}:
+        return CategoricalDistribution(_choices(limits["choices"]))
+    if not {"low", "high"} <= set(limits) <= LIMITS:
+        raise ValueError(f"needs low and high, with log or step where wanted, or choices alone; it has {dict(limits)}")
+    kinds = [kind for kind in _kinds(option_types()[name]) if issubclass(kind, int | float) and kind is not bool]
+    if not kinds:
+        raise ValueError("is not a number: give choices")
+    whole = all(issubclass(kind, int) for kind in kinds)
+    numbers = {key: _number(key, value, whole) for key, value in limits.items() if key != "log"}
+    kind = IntDistribution if whole else FloatDistribution
+    return kind(**numbers, log=bool(limits.get("log", False)))
+
+
+def _choices(choices: Any) -> list[Any]:
+    if not isinstance(choices, list) or not choices:
+        raise ValueError(f"choices must be a list of at least one value, not {choices!r}")
+    for choice in choices:
+        if not isinstance(choice, bool | int | float | str | None):
+            raise ValueError(f"a choice must be a number, a text, true, false or null, not {choice!r}")
+    return choices
+
+
+def _number(key: str, value: Any, whole: bool) -> int | float:
+    try:
+        number = float(value)  # YAML reads 1e-4 as a text
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key} must be a number, not {value!r}") from error
+    if whole and not number.is_integer():
+        raise ValueError(f"{key} must be a whole number, not {value!r}")
+    return int(number) if whole else number
+
+
+def _kinds(hint: Any) -> Iterator[type]:
+    """The types that an option's type hint is made of; a literal counts by its numbers alone."""
+    parts = get_args(hint)
+    if isinstance(hint, type) and not parts:
+        yield hint
+    elif isinstance(hint, int):
+        yield int
+    for part in parts:
+        yield from _kinds(part)

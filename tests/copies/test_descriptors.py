@@ -1,0 +1,158 @@
+"""What is kept of a photo: the same whichever way it is mirrored or stored, and never an error."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawn_photos import draw_source, mirror, record_of
+from PIL import Image
+
+from trunkfold.copies.descriptors import (
+    FEATURES,
+    MIRRORED,
+    RECORD,
+    THUMBNAIL,
+    describe_photo,
+    points_of,
+    root_descriptors,
+    thumbnails_of,
+)
+
+
+def plain(width: int, height: int, grey: int = 90) -> np.ndarray:
+    return np.full((height, width, 3), grey, np.uint8)
+
+
+def noisy(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def found_again(features: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Distance in pixels to a feature of `others` with nearly the same descriptor, infinite where there is none."""
+    (points, descriptors), (other_points, other_descriptors) = features, others
+    distance = np.linalg.norm(points[:, None] - other_points, axis=2)
+    distance[descriptors @ other_descriptors.T < 0.97] = np.inf
+    return distance.min(1)
+
+
+def described_both_ways(width: int, height: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    picture = draw_source(0, width, height)
+    return record_of(picture, folder), record_of(mirror(picture), folder)
+
+
+SIZES = pytest.mark.parametrize(("width", "height"), [(320, 240), (255, 181), (90, 120)])
+
+
+@SIZES
+def test_mirroring_what_was_described_is_describing_the_mirrored_photo(width, height, tmp_path):
+    record, turned = described_both_ways(width, height, tmp_path)
+    own = points_of(turned), root_descriptors(turned)
+    distance = found_again(own, (points_of(record, mirrored=True), root_descriptors(record, mirrored=True)))
+    assert len(distance) > 50
+    assert (distance < 1).mean() > 0.85
+    unmirrored = found_again(own, (points_of(record, mirrored=True), root_descriptors(record)))
+    assert (unmirrored < 1).mean() < 0.2
+    np.testing.assert_allclose(
+        thumbnails_of(record, mirrored=True).astype(int), thumbnails_of(turned).astype(int), atol=2
+    )
+
+
+@SIZES
+def test_mirroring_is_right_to_a_tenth_of_a_pixel(width, height, tmp_path):
+    """SIFT's places are a quarter of a pixel too far right and down, unless it enlarges precisely."""
+    record, turned = described_both_ways(width, height, tmp_path)
+    own = points_of(turned), root_descriptors(turned)
+    distance = found_again(own, (points_of(record, mirrored=True), root_descriptors(record, mirrored=True)))
+    assert np.median(distance) < 0.1
+
+
+def test_mirroring_twice_changes_nothing():
+    np.testing.assert_array_equal(MIRRORED[MIRRORED], np.arange(128))
+
+
+def test_descriptors_are_of_unit_length_and_points_within_the_photo(tmp_path):
+    record = record_of(draw_source(1), tmp_path)
+    np.testing.assert_allclose(np.linalg.norm(root_descriptors(record), axis=1), 1, atol=1e-5)
+    for mirrored in (False, True):
+        points = points_of(record, mirrored)
+        assert (points >= -0.5).all()
+        assert (points <= record["size"] - 0.5).all()
+
+
+def test_a_blank_photo_has_no_features(tmp_path):
+    record = record_of(plain(120, 80), tmp_path)
+    assert record["count"] == 0
+    assert root_descriptors(record).shape == root_descriptors(record, mirrored=True).shape == (0, 128)
+    assert points_of(record, mirrored=True).shape == (0, 2)
+    assert any(record["digest"].tobytes())  # it can be read all the same
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "thumbnail"),
+    [
+        ((320, 240), (256, 192), (96, 128)),
+        ((240, 320), (192, 256), (128, 96)),
+        ((8, 8), (32, 32), (32, 32)),  # enlarged four times at most
+        ((2000, 40), (256, 5), (2, 128)),
+        ((40, 2000), (5, 256), (128, 2)),
+        ((1, 1), (4, 4), (4, 4)),
+        ((3000, 1), (256, 1), (1, 128)),
+    ],
+    ids=str,
+)
+def test_every_shape_of_photo_fits_into_the_record(shape, size, thumbnail, tmp_path):
+    record = record_of(noisy(*shape), tmp_path)
+    assert tuple(record["size"]) == size
+    assert thumbnails_of(record).shape == (2, *thumbnail)
+    assert thumbnails_of(record, mirrored=True).shape == (2, *thumbnail)
+    assert len(points_of(record)) == record["count"]
+
+
+def test_a_photo_full_of_features_keeps_as_many_as_there_is_room_for(tmp_path):
+    record = record_of(noisy(256, 256), tmp_path)
+    assert record["count"] == FEATURES
+    assert len(root_descriptors(record)) == FEATURES
+
+
+def test_a_file_that_is_no_photo_is_all_zero(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    (tmp_path / "nothing.jpg").touch()
+    noise = Image.fromarray(noisy(64, 64))
+    noise.save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    for name in ("page.jpg", "nothing.jpg", "cut.png", "absent.jpg"):
+        record = describe_photo(tmp_path / name)
+        assert record.dtype == RECORD
+        assert not any(record.tobytes())
+
+
+def test_records_are_of_one_size_whatever_the_photo(tmp_path):
+    records = [record_of(picture, tmp_path) for picture in (noisy(256, 256), plain(8, 8), plain(2000, 40))]
+    records.append(describe_photo(tmp_path / "absent.png"))
+    assert {len(record.tobytes()) for record in records} == {RECORD.itemsize}
+    assert np.array(records, RECORD).shape == (4,)
+    assert RECORD["thumbnails"].shape == (2, THUMBNAIL, THUMBNAIL)
+
+
+def test_the_digest_tells_pixels_not_files(tmp_path: Path):
+    pixels = draw_source(2)
+    for name in ("one.png", "again.bmp"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    cv2.imwrite(str(tmp_path / "packed.png"), pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    shutil.copy(tmp_path / "one.png", tmp_path / "copy.png")
+    digests = {describe_photo(tmp_path / name)["digest"].tobytes() for name in ("one.png", "again.bmp", "packed.png")}
+    assert digests == {describe_photo(tmp_path / "copy.png")["digest"].tobytes()}
+    assert (tmp_path / "one.png").read_bytes() != (tmp_path / "packed.png").read_bytes()
+    pixels[3, 5] ^= 1
+    assert record_of(pixels, tmp_path)["digest"].tobytes() not in digests
+
+
+def test_the_digest_tells_shapes_of_the_same_bytes(tmp_path):
+    wide, high = record_of(plain(12, 8), tmp_path), record_of(plain(8, 12), tmp_path)
+    assert wide["digest"].tobytes() != high["digest"].tobytes()
+
+
+def test_describing_twice_gives_the_same_bytes(tmp_path):
+    assert record_of(draw_source(3), tmp_path).tobytes() == record_of(draw_source(3), tmp_path).tobytes()

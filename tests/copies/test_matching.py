@@ -1,0 +1,194 @@
+"""Copies are told from photos that only share something: a background, a logo, a word."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_photos import (
+    SHARED_PHOTOS,
+    WAYS,
+    brighter,
+    crop,
+    draw_car,
+    draw_source,
+    jpeg,
+    mirror,
+    noise,
+    record_of,
+    rotate,
+    with_object,
+)
+
+from trunkfold.copies.descriptors import describe_photo
+from trunkfold.copies.matching import IDENTICAL, Evidence, compare
+from trunkfold.data.photos import read_photo
+
+SOURCES = 4
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pixels and record of drawn scenes and drawn cars."""
+    folder = tmp_path_factory.mktemp("sources")
+    pictures = [draw(seed) for draw in (draw_source, draw_car) for seed in range(SOURCES)]
+    return [(pixels, record_of(pixels, folder)) for pixels in pictures]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_copy_of_each_kind_is_known_whichever_way_round_it_is_asked(way, sources, tmp_path):
+    for pixels, record in sources:
+        copy = record_of(way(pixels), tmp_path)
+        assert compare(record, copy).same
+        assert compare(copy, record).same
+
+
+@pytest.mark.parametrize("way", [mirror, rotate, noise, jpeg], ids=lambda way: way.__name__)
+def test_copies_that_were_changed_little_are_beyond_doubt(way, sources, tmp_path):
+    for pixels, record in sources:
+        evidence = compare(record, record_of(way(pixels), tmp_path))
+        assert evidence.sure
+        assert evidence.agreement > 0.97
+        assert not evidence.different
+
+
+def test_copies_of_one_source_by_several_ways_are_copies_of_each_other(sources, tmp_path):
+    for pixels, _ in sources:
+        one = record_of(jpeg(rotate(mirror(pixels), 6), 50), tmp_path)
+        other = record_of(noise(brighter(crop(pixels, 0.8))), tmp_path)
+        assert compare(one, other).same
+
+
+def test_a_photo_in_another_size_or_shape_is_a_copy(sources, tmp_path):
+    for pixels, record in sources:
+        for size in ((160, 120), (800, 600), (240, 240)):
+            resized = record_of(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), tmp_path)
+            for evidence in (compare(record, resized), compare(resized, record)):
+                assert evidence.same
+                assert evidence.overlap > 0.9
+
+
+def test_different_sources_are_not_copies(sources):
+    for place, (_, record) in enumerate(sources):
+        for _, other in sources[:place]:
+            assert not compare(record, other).same
+
+
+def test_the_overlap_is_the_share_that_was_kept(sources, tmp_path):
+    for pixels, record in sources:
+        for one, other in [(record, record_of(crop(pixels), tmp_path)), (record_of(crop(pixels), tmp_path), record)]:
+            assert compare(one, other).overlap == pytest.approx(0.6, abs=0.05)
+
+
+def test_a_small_part_of_a_photo_is_no_copy_of_it(sources, tmp_path):
+    for pixels, record in sources:
+        assert not compare(record, record_of(crop(pixels, 0.3), tmp_path)).same
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+@pytest.mark.parametrize("way", [None, mirror, noise, jpeg], ids=lambda way: way.__name__ if way else "as it is")
+def test_one_background_with_another_object_is_another_source(way, share, tmp_path):
+    for seed in range(SOURCES):
+        background = draw_source(seed)
+        one, other = (with_object(background, 100 + 2 * seed + number, share) for number in range(2))
+        evidence = compare(record_of(one, tmp_path), record_of(way(other) if way else other, tmp_path))
+        assert not evidence.same
+        assert evidence.different
+
+
+def test_a_shared_logo_alone_makes_no_copy(tmp_path):
+    logo = draw_source(50, 80, 60)
+    for seed in range(SOURCES):
+        one, other = draw_source(seed), draw_source(seed + 20)
+        one[20:80, 30:110] = logo
+        other[150:210, 200:280] = logo
+        evidence = compare(record_of(one, tmp_path), record_of(other, tmp_path))
+        assert evidence.inliers >= 6  # it is found
+        assert not evidence.same
+
+
+def test_what_has_no_features_is_a_copy_of_nothing(sources, tmp_path):
+    blank = record_of(np.full((60, 80, 3), 90, np.uint8), tmp_path)
+    absent = describe_photo(tmp_path / "absent.png")
+    for one in (blank, absent):
+        for other in (blank, absent, sources[0][1]):
+            assert compare(one, other) == compare(other, one) == Evidence()
+
+
+@pytest.mark.parametrize("size", [(2000, 40), (40, 2000), (8, 8), (600, 1)], ids=str)
+def test_photos_of_any_shape_can_be_compared(size, sources, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    record = record_of(pixels, tmp_path)
+    assert not compare(record, sources[0][1]).same
+    compare(record, record_of(noise(pixels), tmp_path))  # whatever it says
+
+
+def test_comparing_twice_gives_the_same_evidence(sources, tmp_path):
+    copies = [(record, record_of(crop(noise(pixels)), tmp_path)) for pixels, record in sources]
+    assert [compare(*pair) for pair in copies] == [compare(*pair) for pair in copies]
+
+
+SAME = {"inliers": 6, "overlap": 0.45, "agreement": 0.85, "difference": 0.59}
+SURE = {"inliers": 15, "overlap": 0.45, "agreement": 0.93, "difference": 0.39}
+
+
+def test_evidence_at_its_limits_suffices():
+    assert Evidence(**SAME).same
+    assert not Evidence(**SAME).sure
+    assert Evidence(**SURE).same
+    assert Evidence(**SURE).sure
+
+
+@pytest.mark.parametrize(
+    "weaker", [{"inliers": 5}, {"overlap": 0.44}, {"agreement": 0.84}, {"difference": 0.6}], ids=str
+)
+def test_each_kind_of_evidence_is_needed_for_copies(weaker):
+    assert not Evidence(**SAME | weaker).same
+    assert not Evidence(**SURE | weaker).sure
+
+
+@pytest.mark.parametrize("weaker", [{"inliers": 14}, {"agreement": 0.92}, {"difference": 0.4}], ids=str)
+def test_each_kind_of_evidence_is_needed_for_sure_copies(weaker):
+    assert Evidence(**SURE | weaker).same
+    assert not Evidence(**SURE | weaker).sure
+
+
+@pytest.mark.parametrize(
+    ("evidence", "different"),
+    [
+        (Evidence(12, 1.0, 0.74, 0.0), True),
+        (Evidence(12, 1.0, 0.75, 0.8), False),
+        (Evidence(12, 1.0, 1.0, 0.81), True),
+        (Evidence(11, 1.0, 0.0, 1.0), False),  # too few features fit to say where they lie on each other
+        (Evidence(), False),
+        (Evidence(11), False),
+        (IDENTICAL, False),
+    ],
+    ids=str,
+)
+def test_photos_are_different_when_they_fit_and_do_not_agree(evidence, different):
+    assert evidence.different == different
+    assert not different or not evidence.same
+
+
+def test_links_are_ordered_by_sureness_then_by_what_agrees():
+    weak, same, sure = Evidence(40, 1.0, 0.9, 0.5), Evidence(400, 1.0, 0.92, 0.0), Evidence(15, 1.0, 0.93, 0.39)
+    assert weak.strength < same.strength < sure.strength < IDENTICAL.strength
+    assert IDENTICAL.sure
+
+
+@pytest.mark.skipif(not SHARED_PHOTOS.exists(), reason=f"no real photos in {SHARED_PHOTOS}")
+def test_real_photos_are_known_by_their_copies_and_told_from_others(tmp_path):
+    truth = pd.read_csv(SHARED_PHOTOS.with_name("photos_truth.csv"), dtype=str)
+    sources = [rows for _, rows in list(truth.groupby("source"))[:12]]
+    records = []
+    for rows in sources:
+        files = [next(SHARED_PHOTOS.glob(f"{row.set}/**/images/{row.image_id}.*")) for row in rows.itertuples()]
+        records.append([describe_photo(path) for path in files])
+    alike = [compare(group[one], group[other]).same for group in records for one, other in ((0, 1), (0, 2), (1, 2))]
+    assert np.mean(alike) >= 0.85
+    first = [group[0] for group in records]
+    assert not any(compare(one, other).same for place, one in enumerate(first) for other in first[:place])
+    pixels = read_photo(SHARED_PHOTOS / next(SHARED_PHOTOS.glob("train/**/images/*.jpg")))
+    record = record_of(pixels, tmp_path)
+    for way in WAYS:
+        assert compare(record, record_of(way(pixels), tmp_path)).same, way.__name__

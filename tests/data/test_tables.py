@@ -1,0 +1,160 @@
+"""The competition's tables stay what their files say, and what is wrong with them is told by line, id and fix."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from toys import write_competition
+
+from trunkfold.data.tables import check_labels, class_names, find_table, read_labelled, read_unlabelled
+from trunkfold.errors import InputError
+
+HEADER = "image_id,filename,label\n"
+
+
+def write_train(root: Path, text: str | bytes) -> Path:
+    """A competition whose train.csv is `text`."""
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "train.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def problems_of(root: Path, text: str, classes: dict | None = None) -> list[str]:
+    problems: list[str] = []
+    table = read_labelled(write_train(root, text), problems)
+    if classes is not None:
+        check_labels(table, classes, problems)
+    return problems
+
+
+@pytest.mark.parametrize("nested", [True, False], ids=["train/train", "train"])
+def test_both_folder_layouts_are_found(nested, tmp_path):
+    root = write_competition(tmp_path, sources=3, unlabelled_sources=1, nested=nested)
+    labelled, unlabelled = read_labelled(root, []), read_unlabelled(root, [])
+    assert labelled["image_id"].tolist() == [str(number) for number in range(1, 10)]
+    assert unlabelled["image_id"].tolist() == ["10", "11", "12"]
+    assert all(Path(path).is_file() for path in [*labelled["path"], *unlabelled["path"]])
+
+
+def test_labels_are_texts_whether_they_are_numbers_or_words(tmp_path):
+    numbers = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,2\n2,b.jpg,1\n"), [])
+    words = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,cat\n2,b.jpg,None\n"), [])
+    assert numbers["label"].tolist() == ["2", "1"]
+    assert words["label"].tolist() == ["cat", "None"]
+
+
+def test_class_names_come_from_the_config_in_its_order():
+    names = class_names(pd.Series(["1", "2"]), {2: "two", 1: "one"})
+    assert list(names.items()) == [("2", "two"), ("1", "one")]
+
+
+def test_labels_name_themselves_in_the_order_of_numbers_or_letters():
+    assert list(class_names(pd.Series(["10", "9", "-1", "9"]), None)) == ["-1", "9", "10"]
+    assert list(class_names(pd.Series(["b", "10", "9"]), None)) == ["10", "9", "b"]
+    assert len(class_names(pd.Series([f"class {number}" for number in range(150)]), None)) == 150
+
+
+def test_ids_keep_their_zeros_and_names_their_inner_blanks(tmp_path):
+    table = read_labelled(write_train(tmp_path, HEADER + '007,"my car, left.jpg",x\n7,b.jpg,x\n'), [])
+    assert table["image_id"].tolist() == ["007", "7"]
+    assert table["path"].tolist()[0] == str(tmp_path / "images" / "my car, left.jpg")
+
+
+def test_a_byte_order_mark_windows_lines_and_outer_blanks_do_no_harm(tmp_path):
+    text = b"\xef\xbb\xbf image_id , filename ,label\r\n 1 , a.jpg , x y \r\n"
+    table = read_labelled(write_train(tmp_path, text), [])
+    assert table[["image_id", "filename", "label"]].values.tolist() == [["1", "a.jpg", "x y"]]
+
+
+def test_repeated_ids_and_file_names_are_all_named(tmp_path):
+    problems = problems_of(tmp_path, HEADER + "1,a.jpg,x\n1,b.jpg,x\n2,b.jpg,x\n2,c.jpg,x\n")
+    assert problems == [
+        "train.csv: 2 values of image_id occur twice or more: 1, 2",
+        "train.csv: 1 values of filename occur twice or more: b.jpg",
+    ]
+
+
+def test_empty_cells_are_named_by_line(tmp_path):
+    problems = problems_of(tmp_path, HEADER + "1,a.jpg,x\n2,b.jpg,\n3,c.jpg\n,d.jpg,x\n5,,x\n")
+    assert problems == [
+        "train.csv: no image_id in line 5",
+        "train.csv: no filename in line 6",
+        "train.csv: no label in line 3, 4",
+    ]
+
+
+def test_a_label_outside_the_classes_is_named_with_the_fix(tmp_path):
+    problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n2,b.jpg,7\n3,c.jpg,2\n4,d.jpg,7\n", {1: "crack", 2: "dent"})
+    assert problems == [
+        "train.csv: label '7' of 2 photos (first in line 3) is not one of data.classes (1 crack, 2 dent): "
+        "add it there, or pass --data.classes null to take the labels as they are"
+    ]
+
+
+def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
+    problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n", {1: "crack", 2: "dent"})
+    assert problems == [
+        "train.csv: no photo has the label 2 dent of data.classes: "
+        "leave it out there, or pass --data.classes null to take the labels as they are"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image_id,label\n1,x\n",
+            "train.csv has no column filename: its first line must name image_id,",
+        ),
+        ("image_id;filename;label\n1;a;x\n", "train.csv has semicolons between its values: save it with commas"),
+        ("", "train.csv is empty: it needs the columns image_id, filename, label"),
+        (HEADER, "train.csv has a header but no rows"),
+        (HEADER + "1,a,b.jpg,x\n", "train.csv, line 2 has 4 values for 3 columns: is there a comma without quotes?"),
+        (HEADER + "1,a.jpg,x\n2,b,c.jpg,x\n", "train.csv, line 3 has 4 values for 3 columns"),
+        (HEADER.encode() + b"1,\xe9.jpg,x\n", "train.csv, line 2 is not in UTF-8 but in another encoding"),
+    ],
+)
+def test_a_file_that_is_no_table_of_photos_is_named(text, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        read_labelled(write_train(tmp_path, text), [])
+
+
+def test_a_missing_root_is_named_with_the_option(tmp_path):
+    with pytest.raises(InputError, match=r"data.root .*absent is not a folder: pass --data.root DIR"):
+        find_table(tmp_path / "absent", "train.csv")
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(InputError, match="no train.csv under data.root"):
+        find_table(tmp_path, "train.csv")
+
+
+def test_test_csv_is_asked_for_where_it_is_needed(tmp_path):
+    with pytest.raises(InputError, match="no test.csv under data.root"):
+        read_unlabelled(write_train(tmp_path, HEADER + "1,a.jpg,x\n"), [])
+
+
+def test_a_table_without_its_images_folder_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text(HEADER)
+    with pytest.raises(InputError, match=r"train.csv has no images/ folder beside it"):
+        find_table(tmp_path, "train.csv")
+
+
+def test_a_folder_with_a_tables_name_is_not_a_table(tmp_path):
+    """Kaggle unpacks train.csv.zip to train.csv/train.csv."""
+    write_train(tmp_path / "train.csv", HEADER)
+    (tmp_path / "images").mkdir()
+    assert find_table(tmp_path, "train.csv") == tmp_path / "train.csv" / "train.csv"
+
+
+def test_several_tables_are_all_named(tmp_path):
+    for name in ("first", "second"):
+        write_train(tmp_path / name, HEADER)
+    with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; point data.root"):
+        find_table(tmp_path, "train.csv")
+
+
+def test_only_line_breaks_end_a_row(tmp_path):
+    """Python's splitlines also splits at these two."""
+    table = read_labelled(write_train(tmp_path, HEADER + "1,a\x85b.jpg,x\n2,c\u2028d.jpg,y\n"), [])
+    assert table["filename"].tolist() == ["a\x85b.jpg", "c\u2028d.jpg"]

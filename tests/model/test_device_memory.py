@@ -1,0 +1,110 @@
+"""What fits is found by trying, in all processes alike, and what does not is told with what to lower."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from trunkfold.errors import MemoryFullError
+from trunkfold.model.device_memory import fewest_pieces, largest_batch, told_of_memory
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failed try collects garbage, which takes half a second here and frees nothing."""
+    monkeypatch.setattr("gc.collect", lambda: 0)
+
+
+def holds(most: int, tried: list[int] | None = None):
+    """A device's memory that holds so many rows."""
+
+    def attempt(rows: int) -> None:
+        if tried is not None:
+            tried.append(rows)
+        if rows > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    return attempt
+
+
+def test_the_largest_batch_is_the_first_that_fits():
+    tried = []
+    found = largest_batch(holds(100, tried), 512, "lower it")
+    assert tried == sorted(tried, reverse=True)
+    assert 50 <= found == tried[-1] <= 100
+    assert largest_batch(lambda size: None, 512, "lower it") == 512
+
+
+def test_where_not_even_one_fits_the_error_says_what_to_do():
+    with pytest.raises(MemoryFullError, match=r"out of memory \(CUDA.*2 GiB\): lower it"):
+        largest_batch(holds(0), 8, "lower it")
+
+
+def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
+    def attempt(size: int) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        largest_batch(attempt, 8, "lower it")
+    with pytest.raises(RuntimeError, match="shapes"):
+        largest_batch(attempt, 1, "lower it")
+    with pytest.raises(RuntimeError, match="shapes"), told_of_memory("lower it"):
+        attempt(1)
+
+
+def test_a_cpus_error_of_memory_is_one_too():
+    with pytest.raises(MemoryFullError, match="lower it"), told_of_memory("lower it"):
+        torch.empty(2**60)
+
+
+def alone(rows: int, most: int) -> int:
+    process = SimpleNamespace(device=torch.device("cpu"), gather=lambda tensor: tensor)
+    return fewest_pieces(process, rows, holds(most))
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "pieces"),
+    [(8, 8, 1), (8, 99, 1), (8, 7, 2), (8, 4, 2), (8, 3, 3), (8, 2, 4), (8, 1, 8), (5, 2, 3), (1, 1, 1), (7, 4, 2)],
+)
+def test_a_batch_is_divided_into_no_more_pieces_than_needed(rows, most, pieces):
+    assert alone(rows, most) == pieces
+
+
+def in_processes(rows: list[int], most: list[int]) -> list[object]:
+    """What each process finds, or the error that it ends with."""
+    barrier, told, found = threading.Barrier(len(rows)), {}, [None] * len(rows)
+
+    def run(rank: int) -> None:
+        def gather(tensor: torch.Tensor) -> torch.Tensor:
+            told[rank] = tensor
+            barrier.wait(60)
+            return torch.cat([told[other] for other in range(len(rows))])
+
+        process = SimpleNamespace(device=torch.device("cpu"), gather=gather)
+        try:
+            found[rank] = fewest_pieces(process, rows[rank], holds(most[rank]))
+        except MemoryFullError as error:
+            found[rank] = str(error)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(rows))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+def test_processes_agree_on_what_the_smallest_memory_holds():
+    assert in_processes([3, 2], [3, 2]) == [1, 1]
+    assert in_processes([8, 8], [8, 4]) == [2, 2]
+    assert in_processes([6, 5, 5], [99, 2, 3]) == [3, 3, 3]
+
+
+def test_where_one_of_the_processes_cannot_hold_anything_all_end():
+    first, second = in_processes([4, 4], [4, 0])
+    assert "another process" in first
+    assert "2 GiB" in second
+    for name in ("train.batch_size", "data.image_size", "model.tune_stages", "train.mixed_precision"):
+        assert name in first
+        assert name in second

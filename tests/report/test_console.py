@@ -1,0 +1,188 @@
+"""The summary says how good a run is, how that was measured, and what is wrong with it; the page says the same."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+from made_up_run import change_metrics, make_run, read_page
+
+from trunkfold.report.console import describe_split, summary
+from trunkfold.report.page import write_report
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run without a report, to be changed."""
+    return make_run(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch) -> None:
+    """Pages without figures, which are what takes time."""
+    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
+        monkeypatch.setattr(f"trunkfold.{name}", lambda *_: "data:,")
+
+
+def assert_warned(run: Path, expected: list[str]) -> None:
+    """The summary and the page hold these warnings and no others, and the page is marked when there are any."""
+    write_report(run)
+    page, lines = html.unescape(read_page(run)[0]), summary(run).splitlines()
+    assert [line for line in lines if line.startswith("WARNING")] == expected
+    assert re.findall(r"<p>(WARNING.*?)\.</p>", page) == expected
+    assert ('<div class="leaky">' in page) == bool(expected)
+
+
+def told(scores: dict) -> str:
+    return f"accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}"
+
+
+@pytest.mark.parametrize("choice", ["copies", "groups.csv"])
+def test_a_split_by_group_names_its_groups_and_warns_of_nothing(choice, tmp_path):
+    run = make_run(tmp_path, choice)
+    assert_warned(run, [])
+    sentence = f"by group ({choice}): no copy of a scored photo was trained on"
+    assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
+    assert f"split: {sentence}" in summary(run).splitlines()
+
+
+def test_a_random_split_that_divides_copies_is_warned_of_with_what_is_left_without_them(tmp_path):
+    """Of 60 out-of-fold photos 12 are copies of a photo in the other fold, of 24 held-out ones 12."""
+    run = make_run(tmp_path, "none", divided="oof and holdout")
+    leak = json.loads((run / "metrics.json").read_text())["leak"]
+    oof, holdout = leak["oof"], leak["holdout"]
+    assert_warned(
+        run,
+        [
+            f"WARNING: out-of-fold, {told(oof['with_copies'])} on 12 photos whose copies were learned from; "
+            f"on the other 48: {told(oof['without_copies'])}",
+            f"WARNING: hold-out, {told(holdout['with_copies'])} on 12 photos whose copies were learned from; "
+            f"on the other 12: {told(holdout['without_copies'])}",
+        ],
+    )
+    sentence = (
+        "RANDOM by photo (split.groups none), and photos have copies: these scores measure memory, and are too high"
+    )
+    assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
+    assert f"split: {sentence}" in summary(run).splitlines()
+
+
+def test_a_warnings_numbers_are_those_of_the_metrics(tmp_path):
+    run = make_run(tmp_path, "none", divided="oof")
+    copies = {"photos": 1, "accuracy": 0.98765, "macro_f1": 0.12345}
+    others = {"photos": 59, "accuracy": 0.4567, "macro_f1": 0.6}
+    change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": others}, "holdout": None})
+    line = (
+        "WARNING: out-of-fold, accuracy 0.988, macro F1 0.123 on 1 photo whose copies were learned from; "
+        "on the other 59: accuracy 0.457, macro F1 0.600"
+    )
+    assert_warned(run, [line])
+
+
+def test_sets_without_copies_are_not_warned_of(tmp_path):
+    """Also where the other set has them."""
+    run = make_run(tmp_path, "none", divided="oof")
+    leak = json.loads((run / "metrics.json").read_text())["leak"]
+    assert leak["holdout"]["with_copies"] is None
+    start = f"WARNING: out-of-fold, {told(leak['oof']['with_copies'])} on 12 photos"
+    lines = [line for line in summary(run).splitlines() if line.startswith("WARNING")]
+    assert [line.startswith(start) for line in lines] == [True]
+    assert_warned(run, lines)
+
+
+def test_where_all_photos_have_copies_there_are_no_others(tmp_path):
+    run = make_run(tmp_path, "none", divided="oof")
+    copies = {"photos": 60, "accuracy": 1.0, "macro_f1": 1.0}
+    change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": None}, "holdout": None}, holdout=None)
+    line = (
+        "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were learned from; "
+        "there are no others"
+    )
+    assert_warned(run, [line])
+
+
+def test_a_random_split_without_copies_says_so_and_warns_of_nothing(tmp_path):
+    run = make_run(tmp_path, "none", copies=1)
+    assert_warned(run, [])
+    sentence = "random by photo (split.groups none); no copies were found"
+    assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
+    assert f"split: {sentence}" in summary(run).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("consensus", "line"),
+    [
+        ({"macro_f1_gain": {"oof": 0.01239, "holdout": -0.5}}, "macro F1 +0.0124 out-of-fold, -0.5000 hold-out"),
+        ({"macro_f1_gain": {"oof": 0.0}}, "macro F1 +0.0000 out-of-fold"),
+        (
+            {"macro_f1_gain": {"oof": 0.1}, "test_labels_changed": 1},
+            "macro F1 +0.1000 out-of-fold, 1 test label changed",
+        ),
+        ({"macro_f1_gain": {"oof": 0.1}, "test_labels_changed": 12}, "+0.1000 out-of-fold, 12 test labels changed"),
+        ({"test_labels_changed": 0}, "0 test labels changed"),
+    ],
+)
+def test_what_the_consensus_did_is_told(consensus, line, run):
+    change_metrics(run, consensus=consensus)
+    write_report(run)
+    lines = [found for found in summary(run).splitlines() if found.startswith("consensus of copies: ")]
+    assert len(lines) == 1
+    assert lines[0].endswith(line)
+    assert f">{lines[0]}.</p>" in read_page(run)[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        ({"used": True, "photos": 12, "different": 3}, "12 test photos were given (decode.copy_labels), 3"),
+        ({"used": False, "photos": 12, "different": 0}, "12 test photos could be given"),
+        ({"used": True, "photos": 1, "different": 1}, "1 test photo were given (decode.copy_labels), 1"),
+        ({"used": False, "photos": 1, "different": 1}, "1 test photo could be given"),
+    ],
+)
+def test_what_labelled_copies_say_is_told(labels, line, run):
+    change_metrics(run, copy_labels=labels)
+    write_report(run)
+    lines = [found for found in summary(run).splitlines() if found.startswith("labels of copies for ")]
+    assert len(lines) == 1
+    assert line in lines[0]
+    assert f"{labels['different']} of them unlike the prediction" in lines[0]
+    assert f">{lines[0]}.</p>" in read_page(run)[0]
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [{}, {"consensus": None, "copy_labels": None}, {"copy_labels": {"used": True, "photos": 0, "different": 0}}],
+    ids=["not known", "null", "no such photos"],
+)
+def test_nothing_is_said_of_what_copies_did_not_do(absent, run):
+    change_metrics(run, **absent)
+    write_report(run)
+    for text in (summary(run), read_page(run)[0]):
+        assert "onsensus of copies" not in text
+        assert "labels of copies" not in text
+
+
+def test_runs_of_different_splits_have_no_split_to_tell():
+    assert describe_split({"oof": None, "leak": None, "split": {"groups": "none"}}) == (
+        "different in each of the averaged runs"
+    )
+
+
+def test_the_summary_is_a_table_of_scores_and_files(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    lines = summary(run).splitlines()
+    assert lines[0].split() == ["macro", "F1", "accuracy", "photos", "groups"]
+    for line, key, title in ((lines[1], "oof", "out-of-fold"), (lines[2], "holdout", "hold-out")):
+        scores = metrics[key]
+        assert line.startswith(title)
+        for part, name in zip(line.split("]"), ("macro_f1", "accuracy"), strict=False):
+            low, high = scores["intervals"][name]
+            assert part.endswith(f" {scores[name]:.4f} [{low:.3f}, {high:.3f}")
+        assert line.split()[-2:] == [str(scores["photos"]), str(scores["groups"])]
+    assert len({len(line) for line in lines[:3]}) == 1  # the columns stand under each other
+    assert lines[-2] == f"split: {describe_split(metrics)}"
+    assert lines[-1] == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
+    write_report(run)
+    assert summary(run).splitlines()[-1].count(str(run)) == 3

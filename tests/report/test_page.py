@@ -1,0 +1,358 @@
+"""The page shows the run's own numbers, stands alone, leaves out what a run lacks, and takes no name for markup."""
+
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, read_page
+
+from trunkfold.errors import InputError
+from trunkfold.files import write_json
+from trunkfold.html import percent
+from trunkfold.report.contents import read_findings
+from trunkfold.report.page import SECTIONS, write_report
+
+ISSUES = "image_id,filename,label,suggestion,p_label,p_suggestion,group,reason\n5,5.jpg,3,1,0.012,0.977,a,far <off>\n"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run without a report, to be changed."""
+    return make_run(tmp_path)
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Pages without figures, which are what takes time."""
+    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
+        monkeypatch.setattr(f"trunkfold.{name}", lambda *_: "data:,")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A run with all that there may be, and its report, to be looked at."""
+    run = make_run(tmp_path_factory.mktemp("reported"))
+    change_metrics(run, **extra_metrics())
+    (run / "label_issues.csv").write_text(ISSUES)
+    (run / "config.yaml").write_text("run:\n  name: <b>bold\n")
+    add_pictures(run, read_findings(run).folds)
+    write_report(run)
+    return run
+
+
+def section(page: str, title: str) -> str:
+    """The part of a page below one heading."""
+    anchor = title.lower().replace(" ", "-")
+    return re.search(rf'<section id="{anchor}">(.*?)</section>', page, re.S)[1]
+
+
+def texts(markup: str) -> str:
+    """What a reader reads."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", markup)).split())
+
+
+def rows(markup: str) -> list[list[str]]:
+    """The texts of all table rows."""
+    lines = re.findall(r"<tr>(.*?)</tr>", markup, re.S)
+    return [[texts(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)] for line in lines]
+
+
+def test_sections_are_in_the_order_of_the_questions_and_listed_at_the_top(reported):
+    page, _ = read_page(reported)
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles == list(SECTIONS)
+    contents = re.search(r"<nav>(.*?)</nav>", page)[1]
+    assert re.findall(r">([^<]+)</a>", contents) == titles
+    assert re.findall(r'href="#([^"]*)"', contents) == re.findall(r'<section id="([^"]*)"', page)
+
+
+def test_the_verdicts_numbers_are_those_of_the_metrics(reported):
+    page, metrics = read_page(reported)
+    verdict = section(page, "Verdict")
+    cards = [texts(card) for card in re.findall(r'<div class="card">(.*?)</span></div>', verdict, re.S)]
+    expected = [
+        f"{what}, {title} {metrics[name][key]:.4f} 95 %: " + "{:.3f} to {:.3f}".format(*metrics[name]["intervals"][key])
+        for name, title in (("holdout", "hold-out"), ("oof", "out-of-fold"))
+        for key, what in (("macro_f1", "macro F1"), ("accuracy", "accuracy"))
+    ]
+    assert [card.replace("\xa0", " ") for card in cards] == expected
+    best = metrics["holdout"]
+    lead = texts(re.search(r'<p class="lead">(.*?)</p>', verdict, re.S)[1])
+    low, high = best["intervals"]["macro_f1"]
+    assert f"On {best['photos']} photos of {best['groups']} sources that nothing was learned from, the ensemble" in lead
+    assert f"macro F1 of {best['macro_f1']:.3f} (95 % interval {low:.3f} to {high:.3f})" in lead.replace("\xa0", " ")
+    assert lead.endswith(f"names the right class of {best['accuracy']:.1%} of the photos.".replace("%", " %"))
+
+
+def test_bars_of_intervals_reach_from_low_to_high(reported):
+    page, metrics = read_page(reported)
+    low, high = metrics["holdout"]["intervals"]["macro_f1"]
+    assert f"left: {100 * low}%; right: {100 - 100 * high}%" in section(page, "Verdict")
+
+
+def test_classes_have_their_scores_and_confusion(reported):
+    page, metrics = read_page(reported)
+    found = rows(section(page, "Classes"))
+    for name, scores in metrics["holdout"]["per_class"].items():
+        values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
+        assert [name, *values, str(scores["support"])] in found
+    for part in ("holdout", "oof"):
+        for name, counts in zip(CLASSES.values(), metrics[part]["confusion_matrix"], strict=True):
+            cells = [f"{n} {percent(n / sum(counts))}" if n else "0" for n in counts]
+            assert [name, *(cell.replace("\xa0", " ") for cell in cells)] in found
+
+
+def test_bars_are_as_long_as_their_numbers(reported):
+    page, metrics = read_page(reported)
+    table = section(page, "Classes")
+    shown = re.findall(r"<td>(\d\.\d{3})<span class=\"bar\" style=\"--share: ([\d.]+)\">", table)
+    assert len(shown) == 18
+    assert all(float(number) == pytest.approx(float(share), abs=6e-4) for number, share in shown)
+
+
+def test_confused_pairs_show_their_photos(reported):
+    page = (reported / "report.html").read_text()
+    card = re.search(r"taken for <b>crack</b>: (\d+) photos</p>\s*<div class=\"strip\">(.*?)</div>", page, re.S)
+    wrong = pd.concat([pd.read_csv(reported / f"{name}.csv", dtype=str) for name in ("oof", "holdout")])
+    assert int(card[1]) == ((wrong["label"] == "2") & (wrong["prediction"] == "1")).sum()
+    assert card[2].count('<img src="data:image/jpeg;base64,') == 4
+
+
+def test_luck_is_told_with_its_numbers(reported):
+    page, metrics = read_page(reported)
+    told = texts(section(page, "Luck")).replace("\xa0", " ")
+    assert "Drawn again 10,000 times, with 4,800 photos of which 30 % are public" in told
+    assert "from 0.561 to 0.743 on the private part" in told
+    assert "from 0.512 to 0.787 on the public part" in told
+    assert "lies -0.131 to +0.129 from its public score" in told
+    assert "80.0 % of the photos 0.037 90.0 % of the photos 0.026" in told
+
+
+def test_calibration_is_a_table_before_and_after(reported):
+    page, _ = read_page(reported)
+    found = rows(section(page, "Calibration"))
+    assert ["hold-out", "0.2345", "0.0432", "0.9876", "0.8765"] in found
+    assert ["out-of-fold", "0.1234", "0.0432", "0.9876", "0.8765"] in found
+    assert "1.357 lowers all probabilities: the model is too sure" in texts(section(page, "Calibration"))
+
+
+def test_folds_are_shown_with_mean_and_spread(reported):
+    page, metrics = read_page(reported)
+    found, folds = rows(section(page, "Folds")), pd.DataFrame(metrics["folds"])
+    for fold in metrics["folds"]:
+        values = [f"{fold[key]:.4f}" for key in ("macro_f1", "accuracy")]
+        assert [str(fold["fold"]), *values, str(fold["photos"])] in found
+    mean, spread = folds.mean(), folds.std(ddof=0)
+    values = [f"{mean[key]:.4f} ± {spread[key]:.4f}" for key in ("macro_f1", "accuracy")]
+    assert ["mean ± spread", *values, ""] in found
+    assert "3 epochs, 0.6 s each" in section(page, "Folds")
+
+
+def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
+    page = (reported / "report.html").read_text()
+    cards = section(page, "Mistakes").split('<div class="card">')[1:]
+    surest = read_findings(reported).gallery.mistakes["holdout"].iloc[0]
+    told = texts(cards[0])
+    assert f"taken for {CLASSES[surest['prediction']]}" in told
+    assert f"{CLASSES['1']} {percent(surest['sure'])}".replace("\xa0", " ") in told
+    assert f"✓ {CLASSES[surest['label']]}" in told
+    assert re.search(r'<div class="pair"><img src="data:image/jpeg[^>]*>\s*<img src="data:image/jpeg', cards[0])
+    assert cards[0].partition("Its copies")[2].count("<img") == len(
+        read_findings(reported).gallery.copies[int(surest["row"])]
+    )
+
+
+def test_the_truth_is_shown_however_unlikely(tmp_path, undrawn):
+    classes = {str(number): f"class {number}" for number in range(12)}
+    run = make_run(tmp_path, classes=classes)
+    table = pd.read_csv(run / "oof.csv")
+    columns = [column for column in table if column.startswith("p_")]
+    table.loc[53, columns] = [0.9, 0.05, 0.05, *[0.0] * 9]
+    assert table.loc[53, "label"] == 5
+    table.to_csv(run / "oof.csv", index=False)
+    write_report(run)
+    mistakes = section(read_page(run)[0], "Mistakes").partition("Out-of-fold")[2]
+    card = re.search(r"<b>class 5</b> taken for <b>class 0</b>.*?</div>", mistakes, re.S)
+    assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90 % class 1 5 % class 2 5 % ✓ class 5 0 %")
+
+
+def test_suspected_labels_are_shown_with_what_to_do(reported):
+    page, _ = read_page(reported)
+    told = texts(section(page, "Suspected labels")).replace("\xa0", " ")
+    assert "Labelled $\\oops$ & up , looks like crack" in told
+    assert "$\\oops$ & up 1 % crack 98 % far <off>" in told
+    assert f"--data.drop {reported}/label_issues.csv" in told
+    assert f"--data.relabel {reported}/label_issues.csv" in told
+
+
+def test_data_tell_sizes_groups_and_the_submission(reported):
+    page, _ = read_page(reported)
+    told = texts(section(page, "Data")).replace("\xa0", " ")
+    assert "Photos are 48 to 999 pixels wide (median 640) and 36 to 888 high (median 480)." in told
+    assert "Most frequent: 640 x 480 (70), 48 x 36 (14)." in told
+    assert "Copies: 5 sources of 1 photo, 26 sources of 3 photos." in told
+    assert ["crack", "1"] in rows(section(page, "Data"))
+    assert ["$\\oops$ & up", "2"] in rows(section(page, "Data"))
+    assert "The labels of the hold-out and of the folds differ by 0.0 %" in told
+
+
+def test_what_each_part_adds_is_told_with_its_interval(reported):
+    page, _ = read_page(reported)
+    found = rows(section(page, "What each part adds"))
+    assert ["mirrored view (TTA)", "+0.0321", "-0.0100 to +0.0500", "0.6543", "0.7654"] in found
+    assert ["consensus", "-0.0111", "-0.0200 to -0.0030", "0.6789", "0.7777"] in found
+    assert ["fold 0", "0.6111", "0.7111"] in found
+
+
+def test_how_it_was_made_is_complete(reported):
+    page, _ = read_page(reported)
+    made = section(page, "How it was made")
+    assert "14,399,238 of 27,920,000 numbers" in made
+    assert "123 photos a second" in made
+    assert "reading photos 1 s, training 62 s." in made
+    assert ["device", "a GPU <fast>"] in rows(made)
+    assert ["commit", "0123456789ab-dirty"] in rows(made)
+    assert ["peak memory", "3.21 GiB, GPU 12.34 GiB"] in rows(made)
+    assert ["torch", "2.9.1"] in rows(made)
+    assert "name: &lt;b&gt;bold" in made
+
+
+def test_a_name_with_markup_stays_text(reported):
+    page, _ = read_page(reported)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<h1>made &lt;up&gt;</h1>" in page
+
+
+def test_the_page_stands_alone(reported):
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//|url\(|@import|<link|<script", re.sub(r'base64,[^"]*|<code>.*?</code>', "", page))
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) > 50
+    assert all(re.match(r"data:image/(jpeg|svg\+xml);base64,", source) for source in sources)
+    assert len(re.findall(r'alt="[^"]+"', page)) == len(sources)
+
+
+def test_an_older_run_shows_what_it_has(run):
+    change_metrics(run, luck=None, calibration=None)
+    write_report(run)
+    titles = re.findall(r"<h2>(.*?)</h2>", read_page(run)[0])
+    assert titles == ["Verdict", "Classes", "Folds", "Mistakes", "What to do next", "Data", "How it was made"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_photos_of_one_size_are_told_as_such(run):
+    sizes = {"photos": 84, "width": [9, 9, 9], "height": [8, 8, 8], "frequent": {"9 x 8": 84}}
+    change_metrics(run, made_with={"data": {"sizes": sizes, "group_sizes": {}}})
+    write_report(run)
+    assert "All photos are 9 x 8 pixels large." in section(read_page(run)[0], "Data")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_mistake_is_not_told_as_certainty(run):
+    """Drawing again from no mistakes gives an interval of one point, which says nothing."""
+    holdout = {
+        **json.loads((run / "metrics.json").read_text())["holdout"],
+        "accuracy": 1.0,
+        "macro_f1": 1.0,
+        "groups": 60,
+    }
+    change_metrics(run, holdout={**holdout, "intervals": {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}})
+    write_report(run)
+    verdict = html.unescape(section(read_page(run)[0], "Verdict"))
+    assert "makes no mistake. That leaves open that up to 5.0\u00a0% of such sources would be mistaken" in verdict
+    assert "out-of-fold, single models reach a macro F1 of" in verdict
+    assert verdict.count(">no mistake<") == 2
+    assert "1.000 to 1.000" not in verdict
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_null_is_as_good_as_missing(run):
+    change_metrics(run, **dict.fromkeys(extra_metrics()))
+    write_report(run)
+    assert "Luck" not in re.findall(r"<h2>(.*?)</h2>", read_page(run)[0])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_parts_of_the_newer_metrics_may_be_null(run):
+    metrics = extra_metrics()
+    metrics["calibration"]["holdout"] = None
+    metrics["ablation"].update(holdout=None, folds_alone=None)
+    metrics["made_with"].update(commit=None, memory_gib={"process": None, "gpu": None}, data=None)
+    metrics["luck"]["told_apart"] = []
+    change_metrics(run, holdout=None, **metrics)
+    (run / "holdout.csv").unlink()
+    write_report(run)
+    page, _ = read_page(run)
+    assert "hold-out" not in texts(section(page, "Calibration"))
+    assert "commit" not in section(page, "How it was made")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
+    change_metrics(run, holdout=None)
+    (run / "holdout.csv").unlink()
+    write_report(run)
+    verdict = section(read_page(run)[0], "Verdict")
+    assert "hold-out" not in verdict
+    assert "each fold&#39;s own model reaches a macro F1" in verdict
+    assert verdict.count('<div class="card">') == 2
+    assert not (run / "figures" / "confusion_holdout.png").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_leak_is_part_of_the_verdict(tmp_path):
+    run = make_run(tmp_path, "none", divided="oof and holdout")
+    write_report(run)
+    page, _ = read_page(run)
+    assert "That is not to be believed: copies of these photos were learned from." in section(page, "Verdict")
+    assert '<div class="leaky">' in section(page, "Verdict")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_before_there_is_a_submission_its_counts_are_left_out(run):
+    (run / "submission.csv").unlink()
+    write_report(run)
+    assert "<h3>Submission" not in read_page(run)[0]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tmp_path):
+    blend = tmp_path / "blend"
+    (blend / "figures").mkdir(parents=True)
+    for name in ("oof.csv", "holdout.csv", "submission.csv"):
+        shutil.copy(reported / name, blend / name)
+    metrics = json.loads((reported / "metrics.json").read_text())
+    for key in ("parameters", "made_with", "images_per_second", "seconds"):
+        del metrics[key]
+    write_json({**metrics, "runs": {str(reported): 0.75, "submissions/<gone>": 0.25}}, blend / "metrics.json")
+    write_report(blend)
+    page = (blend / "report.html").read_text()
+    mistakes = section(page, "Mistakes")
+    assert "data:image/jpeg" in mistakes
+    assert "where the prediction" not in mistakes
+    assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "How it was made")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_runs_of_different_splits_have_no_score(run):
+    change_metrics(run, oof=None, holdout=None, folds=[], leak=None, runs={"a": 1.0})
+    for name in ("oof.csv", "holdout.csv", "folds.csv", "history.csv"):
+        (run / name).unlink()
+    write_report(run)
+    assert "no honest score of their average exists" in section(read_page(run)[0], "Verdict")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_photo_without_a_picture_is_named(run):
+    write_report(run)
+    assert '<span class="missing">photo ' in section(read_page(run)[0], "Mistakes")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match="is not a run, or did not finish training"):
+        write_report(tmp_path)

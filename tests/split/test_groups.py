@@ -1,0 +1,139 @@
+"""Groups are read from a file or searched for, and each photo finds its own, of whichever set it is."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from trunkfold.errors import InputError
+from trunkfold.split import groups as groups_module
+from trunkfold.split.groups import check_groups, groups_of, load_groups, load_run_groups, read_groups
+
+IDS = pd.Series(["1", "2", "03"])
+FOUND = pd.DataFrame({"image_id": ["1", "7"], "set": ["train", "test"], "group": ["g1", "g1"]})
+
+
+def write_groups(folder: Path, text: str) -> Path:
+    (folder / "groups.csv").write_text(text)
+    return folder / "groups.csv"
+
+
+@pytest.fixture
+def searched(monkeypatch) -> list[Path]:
+    """The folders that were searched for copies; each search finds `FOUND`."""
+    folders: list[Path] = []
+
+    def find(root: Path) -> pd.DataFrame:
+        folders.append(root)
+        return FOUND
+
+    monkeypatch.setattr(groups_module, "find_copies", find)
+    return folders
+
+
+def test_groups_are_read_by_id_as_texts(tmp_path):
+    file = write_groups(tmp_path, "group,image_id\n01,03\nx,2\n1,1\nx,99\n")
+    assert groups_of(IDS, "train", read_groups(file)).tolist() == ["1", "x", "01"]
+
+
+def test_a_file_without_sets_is_about_the_photos_of_both(tmp_path):
+    groups = read_groups(write_groups(tmp_path, "image_id,group\n1,a\n2,b\n"))
+    assert list(groups.columns) == ["image_id", "set", "group"]
+    assert groups["set"].tolist() == ["", ""]
+    assert groups_of(IDS, "train", groups).tolist() == groups_of(IDS, "test", groups).tolist() == ["a", "b", ""]
+
+
+def test_a_file_with_sets_keeps_the_same_ids_of_both_apart(tmp_path):
+    file = write_groups(tmp_path, "image_id,set,group\n1,test,t\n1,train,a\n2,train,a\n03,train,b\n03,test,u\n")
+    groups = read_groups(file)
+    assert groups_of(IDS, "train", groups).tolist() == ["a", "a", "b"]
+    assert groups_of(IDS, "test", groups).tolist() == ["t", "", "u"]
+
+
+def test_a_row_without_a_set_is_about_both(tmp_path):
+    groups = read_groups(write_groups(tmp_path, "image_id,set,group\n1,train,a\n2,,b\n03,test,c\n"))
+    assert groups_of(IDS, "train", groups).tolist() == ["a", "b", ""]
+    assert groups_of(IDS, "test", groups).tolist() == ["", "b", "c"]
+
+
+def test_groups_stand_at_the_index_of_the_ids():
+    ids = pd.Series(["7", "1"], index=[12, 5])
+    groups = groups_of(ids, "test", FOUND)
+    assert groups.to_dict() == {12: "g1", 5: ""}
+    assert groups.name == "group"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "groups.csv does not exist"),
+        ("image_id,source\n1,a\n", "groups.csv has no column group"),
+        ("image_id,group\n1,a\n1,b\n2,a\n", "groups.csv: 1 values of image_id occur twice or more: 1"),
+        ("image_id,set,group\n1,train,a\n1,test,b\n2,test,a\n2,test,a\n", "1 values of image_id occur .*: 2$"),
+        ("image_id,set,group\n1,Train,a\n", "groups.csv: set must be train or test, not Train"),
+    ],
+)
+def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
+    file = tmp_path / "groups.csv" if text is None else write_groups(tmp_path, text)
+    with pytest.raises(InputError, match=message):
+        load_groups(str(file), tmp_path)
+
+
+def test_an_id_with_and_without_a_set_is_ambiguous_and_named(tmp_path):
+    """Which of the two groups is photo 1 of the training set in?"""
+    file = write_groups(tmp_path, "image_id,set,group\n1,train,a\n1,,b\n2,,c\n")
+    with pytest.raises(InputError, match=r"1 values of image_id occur twice or more: 1"):
+        read_groups(file)
+
+
+def test_photos_without_a_group_are_named_together(tmp_path):
+    groups = read_groups(write_groups(tmp_path, "image_id,group\n1,a\n3,b\n2,\n"))
+    table = pd.DataFrame({"image_id": IDS, "group": groups_of(IDS, "train", groups)})
+    problems = ["another"]
+    check_groups(table, "groups.csv", problems)
+    assert problems == ["another", "groups.csv has no group for 2 labelled photos: 2, 03"]
+    check_groups(table.iloc[:2], "groups.csv", problems := [])
+    assert problems == ["groups.csv has no group for 1 labelled photo: 2"]
+    check_groups(table.iloc[:1], "groups.csv", problems := [])
+    assert problems == []
+
+
+@pytest.mark.parametrize("choice", ["copies", "none"])
+def test_copies_are_searched_for_also_to_say_what_a_random_split_leaks(choice, searched, tmp_path):
+    assert load_groups(choice, tmp_path) is FOUND
+    assert searched == [tmp_path]
+
+
+def test_a_file_needs_no_search(searched, tmp_path):
+    file = write_groups(tmp_path, "image_id,group\n1,a\n")
+    assert load_groups(str(file), tmp_path)["group"].tolist() == ["a"]
+    assert searched == []
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """A run that knows the groups of the photos whose search key is "same"."""
+    monkeypatch.setattr(groups_module, "search_key", lambda root: root.name)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.json").write_text('{"search_key": "same", "classes": {"1": "a", "2": "b"}}')
+    write_groups(tmp_path / "run", "image_id,set,group\n1,train,a\n8,train,z\n8,test,a\n9,test,b\n")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("choice", ["copies", "none"])
+def test_the_photos_of_a_run_have_its_groups(choice, run, searched):
+    groups = load_run_groups(run, choice, Path("elsewhere/same"))
+    assert groups_of(pd.Series(["9", "8"]), "test", groups).tolist() == ["b", "a"]
+    assert searched == []
+
+
+@pytest.mark.parametrize("choice", ["copies", "none"])
+def test_other_photos_are_searched_whatever_their_ids(choice, run, searched):
+    assert load_run_groups(run, choice, Path("other")) is FOUND
+    assert searched == [Path("other")]
+
+
+def test_other_photos_stand_alone_where_groups_are_a_files(run, searched):
+    groups = load_run_groups(run, "groups.csv", Path("other"))
+    assert groups_of(pd.Series(["8", "7"]), "test", groups).tolist() == ["a", ""]
+    assert searched == []

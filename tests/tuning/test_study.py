@@ -1,0 +1,355 @@
+"""A study loses nothing, whatever becomes of the processes that work on it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from trunkfold.config.options import parse_tuning
+from trunkfold.config.schema import TuneConfig, TuningConfig
+from trunkfold.errors import InputError
+from trunkfold.runs import SUBMISSIONS
+from trunkfold.tuning.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+# Another process: each trial notes itself in a file, waits for --go or a moment, and gives its learning rate.
+WORKER = """
+import sys, time
+from pathlib import Path
+from trunkfold.config.options import parse_tuning
+from trunkfold.tuning.study import open_study, work
+
+notes, seconds, *args = sys.argv[1:]
+config = parse_tuning(args)
+study, folder = open_study(config)
+
+def objective(trial):
+    rate = trial.suggest_float("train.tail_lr", 1e-5, 1e-2, log=True)
+    (Path(notes) / f"{trial.number} {rate}").touch()
+    time.sleep(float(seconds))
+    return rate
+
+work(study, folder, config, objective, lambda study, trial: None)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+
+
+def tuning(trials: int = 4, **options: object) -> TuningConfig:
+    config = parse_tuning(["--run.name", "toy", "--trials", str(trials)])
+    return replace(config, tune=replace(config.tune, **options))
+
+
+def draw(trial: optuna.Trial) -> float:
+    return trial.suggest_float("train.tail_lr", 1e-5, 1e-2, log=True)
+
+
+def run(config: TuningConfig, objective: Callable = draw) -> optuna.Study:
+    """Work on a study as a process of its own would."""
+    study, folder = open_study(config)
+    work(study, folder, config, objective, lambda study, trial: None)
+    return study
+
+
+def rates(study: optuna.Study) -> list[float]:
+    return [trial.params["train.tail_lr"] for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+def start_worker(seconds: float, *args: object) -> subprocess.Popen:
+    command = [sys.executable, "-c", WORKER, "notes", seconds, "--run.name", "toy", *args]
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def begun() -> list[str]:
+    return sorted(path.name for path in Path("notes").iterdir())
+
+
+def test_finished_trials_are_counted_over_all_starts():
+    assert len(run(tuning(3)).trials) == 3
+    assert len(run(tuning(5)).trials) == 5
+    assert len(run(tuning(4)).trials) == 5
+
+
+def test_pruned_trials_count_and_failed_ones_do_not():
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            return float("nan")
+        if trial.number == 2:
+            raise optuna.TrialPruned
+        return draw(trial)
+
+    study = run(tuning(4), objective)
+    assert states(study) == ["COMPLETE", "FAIL", "PRUNED", "COMPLETE", "COMPLETE"]
+    assert finished_trials(study) == 4
+
+
+def test_an_interrupted_study_draws_what_it_would_have_drawn():
+    whole = rates(run(tuning(14)))
+    shutil.rmtree(SUBMISSIONS / "toy")
+    for trials in (1, 12, 14):
+        study = run(tuning(trials))
+    assert rates(study) == whole
+    assert len(set(whole)) == 14
+
+
+def test_another_seed_draws_others():
+    first = rates(run(tuning(3)))
+    shutil.rmtree(SUBMISSIONS / "toy")
+    config = tuning(3)
+    assert set(rates(run(replace(config, train=replace(config.train, seed=1))))).isdisjoint(first)
+
+
+def test_an_interrupted_trial_waits_to_be_run_again():
+    def objective(trial: optuna.Trial) -> float:
+        draw(trial)
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return draw(trial)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tuning(), objective)
+    study = open_study(tuning())[0]
+    assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
+    study = run(tuning())
+    assert states(study) == ["COMPLETE", "FAIL", *["COMPLETE"] * 3]
+    assert study.trials[2].params == study.trials[1].params
+    assert study.trials[2].system_attrs["retry_history"] == [1]
+
+
+def test_a_trial_that_cannot_be_run_ends_the_study_and_is_not_run_again():
+    def objective(trial: optuna.Trial) -> float:
+        raise InputError("wrong")
+
+    for failed in (1, 2):
+        with pytest.raises(InputError, match="wrong"):
+            run(tuning(), objective)
+        assert states(open_study(tuning())[0]) == ["FAIL"] * failed
+
+
+def test_two_processes_share_a_study():
+    workers = [start_worker(0.1, "--trials", 12) for _ in range(2)]
+    for worker in workers:
+        _, error = worker.communicate(timeout=120)
+        assert worker.returncode == 0, error
+    study = open_study(tuning(12))[0]
+    assert states(study) == ["COMPLETE"] * 12
+    assert len(set(rates(study))) == len(begun()) == 12
+    assert [trial.value for trial in study.trials] == rates(study)
+    assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+
+
+def test_the_trial_of_a_killed_process_is_failed_and_run_again_by_another():
+    worker = start_worker(600, "--trials", 3)
+    wait_for(begun)
+    study, folder = open_study(tuning(3))
+    rescue(study, folder, tuning(3))
+    assert states(study) == ["RUNNING"]  # its process lives
+    worker.kill()
+    worker.wait()
+    study = run(tuning(3))
+    assert states(study) == ["FAIL", *["COMPLETE"] * 3]
+    assert study.trials[1].params == study.trials[0].params
+    assert {trial.value for trial in study.trials[1:]} == set(rates(study))
+    assert not list((folder / ".workers").iterdir()) or [w.name for w in (folder / ".workers").iterdir()] == [
+        study.trials[0].user_attrs["worker"]
+    ]
+
+
+def test_a_process_waits_for_the_last_trial_of_another_and_takes_it_over():
+    worker = start_worker(600, "--trials", 2)
+    wait_for(begun)
+    other = start_worker(0, "--trials", 2)
+    wait_for(lambda: len(begun()) == 2)
+    time.sleep(1.5)
+    assert other.poll() is None
+    worker.kill()
+    worker.wait()
+    assert other.wait(30) == 0
+    assert states(open_study(tuning(2))[0]) == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_trial_that_kills_every_process_is_given_up():
+    study, folder = open_study(tuning(2, retries=2))
+    for _ in range(3):
+        study.ask()  # as by a process that is gone
+        rescue(study, folder, tuning(2, retries=2))
+    assert states(study) == ["FAIL"] * 3
+    rescue(study, folder, tuning(2, retries=2))
+    assert states(study) == ["FAIL"] * 3
+
+
+def test_a_line_that_was_not_written_to_its_end_is_cut_off():
+    whole = rates(run(tuning(3)))
+    with (SUBMISSIONS / "toy" / JOURNAL).open("a") as file:
+        file.write('{"op_code":4,"worker_')
+    assert rates(run(tuning(4)))[:3] == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"train": {"epochs": 7}}, ["train.epochs: 10 in the study, 7 now"]),
+        ({"train": {"cached_views": 2}, "model": {"scale": 1.0}}, ["train.cached_views", "model.scale"]),
+        ({"tune": {"pruner": "none"}}, ["tune.pruner: hyperband in the study, none now"]),
+        ({"tune": {"space": {"train.tail_lr": {"low": 1e-5, "high": 1e-3}}}}, ["tune.space.train.tail_lr.high"]),
+        ({"augment": "none"}, ["augment: standard in the study, none now"]),
+    ],
+    ids=str,
+)
+def test_a_study_is_not_gone_on_with_otherwise(change, names):
+    config = tuning()
+    run(config)
+    other = replace(
+        config, **{key: replace(getattr(config, key), **v) if isinstance(v, dict) else v for key, v in change.items()}
+    )
+    with pytest.raises(InputError, match="was begun with other options") as refused:
+        open_study(other)
+    assert all(name in str(refused.value) for name in names)
+    assert str(refused.value).count("in the study") >= len(names)
+    anew = replace(other, run=replace(other.run, restart=True))
+    assert open_study(anew)[0].trials == []
+    assert parse_tuning(["--config", "submissions/toy/study.yaml"]) == other
+
+
+def test_what_a_trial_does_not_depend_on_may_change(tmp_path):
+    config = tuning(2)
+    run(config)
+    other = replace(
+        tuning(3, retries=9, best={"train.epochs": 60}),
+        data=replace(config.data, root=tmp_path, workers=2),
+        cache=replace(config.cache, dir=tmp_path / "cache"),
+    )
+    assert len(run(other).trials) == 3
+
+
+def test_other_photos_or_folds_are_refused():
+    table = pd.DataFrame({"image_id": ["1", "2"], "label": ["a", "b"], "fold": [0, 1], "filename": ["x", "y"]})
+
+    def labelled(key: str = "k", **columns: list) -> SimpleNamespace:
+        return SimpleNamespace(table=table.assign(**columns), pixels=SimpleNamespace(key=key))
+
+    check_photos(open_study(tuning())[0], labelled())
+    check_photos(open_study(tuning())[0], labelled(filename=["elsewhere", "y"]))
+    for changed in (labelled("other"), labelled(fold=[1, 0]), labelled(label=["a", "a"])):
+        with pytest.raises(InputError, match="photos, labels or folds are not those"):
+            check_photos(open_study(tuning())[0], changed)
+
+
+def test_the_folder_of_a_run_is_not_taken_for_a_studys():
+    (SUBMISSIONS / "toy").mkdir(parents=True)
+    (SUBMISSIONS / "toy/metrics.json").touch()
+    with pytest.raises(InputError, match="submissions/toy holds a run and not a study"):
+        open_study(tuning())
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:///missing/folder/study.db", "oracle+none://host/name"])
+def test_a_storage_that_cannot_be_reached_is_an_error(storage):
+    with pytest.raises(InputError, match="tune.storage"):
+        open_study(tuning(storage=storage))
+
+
+def test_a_study_in_a_database_goes_on_too():
+    config = tuning(2, storage="sqlite:///study.db")
+    whole = rates(run(config))
+    assert rates(run(tuning(3, storage="sqlite:///study.db")))[:2] == whole
+    assert not (SUBMISSIONS / "toy" / JOURNAL).exists()
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of a server of its own; it refuses to be run by root."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed: no initdb on the PATH or in /usr/lib/postgresql")
+    pytest.importorskip("psycopg2")
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    if user and (shutil.which("setpriv") is None or "\npostgres:" not in Path("/etc/passwd").read_text()):
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres or no setpriv to become it")
+    folder = Path("/tmp") / f"trunkfold-postgresql-{os.getpid()}"  # where any user may go
+    folder.mkdir()
+    if user:
+        shutil.chown(folder, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def server(program: str, *args: str) -> None:
+        command = [*user, str(Path(initdb).with_name(program)), "-D", str(folder / "data"), *args]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    try:
+        server("initdb", "-U", "postgres", "--auth=trust", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        server("pg_ctl", "-o", options, "-l", str(folder / "log"), "-w", "start")
+        yield f"postgresql+psycopg2://postgres:secret@127.0.0.1:{port}/postgres"
+    finally:
+        server("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def test_processes_share_a_study_through_postgresql_and_one_may_be_killed(postgresql):
+    options = ["--tune.storage", postgresql, "--tune.heartbeat", "1"]
+    victim = start_worker(600, "--trials", 8, *options)
+    wait_for(begun)
+    others = [start_worker(0.1, "--trials", 8, *options) for _ in range(2)]
+    wait_for(lambda: len(begun()) > 2)
+    victim.kill()
+    victim.wait()
+    for worker in others:
+        _, error = worker.communicate(timeout=60)
+        assert worker.returncode == 0, error
+    study = open_study(tuning(8, storage=postgresql, heartbeat=1))[0]
+    assert sorted(states(study)) == ["COMPLETE"] * 8 + ["FAIL"]
+    failed = next(trial for trial in study.trials if trial.state == TrialState.FAIL)
+    assert failed.number == 0
+    again = [trial for trial in study.trials if trial.system_attrs.get("retry_history") == [0]]
+    assert [trial.params for trial in again] == [failed.params]
+    assert len(set(rates(study))) == 8
+    for kept in (Path("submissions/toy/study.yaml").read_text(), study.user_attrs["config"]):
+        assert "postgres:***@" in kept
+        assert "secret" not in kept
+
+
+def test_ctrl_c_and_sigterm_look_the_same_to_a_study():
+    """What src/tune.py makes of SIGTERM is what `work` expects."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tuning(), lambda trial: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5) or 0.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert states(open_study(tuning())[0]) == ["FAIL", "WAITING"]
+
+
+def test_the_default_is_a_journal_in_the_studys_folder():
+    assert TuneConfig().storage is None
+    run(tuning(1))
+    assert {path.name for path in (SUBMISSIONS / "toy").iterdir()} >= {JOURNAL, "study.yaml"}
