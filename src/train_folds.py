@@ -14,7 +14,7 @@ from trunkfold.errors import exit_on_input_error
 from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.backbone import build_backbone, count_parameters, merge
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches, FeatureSource
@@ -48,7 +48,7 @@ def main() -> None:
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
     occupied = occupied_run(run, config.run.restart, labelled.table, accelerator)
-    with occupied, photos_named(labelled.table["filename"]):
+    with occupied, worker_deaths_explained():
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
         source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
