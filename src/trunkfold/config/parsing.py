@@ -143,7 +143,7 @@ def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) ->
     common, groups, texts = parser.add_argument_group("most used options"), {}, {}
     for section in fields(kind):
         nested = is_dataclass(section.type)
-        docstring = docstring_parser.parse((section.type if nested else kind).__doc__)
+        docstring = docstring_parser.parse((section.type if nested else Config).__doc__)
         groups[section.name] = parser.add_argument_group(section.name, nested and docstring.short_description or None)
         texts |= {f"{section.name}.{text.arg_name}" if nested else text.arg_name: text for text in docstring.params}
     defaults = option_values(kind())

@@ -229,8 +229,8 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of transforms from albumentations or
-            trunkfold.images.transforms, such as [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or a list of albumentations transforms, such as
+            [{HorizontalFlip: {p: 0.5}}].
     """
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -48,11 +48,7 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class TuningConfig(Config):
-    """A study: the experiment its trials vary, and how.
-
-    Attributes:
-        augment: See `Config`.
-    """
+    """A study: the experiment its trials vary, and how."""
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))
     tune: TuneConfig = field(default_factory=TuneConfig)
