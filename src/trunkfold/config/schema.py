@@ -194,9 +194,12 @@ class DecodeConfig:
     """Conversion of probabilities to labels.
 
     Attributes:
+        metric: macro_f1 chooses the labels with the highest expected macro F1 over the predicted set; accuracy the most
+            probable class of each photo.
         copy_labels: Give an unlabelled photo the label of its labelled copy, if there is one.
     """
 
+    metric: Literal["macro_f1", "accuracy"] = "macro_f1"
     copy_labels: bool = False
 
 
