@@ -6,8 +6,7 @@ python src/make_kaggle_bundle.py --user NAME --data sudhanshu2198/ripik-hackfest
 from argparse import Namespace
 from pathlib import Path
 
-from trunkfold.config.command_line import Parser
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import Parser, load_config
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.kaggle import Bundle, check_bundle, write_bundle
 from trunkfold.errors import exit_on_input_error

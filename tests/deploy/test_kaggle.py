@@ -147,7 +147,7 @@ def test_the_prediction_notebook_runs_without_a_network(run, workplace, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
         client.execute(env=environment, cwd=str(tmp_path))
-    assert list((packages / "jsonargparse").glob("*.py"))
+    assert list((packages / "cleanlab").glob("*.py"))
     assert digest(inputs) == before
     written = pd.read_csv(working / "submission.csv")
     pd.testing.assert_frame_equal(written, pd.read_csv(run / "submission.csv"))

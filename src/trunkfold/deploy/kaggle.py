@@ -12,7 +12,7 @@ from pathlib import Path
 from trunkfold.errors import InputError
 from trunkfold.files import write_json, write_text
 
-LACKING = ("jsonargparse", "typeshed-client", "docstring-parser", "cleanlab", "termcolor", "ruamel.yaml")
+LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
 PYTHON = "3.12"  # of Kaggle's image
 MARKER = "trunkfold-bundle.json"  # by which the notebooks find the data set, wherever Kaggle mounts it
 KIT = ("src", "configs", "pyproject.toml")  # of the checkout
