@@ -15,9 +15,10 @@ from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
 from trunkfold.images.workers import photos_named
-from trunkfold.model.backbone import build_backbone, count_parameters, merge
+from trunkfold.model.backbone import build_backbone, count_parameters
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.layers import merge
 from trunkfold.output.outputs import save_inputs, save_predictions, save_tails
 from trunkfold.output.provenance import made_with
 from trunkfold.output.thumbnails import save_thumbnails
@@ -75,6 +76,7 @@ def main() -> None:
                 "split": asdict(config.split),
                 "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
                 "parameters": count_parameters(backbone, lockstep.tails[0]),
+                "weights": backbone.digest,
                 "made_with": made_with(config, accelerator, labelled.table["group"]),
                 "seconds": seconds,
                 "images_per_second": round(learned / seconds["training"], 1),

@@ -90,13 +90,16 @@ class ModelConfig:
     """The network, and how much of it is tuned.
 
     Attributes:
-        name: A timm model with stem, stages and head: any ConvNeXt or ConvNeXtV2.
+        name: A timm model: ConvNeXt and ConvNeXtV2, ViT (DeiT, DINOv2, SigLIP 2), DINOv3, EVA02, Swin, EfficientNet or
+            ResNet.
         pretrained: Start from timm's pretrained weights (downloaded once); false starts from random ones.
-        weights: Local weights to start from instead (safetensors, or a PyTorch state dict), for machines without a
-            network.
-        tune: What learns in the tuned stages. adapters: DoRA, final norm and head; block: also depthwise
-            convolutions, norms and layer scale; all: also the base weights that DoRA adapts.
-        tune_stages: How many of the last stages are tuned; 4 tunes the stem too and leaves no trunk to share.
+        weights: Weights to start from instead, for machines without a network: a file (safetensors, or a PyTorch state
+            dict), a folder with model.safetensors and config.json, or package:NAME for an installed Python package.
+        tune: What is trained in the tuned stages. adapters: DoRA, final norm and head; block: also depthwise
+            convolutions, norms and layer scale; all: also the base weights that DoRA adapts. The statistics of batch
+            norms stay those of pretraining.
+        tune_stages: How many of the last stages are tuned, of four; a transformer's are quarters of its blocks. 4 tunes
+            the stem too and leaves no trunk to share.
         rank: Rank of DoRA's update.
         scale: Factor of DoRA's update (peft's lora_alpha is rank x scale).
         drop_path: Probability with which a tuned block is left out while learning; earlier blocks' is smaller.
@@ -104,7 +107,7 @@ class ModelConfig:
 
     name: str = "convnext_tiny"
     pretrained: bool = True
-    weights: Path | None = None
+    weights: str | None = None
     tune: Literal["adapters", "block", "all"] = "block"
     tune_stages: Literal[1, 2, 3, 4] = 1
     rank: PositiveInt = 4
