@@ -469,7 +469,11 @@ OPTIONS = [
         **option("--model.name=convnext_tinny"),
         message=r"model\.name: timm has no model 'convnext_tinny'; near it: .*convnext_tiny",
     ),
-    Case("a model of another family", **option("--model.name=test_nfnet"), message=r"model\.name test_nfnet cannot be cut"),
+    Case(
+        "a model of another family",
+        **option("--model.name=test_nfnet"),
+        message=r"model\.name test_nfnet cannot be cut",
+    ),
     Case("an optimizer", **option("--train.optimizer=adamv"), message=r"train\.optimizer.*adamv"),
     Case("a schedule", **option("--train.scheduler=cosinus"), message=r"train\.scheduler.*cosinus"),
     Case(

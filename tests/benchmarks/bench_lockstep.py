@@ -18,12 +18,12 @@ from machine import Table, device_name, seconds_of, spread
 from peft.tuners.lora.layer import Linear
 from torch import nn
 from tqdm import tqdm
-from trunkfold.model.layers import ExactLinear, FastLinear, merge
 
 from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.files import write_json
 from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone, build_backbone
+from trunkfold.model.layers import ExactLinear, FastLinear, merge
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.lockstep import Lockstep, without_fold
 from trunkfold.training.loop import trained_parameters

@@ -62,7 +62,9 @@ class Trunk(Part):
     @torch.no_grad()
     def forward(self, photos: Tensor) -> Tensor:
         normalised = (photos.to(self.mean.dtype) - self.mean) / self.std
-        return self.run(normalised.to(memory_format=torch.channels_last))
+        features = self.run(normalised.to(memory_format=torch.channels_last))
+        # Of one layout for whoever pools them; Swin's own is channels last.
+        return features.permute(0, 3, 1, 2) if self.units and _is_nhwc(self) else features
 
 
 class Tail(Part):
@@ -85,7 +87,8 @@ class Tail(Part):
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.forward_head(self.run(features))
+        shared = features.permute(0, 2, 3, 1) if _is_nhwc(self) and not self.before else features
+        return self.forward_head(self.run(shared))
 
     def mapped_layers(self) -> list[nn.Module]:
         """Layers whose outputs `as_map` can read, and on all of whose positions the logits depend."""
@@ -98,7 +101,7 @@ class Tail(Part):
         if output.ndim == 3:
             tokens = output[:, self.num_prefix_tokens :].transpose(1, 2)
             return tokens.unflatten(2, (isqrt(tokens.shape[2]), -1))
-        return output.permute(0, 3, 1, 2) if getattr(self, "output_fmt", "NCHW") == "NHWC" else output
+        return output.permute(0, 3, 1, 2) if _is_nhwc(self) else output
 
 
 @dataclass
@@ -208,6 +211,10 @@ def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
         "trainable": sum(parameter.numel() for _, parameter in trained_parameters(tail)),
         "total": trunk + sum(parameter.numel() for parameter in tail.parameters()),
     }
+
+
+def _is_nhwc(model: nn.Module) -> bool:
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
 def _pixels(values: list[float]) -> Tensor:
