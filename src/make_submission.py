@@ -28,7 +28,7 @@ from trunkfold.evaluation.predictions import (
     read_predictions,
 )
 from trunkfold.files import write_csv, write_json
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
 from trunkfold.output.blending import blend_runs, check_blend
@@ -112,7 +112,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         groups = load_run_groups(run, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run, config, len(classes))
     source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
-    with watch("test prediction"), photos_named(test["filename"]):
+    with watch("test prediction"), worker_deaths_explained():
         rows = np.arange(len(test))
         views = [source.batches(rows, view, f"predicting, {view}") for view in config.predict.views]
         tails = [tail.to(accelerator.device) for tail in tails]

@@ -15,7 +15,7 @@ from trunkfold.evaluation.known_photos import save_known_photos
 from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.backbone import build_backbone, count_parameters
 from trunkfold.model.embeddings import embed
 from trunkfold.model.ensemble import predict
@@ -30,7 +30,7 @@ from trunkfold.runs import Stopwatch
 from trunkfold.split.dataset import Labelled, load_labelled
 from trunkfold.split.folds import scoring_members
 from trunkfold.split.groups import SEARCHED
-from trunkfold.training.accelerator import start_process
+from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.checkpoint import STATE, Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
@@ -46,12 +46,12 @@ def main() -> None:
     run = check_run(config)
     with watch("reading photos"):
         labelled = load_labelled(config)
-    accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
+    accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
     occupied = occupied_run(run, config.run.restart, labelled.table, accelerator)
-    with occupied, photos_named(labelled.table["filename"]):
+    with occupied, worker_deaths_explained():
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
         source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
