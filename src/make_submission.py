@@ -19,9 +19,9 @@ from trunkfold.config.schema import CacheConfig, Config
 from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
+from trunkfold.evaluation.decoding import decode
 from trunkfold.evaluation.predictions import (
     average,
-    decode,
     probabilities_of,
     probability_table,
     read_folds,
@@ -54,7 +54,7 @@ def main() -> None:
         predict_test(run, config, accelerator)
 
     if accelerator.is_main_process:
-        run = runs[0] if len(runs) == 1 else blend_runs(runs, options.weights, options.name)
+        run = runs[0] if len(runs) == 1 else blend_runs(runs, options.weights, options.name, configs[0].decode.metric)
         copy_labels = (
             configs[0].decode.copy_labels if options.decode.copy_labels is None else options.decode.copy_labels
         )
@@ -149,7 +149,9 @@ def write_submission(run: Path, trained: Path, config: Config, copy_labels: bool
     metrics = read_metrics(run)
     classes = metrics["classes"]
     table = read_predictions(run / "test_probabilities.csv", classes)
-    table["prediction"] = decode(probabilities_of(table, classes), classes)
+    calibration = metrics.get("calibration") or {"temperature": 1.0}  # unknown of runs with different splits
+    numbers = decode(probabilities_of(table, classes), config.decode.metric, calibration["temperature"])
+    table["prediction"] = np.array(list(classes))[numbers]
     known = known_labels(table["image_id"], trained, config)
     metrics["copy_labels"] = {
         "used": copy_labels,

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-from toys import write_competition
+from toys import argmax_table, write_competition
 
 from trunkfold.config.options import dump_config, load_config, parse_config
 from trunkfold.config.rules import option_types
@@ -29,7 +29,6 @@ from trunkfold.evaluation.predictions import (
     probability_table,
     read_folds,
     read_predictions,
-    scored_table,
 )
 from trunkfold.files import write_csv, write_json
 from trunkfold.model.backbone import build_backbone
@@ -90,7 +89,7 @@ def run(folder: Path) -> Path:
     write_csv(folds, run / "folds.csv")
     write_csv(folds[["image_id", "group"]].assign(set="train"), run / "groups.csv")
     probabilities = np.array([[0.2, 0.8], [0.5, 0.5], [1, 0]])
-    write_csv(scored_table(folds, probabilities, CLASSES), run / "oof.csv")
+    write_csv(argmax_table(folds, probabilities, CLASSES), run / "oof.csv")
     write_csv(probability_table(folds["image_id"], probabilities, CLASSES), run / "test_probabilities.csv")
     scores = {"accuracy": 0.5, "macro_f1": 0.4, "confusion_matrix": [[1, 0], [1, 1]]}
     split = {"groups": "copies", "folds": 2}

@@ -192,9 +192,12 @@ class DecodeConfig:
     """How probabilities become labels.
 
     Attributes:
+        metric: macro_f1 chooses the labels of the highest expected macro F1 over the predicted set; accuracy takes the
+            most probable class of each photo.
         copy_labels: An unlabelled photo with a labelled copy takes that label.
     """
 
+    metric: Literal["macro_f1", "accuracy"] = "macro_f1"
     copy_labels: bool = False
 
 
