@@ -8,11 +8,8 @@ import logging
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from jsonargparse.typing import NonNegativeFloat
-
-from trunkfold.config.command_line import Parser
+from trunkfold.config.parsing import Parser
 from trunkfold.deploy.comparison import export_torch
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.graph import exportable_views
@@ -51,14 +48,14 @@ def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: N
     from trunkfold.deploy.onnx_file import export_onnx  # needs the extra `export`
 
     int8 = options.precision == "int8"
-    calibration = calibration_photos(run, options.data.root, CALIBRATED_ON) if int8 else None
+    calibration = calibration_photos(run, options.root, CALIBRATED_ON) if int8 else None
     return export_onnx(run, out, options.precision, held_out, calibration, options.max_loss).describe()
 
 
 def photos_to_measure_on(run: FinishedRun, options: Namespace) -> PlainPhotos | None:
     """The held-out photos; None, with a warning, where there are none and the export can be checked without them."""
     try:
-        return held_out_photos(run, options.data.root)
+        return held_out_photos(run, options.root)
     except InputError as error:
         if options.precision != "fp32":
             raise InputError(f"{error}; --precision {options.precision} needs them to measure its loss") from error
@@ -81,18 +78,20 @@ def parse_options() -> Namespace:
     """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
-    parser.add_argument("--format", type=Literal["onnx", "torch", "timm"], default="onnx", help="What to write.")
+    parser.add_argument("--format", choices=("onnx", "torch", "timm"), default="onnx", help="What to write.")
     parser.add_argument("--out", type=Path, help="File or, for timm, folder; by default named after the run.")
     parser.add_argument(
-        "--precision", type=Literal["fp32", "fp16", "int8"], default="fp32", help="Arithmetic of the ONNX graph."
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="Arithmetic of the ONNX graph."
     )
     parser.add_argument(
-        "--max_loss", type=NonNegativeFloat, default=0.01, help="Macro F1 that fp16 or int8 may lose on the hold-out."
+        "--max_loss", type=float, default=0.01, help="Macro F1 that fp16 or int8 may lose on the hold-out."
     )
     parser.add_argument(
         "--fold", type=str, help="For timm: a fold's number, or average; by default whichever was measured to be good."
     )
-    parser.add_argument("--data.root", type=Path, help="Where the labelled photos are now; by default as in the run.")
+    parser.add_argument(
+        "--data.root", dest="root", type=Path, help="Where the labelled photos are now; by default as in the run."
+    )
     return parser.parse_args()
 
 

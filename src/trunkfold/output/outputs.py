@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trunkfold.config.options import dump_config
+from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
 from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError
