@@ -10,10 +10,10 @@ training and megabytes per fold; --json FILE writes it after every row. --rows c
 
 import argparse
 import json
+import os
 import runpy
 import sys
 import tempfile
-from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from trunkfold.config.schema import ModelConfig
-from trunkfold.data.photos import load_photos
+from trunkfold.data.pixel_cache import load_photos
 from trunkfold.images.batches import to_tensor
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.pretrained import create_model
@@ -69,6 +69,9 @@ def main() -> None:
     options = parser.parse_args()
     truth = pd.read_csv(options.truth, dtype=str).set_index("image_id")
     options.work.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "work", "json"):
+        setattr(options, name, getattr(options, name) and getattr(options, name).resolve())
+    os.chdir(options.work)
     groups = options.work / "groups.csv"
     truth.reset_index()[["image_id", "source"]].rename(columns={"source": "group"}).to_csv(groups, index=False)
     rows = []
@@ -106,8 +109,8 @@ def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: 
     }
     if ROWS[name].get("split.folds") == 1:
         chosen["train.epochs"] = max(1, round(options.epochs / 3))  # of three times as many photos
-    command("train_folds.py", options.work, *(word for key, value in chosen.items() for word in (f"--{key}", value)))
-    command("make_submission.py", options.work, "--run", f"submissions/{run}")
+    command("train_folds.py", *(word for key, value in chosen.items() for word in (f"--{key}", value)))
+    command("make_submission.py", "--run", f"submissions/{run}")
     folder = options.work / "submissions" / run
     metrics = json.loads((folder / "metrics.json").read_text())
     submission = pd.read_csv(folder / "submission.csv", dtype=str)
@@ -128,9 +131,8 @@ def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
     vectors = {}
     for name, paths in files.items():
         ids = [image_id for image_id in paths if image_id in truth.index]
-        photos = load_photos(
-            [str(paths[image_id]) for image_id in ids], 2 * options.size, options.work / "cache"
-        ).pixels
+        of_ids = [str(paths[image_id]) for image_id in ids]
+        photos = load_photos(of_ids, 2 * options.size, options.work / "cache").pixels
         with torch.no_grad():
             pooled = [
                 model.forward_head(model.forward_features((to_tensor(shown)[None] / 255 - 0.5) / 0.5), pre_logits=True)
@@ -141,11 +143,10 @@ def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
     return f1_score(vectors["test"][1], model.predict(vectors["test"][0]), average="macro")
 
 
-def command(script: str, work: Path, *words: object) -> None:
-    """Run a command as if from the folder `work`."""
+def command(script: str, *words: object) -> None:
+    """Run a command in this process."""
     sys.argv = [script, *map(str, words)]
-    with chdir(work):
-        runpy.run_path(str(SOURCE / script), run_name="__main__")
+    runpy.run_path(str(SOURCE / script), run_name="__main__")
 
 
 def table(rows: list[dict]) -> Table:

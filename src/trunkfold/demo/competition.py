@@ -37,7 +37,7 @@ class DemoOptions:
         seed: Seed of everything that is drawn.
     """
 
-    photos: int = 750
+    photos: int = 900
     size: int = 128
     seed: int = 0
 
