@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.model.backbone import build_backbone
 
 SHIPPED = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml") if path.stem != "tune")
