@@ -16,10 +16,11 @@ from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
 from trunkfold.images.workers import worker_deaths_explained
-from trunkfold.model.backbone import build_backbone, count_parameters, merge
+from trunkfold.model.backbone import build_backbone, count_parameters
 from trunkfold.model.embeddings import embed
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.layers import merge
 from trunkfold.output.outputs import save_inputs, save_predictions, save_tails
 from trunkfold.output.provenance import made_with
 from trunkfold.output.thumbnails import save_thumbnails
@@ -29,7 +30,7 @@ from trunkfold.runs import Stopwatch
 from trunkfold.split.dataset import Labelled, load_labelled
 from trunkfold.split.folds import scoring_members
 from trunkfold.split.groups import SEARCHED
-from trunkfold.training.accelerator import start_process
+from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.checkpoint import STATE, Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
@@ -45,7 +46,7 @@ def main() -> None:
     run = check_run(config)
     with watch("reading photos"):
         labelled = load_labelled(config)
-    accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
+    accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
@@ -79,6 +80,7 @@ def main() -> None:
                 "split": asdict(config.split),
                 "search_key": search_key(config.data.root) if config.split.groups in SEARCHED else None,
                 "parameters": count_parameters(backbone, lockstep.tails[0]),
+                "weights": backbone.digest,
                 "made_with": made_with(config, accelerator, labelled.table["group"]),
                 "seconds": seconds,
                 "images_per_second": round(learned / seconds["training"], 1),

@@ -22,9 +22,8 @@ from tqdm import tqdm
 from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.files import write_json
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, build_backbone, merge
-from trunkfold.model.dora import ExactLinear
-from trunkfold.model.linear import FastLinear
+from trunkfold.model.backbone import Backbone, build_backbone
+from trunkfold.model.layers import ExactLinear, FastLinear, merge
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.lockstep import Lockstep, without_fold
 from trunkfold.training.loop import trained_parameters

@@ -15,7 +15,7 @@ from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConf
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import average
 from trunkfold.images.views import VIEWS, render
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, merge, trained_parameters
+from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
 from trunkfold.model.ensemble import (
     load_ensemble,
     predict,
@@ -23,6 +23,7 @@ from trunkfold.model.ensemble import (
     save_shared,
 )
 from trunkfold.model.features import FeatureSource
+from trunkfold.model.layers import merge
 from trunkfold.split.folds import scoring_members
 
 FOLDS, CLASSES = 3, 4

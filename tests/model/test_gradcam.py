@@ -7,8 +7,9 @@ from torch import nn
 from toy_models import Toy, Trunk
 
 from trunkfold.config.schema import ModelConfig
-from trunkfold.model.backbone import build_backbone, merge
+from trunkfold.model.backbone import build_backbone
 from trunkfold.model.gradcam import grad_cam, heat_maps
+from trunkfold.model.layers import merge
 
 
 def planted(channels: int, side: int = 4, **pixels: tuple[int, int, int]) -> torch.Tensor:

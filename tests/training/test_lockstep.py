@@ -26,8 +26,7 @@ class SeparateModel(nn.Module):
         super().__init__()
         tail = backbone.make_tail(seed)
         self.model = timm.create_model(config.name, num_classes=CLASSES)
-        tuned = "|".join(tail.stages)
-        targets = rf"stages\.({tuned})\.blocks\.\d+\.mlp\.fc[12]"
+        targets = tail.peft_config["default"].target_modules
         inject_adapter_in_model(
             LoraConfig(r=config.rank, lora_alpha=32, target_modules=targets, use_dora=True), self.model
         )

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from trunkfold.config.schema import Config
 from trunkfold.errors import InputError, first_few
 from trunkfold.files import whole_file, write_text
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
+from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
 from trunkfold.model.device_memory import PREDICTING, told_of_memory
 from trunkfold.model.features import FeatureBatches
+from trunkfold.model.layers import merge
+from trunkfold.model.pretrained import check_tensors
 
 SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
     "shared.safetensors",
@@ -49,7 +51,7 @@ def predict(
         RuntimeError: A row was not predicted exactly once a view.
         MemoryFullError: The device's memory is too small.
     """
-    classes, device = tails[0].head.fc.out_features, accelerator.device
+    classes, device = tails[0].get_classifier().out_features, accelerator.device
     found = torch.zeros(len(views), *members.shape, classes, device=device)
     visits = torch.zeros(len(views), len(members), device=device)
     for batches, found_in_view, visits_in_view in zip(views, found, visits, strict=True):
@@ -126,8 +128,7 @@ def _load_fold(folder: Path, backbone: Backbone) -> Tail:
 
 
 def _without_adapters(tail: Tail) -> dict[str, Tensor]:
-    state = {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
-    return {**state, **dict(tail.named_buffers())}
+    return {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
 
 
 def _adapter_config(tail: Tail) -> dict:

@@ -22,6 +22,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # one that hangs takes so long to be noticed.
 LONGEST_WAIT = timedelta(hours=2)
 OPEN_FILES = 1 << 16
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def start_process(config: TrainConfig) -> Accelerator:
@@ -51,6 +52,12 @@ def start_process(config: TrainConfig) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger("trunkfold").setLevel(logging.ERROR)
     return accelerator
+
+
+def describe_device(accelerator: Accelerator) -> str:
+    """Device and precision in words, such as "CPU, float32"."""
+    device = "CPU" if accelerator.device.type == "cpu" else torch.cuda.get_device_name(accelerator.device)
+    return f"{device}, {PRECISIONS[accelerator.mixed_precision]}"
 
 
 def _keep_freed_memory() -> None:

@@ -12,8 +12,9 @@ from trunkfold.images.augmentation import Augmentation, make_augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
 from trunkfold.images.normalization import measure_normalization
 from trunkfold.images.views import check_views
-from trunkfold.model.backbone import Backbone, check_weights, native_image_size
+from trunkfold.model.backbone import Backbone
 from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.pretrained import check_weights, native_image_size
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import learned_from
 from trunkfold.training.lockstep import Lockstep
