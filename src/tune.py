@@ -19,7 +19,7 @@ from trunkfold.config.options import parse_tuning
 from trunkfold.config.schema import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.setup import complete, settle_normalization

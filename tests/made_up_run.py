@@ -13,7 +13,6 @@ from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import scored_table
 from trunkfold.files import write_csv, write_json
 from trunkfold.output.thumbnails import predicted_mistakes
-from trunkfold.runs import THUMBNAILS as FOLDER
 
 CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
 

@@ -35,7 +35,6 @@ from trunkfold.files import write_csv, write_json
 from trunkfold.model.backbone import build_backbone
 from trunkfold.model.ensemble import load_ensemble, save_fold, save_shared
 from trunkfold.output.submission import sample_problems
-from trunkfold.runs import read_metrics
 from trunkfold.split.groups import read_groups
 
 EXAMPLES = float(os.environ.get("FUZZ_EXAMPLES_TIMES", "1"))  # more of them, other ones each time

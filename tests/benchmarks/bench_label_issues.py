@@ -22,7 +22,6 @@ from trunkfold.demo.competition import DemoOptions, make_demo
 from trunkfold.evaluation.label_issues import write_label_issues
 from trunkfold.evaluation.predictions import read_predictions
 from trunkfold.files import write_csv
-from trunkfold.runs import read_metrics
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"

@@ -27,24 +27,24 @@ def make_score(truth: str, predicted: str) -> dict:
 def test_scores_are_those_computed_by_hand():
     """crack: 2 of 3 found, never wrongly: F1 0.8; dent: 1 of 1, of 2 named: 2/3; lamp: 2 of 2: 1."""
     scores = make_score("aaabcc", "aabbcc")
-    assert scores["photos"] == scores["groups"] == 6
-    assert scores["accuracy"] == pytest.approx(5 / 6)
-    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 1) / 3)
-    assert scores["per_class"]["crack"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3})
-    assert scores["per_class"]["dent"] == pytest.approx({"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1})
-    assert list(scores["per_class"]) == ["crack", "dent", "lamp"]
+    assert scores.photos == scores.groups == 6
+    assert scores.accuracy == pytest.approx(5 / 6)
+    assert scores.macro_f1 == pytest.approx((0.8 + 2 / 3 + 1) / 3)
+    assert scores.per_class["crack"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3})
+    assert scores.per_class["dent"] == pytest.approx({"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1})
+    assert list(scores.per_class) == ["crack", "dent", "lamp"]
 
 
 def test_an_absent_class_counts_as_zero():
     scores = make_score("aaab", "aabb")
-    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-    assert scores["per_class"]["lamp"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-    low, high = scores["intervals"]["macro_f1"]
-    assert low <= scores["macro_f1"] <= high < 0.7
+    assert scores.macro_f1 == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert scores.per_class["lamp"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    low, high = scores.intervals.macro_f1
+    assert low <= scores.macro_f1 <= high < 0.7
 
 
 def test_rows_of_the_confusion_matrix_are_the_truth():
-    assert make_score("aaabcc", "aabbca")["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert make_score("aaabcc", "aabbca").confusion_matrix == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
 def test_validation_scores_are_those_computed_by_hand():
@@ -62,7 +62,7 @@ def test_a_certain_mistake_costs_a_finite_loss():
 def test_perfect_predictions_leave_no_doubt():
     """Also where many draws miss the rare class altogether."""
     truth = "a" * 12 + "b" * 6 + "c"
-    assert make_score(truth, truth)["intervals"] == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+    assert make_score(truth, truth).intervals == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
 
 
 SHARES = np.array([0.5, 0.35, 0.15])
@@ -120,7 +120,7 @@ def test_copies_count_as_one_group_and_as_many_photos():
     table = make_table("aaabbb", "aaabbb")
     groups = pd.Series(["x", "x", "x", "y", "y", "z"], index=table["image_id"])
     scores = score(table, groups, CLASSES)
-    assert (scores["photos"], scores["groups"]) == (6, 3)
+    assert (scores.photos, scores.groups) == (6, 3)
 
 
 def series(*columns: str) -> list[pd.Series]:

@@ -13,7 +13,6 @@ from trunkfold.files import write_csv, write_json
 from trunkfold.output.blending import blend_runs
 from trunkfold.report.console import summary
 from trunkfold.report.page import write_report
-from trunkfold.runs import read_metrics
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(

@@ -15,8 +15,7 @@ from toy_models import Toy, Trunk
 from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.error_analysis import choose_photos
 from trunkfold.output.thumbnails import SIDE, overlay, predicted_mistakes, save_thumbnails, thumbnail
-from trunkfold.report.thumbnails import Thumbnails
-from trunkfold.runs import THUMBNAILS
+from trunkfold.report.contents import Thumbnails
 
 
 def test_a_thumbnail_keeps_the_photos_proportions():

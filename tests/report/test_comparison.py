@@ -15,7 +15,6 @@ from trunkfold.evaluation.predictions import probability_table, scored_table
 from trunkfold.files import write_csv, write_json
 from trunkfold.output.blending import blend_runs
 from trunkfold.report.comparison import compare_runs, finished_runs
-from trunkfold.runs import read_metrics
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(  # 60 photos of 60 sources, half of them crack, in three folds and a hold-out

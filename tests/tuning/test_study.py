@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from trunkfold.config.options import parse_tuning
 from trunkfold.config.schema import TuneConfig, TuningConfig
 from trunkfold.errors import InputError
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.tuning.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
+from trunkfold.metrics import Parameters
 from trunkfold.model.dora import use_exact_dora
 from trunkfold.model.linear import use_fast_linear
 
@@ -229,13 +230,13 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         )
 
 
-def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
+def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
     """How many numbers one fold's model has, and how many of them learn."""
     trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
-    return {
-        "trainable": sum(parameter.numel() for _, parameter in trained_parameters(tail)),
-        "total": trunk + sum(parameter.numel() for parameter in tail.parameters()),
-    }
+    return Parameters(
+        trainable=sum(parameter.numel() for _, parameter in trained_parameters(tail)),
+        total=trunk + sum(parameter.numel() for parameter in tail.parameters()),
+    )
 
 
 def _pixels(values: list[float]) -> Tensor:

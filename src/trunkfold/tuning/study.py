@@ -28,7 +28,7 @@ from trunkfold.config.options import dump_config
 from trunkfold.config.schema import TuningConfig
 from trunkfold.errors import InputError
 from trunkfold.files import locked_folder, write_text
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import Labelled
 
 STUDY, JOURNAL, WORKERS, LOCK = "study.yaml", "journal.log", ".workers", ".lock"  # in the study's folder

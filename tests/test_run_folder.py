@@ -6,7 +6,8 @@ import pytest
 
 from trunkfold.errors import InputError
 from trunkfold.files import write_json, write_text
-from trunkfold.runs import SUBMISSIONS, Stopwatch, newest_run, read_metrics
+from trunkfold.output.provenance import Stopwatch
+from trunkfold.run_folder import SUBMISSIONS, newest_run
 
 
 @pytest.fixture(autouse=True)
