@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.evaluation.ablation import ablate
+from trunkfold.metrics import Alone, Gain
 
 CLASSES = {"a": "crack", "b": "dent"}
 VIEWS = ["hflip", "plain"]
@@ -51,9 +52,9 @@ def test_the_consensus_adds_what_single_photos_lose():
     """Photo 1 alone is a b by the one view there is, photo 3 an a either way."""
     rows = rows_by_part(ablate(make_predicted(PLAIN), FOLDS, CLASSES, ["plain"], True).oof)
     assert set(rows) == {"consensus of copies"}
-    assert rows["consensus of copies"]["accuracy"] == 2 / 4
-    assert rows["consensus of copies"]["macro_f1"] == 1 / 2
-    assert rows["consensus of copies"]["gain"] == pytest.approx((4 / 5 + 2 / 3) / 2 - 1 / 2)
+    assert rows["consensus of copies"].accuracy == 2 / 4
+    assert rows["consensus of copies"].macro_f1 == 1 / 2
+    assert rows["consensus of copies"].gain == pytest.approx((4 / 5 + 2 / 3) / 2 - 1 / 2)
 
 
 def test_the_averaging_of_weights_adds_what_raw_ones_lose():
@@ -61,7 +62,7 @@ def test_the_averaging_of_weights_adds_what_raw_ones_lose():
     raw = [list(row) for row in MIRRORED]
     raw[2][1] = raw[5][0] = 0.99
     found = ablate(make_predicted(MIRRORED), FOLDS, CLASSES, ["hflip"], False, raw=make_predicted(raw))
-    oof, holdout = (rows_by_part(found[name])["averaging of weights (EMA)"] for name in ("oof", "holdout"))
+    oof, holdout = (rows_by_part(getattr(found, name))["averaging of weights (EMA)"] for name in ("oof", "holdout"))
     assert oof.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert (holdout.accuracy, holdout.macro_f1) == (1 / 2, pytest.approx((2 / 3 + 0) / 2))
     assert holdout.gain == pytest.approx(2 / 3)
@@ -72,17 +73,17 @@ def test_folds_are_left_out_and_stand_alone_on_the_hold_out():
     found = ablate(make_predicted(MIRRORED, PLAIN), FOLDS, CLASSES, VIEWS, False)
     holdout = rows_by_part(found.holdout)
     assert list(holdout) == ["test-time augmentation (hflip)", "fold 0", "fold 1"]
-    assert holdout["fold 0"] == {
-        "part": "fold 0",
-        "accuracy": 1 / 2,
-        "macro_f1": pytest.approx(1 / 3),
-        "gain": pytest.approx(2 / 3),
-        "interval": [0, 1],
-    }
+    assert holdout["fold 0"] == Gain(
+        part="fold 0",
+        accuracy=1 / 2,
+        macro_f1=pytest.approx(1 / 3),
+        gain=pytest.approx(2 / 3),
+        interval=(0, 1),
+    )
     assert (holdout["fold 1"].accuracy, holdout["fold 1"].gain) == (1, 0)
     assert found.folds_alone == [
-        {"part": "fold 0 alone", "macro_f1": 1, "accuracy": 1},
-        {"part": "fold 1 alone", "macro_f1": pytest.approx(1 / 3), "accuracy": 1 / 2},
+        Alone("fold 0 alone", macro_f1=1, accuracy=1),
+        Alone("fold 1 alone", macro_f1=pytest.approx(1 / 3), accuracy=1 / 2),
     ]
     assert "fold 0" not in rows_by_part(found.oof)
 

@@ -10,6 +10,7 @@ from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
 from trunkfold.evaluation.predictions import scored_table
+from trunkfold.metrics import PartScores
 
 CLASSES = {"x": "crack", "y": "dent", "z": "lamp"}
 
@@ -62,10 +63,10 @@ def test_a_runs_leak_is_told_by_set():
     """Photos 0 and 1 are copies in two folds, 3 is held out and a copy of 2; 4, 5, 6 and 7 have no copies."""
     folds = make_folds("aabbcdef", [0, 1, 0, -1, 1, 0, -1, -1])
     leak = assess(folds, "xyxyxyxy", "xyxyyxxx").leak
-    assert leak.oof.with_copies == {"photos": 2, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak.oof.without_copies == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": 1 / 4})
-    assert leak.holdout.with_copies == {"photos": 1, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak.holdout.without_copies == pytest.approx({"photos": 2, "accuracy": 0.5, "macro_f1": 1 / 3})
+    assert leak.oof.with_copies == PartScores(photos=2, accuracy=1.0, macro_f1=1.0)
+    assert vars(leak.oof.without_copies) == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": 1 / 4})
+    assert leak.holdout.with_copies == PartScores(photos=1, accuracy=1.0, macro_f1=1.0)
+    assert vars(leak.holdout.without_copies) == pytest.approx({"photos": 2, "accuracy": 0.5, "macro_f1": 1 / 3})
 
 
 def test_a_run_without_a_hold_out_leaks_there_nothing():

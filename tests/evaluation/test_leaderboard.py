@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.evaluation.leaderboard import PUBLIC_SHARE, Pool, simulate_leaderboards
+from trunkfold.metrics import Draws, Range, Rival
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 SHARES = np.array([0.5, 0.35, 0.15])
@@ -68,7 +69,7 @@ def simulated() -> dict:
 @pytest.mark.parametrize("part", ["public", "private"])
 def test_a_part_scores_as_on_fresh_test_sets(direct, simulated, part):
     low, high = np.quantile(direct[part], [0.025, 0.975])
-    assert simulated[part]["mean"] == pytest.approx(direct[part].mean(), abs=0.01)
+    assert getattr(simulated, part).mean == pytest.approx(direct[part].mean(), abs=0.01)
     assert width(simulated[part]) == pytest.approx(high - low, rel=0.1)
 
 
@@ -109,9 +110,7 @@ def test_the_spread_shrinks_with_the_root_of_the_photos(simulated):
 
 def test_copies_make_a_test_set_say_less():
     """Of 1,000 sources in four copies or without, private scores of 400 photos."""
-    with_copies, without = (
-        simulate_leaderboards(*make_model(1000, copies), CLASSES, 400)["private"] for copies in (4, 1)
-    )
+    with_copies, without = (simulate_leaderboards(*make_model(1000, copies), CLASSES, 400).private for copies in (4, 1))
     # 240 of 400 photos show about 100 sources, most of them more than once
     assert 1.3 < width(with_copies) / width(without) < 2
 
@@ -121,8 +120,8 @@ def test_the_histogram_holds_all_simulations(simulated):
     assert len(histogram.edges) == len(histogram.public) + 1 == len(histogram.private) + 1
     for part in ("public", "private"):
         middles = (np.array(histogram.edges)[1:] + np.array(histogram.edges)[:-1]) / 2
-        assert sum(histogram[part]) == pytest.approx(1)
-        assert middles @ histogram[part] == pytest.approx(simulated[part]["mean"], abs=0.005)
+        assert sum(getattr(histogram, part)) == pytest.approx(1)
+        assert middles @ getattr(histogram, part) == pytest.approx(getattr(simulated, part).mean, abs=0.005)
 
 
 def test_the_result_is_json_and_repeats(simulated):
@@ -136,9 +135,9 @@ def test_a_perfect_model_leaves_nothing_to_luck():
     """Also where many test sets miss the rare class."""
     truth = np.repeat([0, 1], [19, 1])
     luck = simulate_leaderboards(*make_table(truth, truth, np.arange(20)), {"a": "crack", "b": "dent"}, 20)
-    assert luck.public == luck.private == {"mean": 1, "low": 1, "high": 1}
-    assert luck.difference == {"low": 0, "high": 0}
-    assert luck.told_apart == [{"agreement": 1, "difference": 0}] * 3
+    assert luck.public == luck.private == Draws(mean=1, low=1, high=1)
+    assert luck.difference == Range(low=0, high=0)
+    assert luck.told_apart == [Rival(agreement=1, difference=0)] * 3
 
 
 def test_a_class_that_no_photo_has_counts_as_zero_as_in_the_scores():
