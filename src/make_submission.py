@@ -7,7 +7,7 @@ python src/make_submission.py --run submissions/a submissions/b --weights 2 1
 from argparse import Namespace
 from pathlib import Path
 
-from trunkfold.config.command_line import Parser
+from trunkfold.config.parsing import Parser
 from trunkfold.errors import exit_on_input_error
 from trunkfold.output.blending import save_submissions, weigh_runs
 from trunkfold.output.test_predictions import choose_output, predict_test, read_runs
@@ -21,13 +21,14 @@ from trunkfold.training.accelerator import start_process
 def main() -> None:
     """Read and check, predict with each run, average, decode, save and report."""
     options = parse_options()
-    runs = read_runs(options.run or [newest_run().path], options.data.root, options.cache.dir)
+    runs = read_runs(options.run or [newest_run().path], options.root, options.cache)
     shares = weigh_runs(runs, options.weights)
     out = choose_output(runs, options.out)
+    copy_labels = None if options.copy_labels is None else options.copy_labels == "true"
     accelerator = start_process(runs[0].config.train)
     predictions = [predict_test(run, accelerator) for run in runs]
     if accelerator.is_main_process:
-        save_submissions(runs, predictions, shares, out, options.decode.copy_labels)
+        save_submissions(runs, predictions, shares, out, copy_labels)
         findings = read_findings(out)
         write_report(findings)
         print(f"\n{summary(out, findings.metrics)}")
@@ -42,10 +43,15 @@ def parse_options() -> Namespace:
     parser.add_argument(
         "--out", type=str, help="Folder under submissions/ for the results; by default the run's, of several runs A+B."
     )
-    parser.add_argument("--data.root", type=Path, help="Where the photos are now; by default where they were.")
-    parser.add_argument("--cache.dir", type=Path, help="Folder for decoded photos; by default the run's.")
     parser.add_argument(
-        "--decode.copy_labels", type=bool, help="Test photos take the label of a labelled copy; by default as the run."
+        "--data.root", dest="root", type=Path, help="Where the photos are now; by default where they were."
+    )
+    parser.add_argument("--cache.dir", dest="cache", type=Path, help="Folder for decoded photos; by default the run's.")
+    parser.add_argument(
+        "--decode.copy_labels",
+        dest="copy_labels",
+        choices=("true", "false"),
+        help="Give test photos the label of their labelled copy (default: as in the run).",
     )
     return parser.parse_args()
 

@@ -3,9 +3,11 @@
 accelerate launch src/train_folds.py --config configs/demo.yaml
 """
 
-from trunkfold.config.options import parse_config
+from trunkfold.config.parsing import parse_config
 from trunkfold.errors import exit_on_input_error
-from trunkfold.images.workers import photos_named
+from trunkfold.evaluation.known_photos import save_known_photos
+from trunkfold.images.workers import worker_deaths_explained
+from trunkfold.model.embeddings import embed
 from trunkfold.output.outputs import predict_labelled, save_inputs, save_results, save_tails
 from trunkfold.output.provenance import Stopwatch, describe_training
 from trunkfold.output.thumbnails import save_thumbnails
@@ -27,7 +29,7 @@ def main() -> None:
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
     experiment = prepare_experiment(config, labelled, accelerator)
-    with occupied_run(run, config.run.restart, labelled.table, accelerator), photos_named(labelled.table["filename"]):
+    with occupied_run(run, config.run.restart, labelled.table, accelerator), worker_deaths_explained():
         if accelerator.is_main_process:
             save_inputs(run, experiment.config, labelled, experiment.backbone, experiment.augment)
         with watch("features"):
@@ -37,7 +39,9 @@ def main() -> None:
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
+            embeddings = embed(accelerator, clean, len(labelled.table))
         if accelerator.is_main_process:
+            save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:
                 save_tails(run, history, kept)
             facts = describe_training(accelerator, labelled, experiment.parameters, history, photos, watch.seconds)

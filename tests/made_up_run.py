@@ -7,11 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from toys import argmax_table
 
+from trunkfold.config.schema import Config
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import scored_table
+from trunkfold.evaluation.predictions import read_folds, read_predictions
 from trunkfold.files import write_csv, write_text
 from trunkfold.metrics import Metrics, Parameters, Split, from_json
+from trunkfold.output.blending import blend_runs, weigh_runs
+from trunkfold.output.test_predictions import FinishedRun, choose_output
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
@@ -31,7 +35,7 @@ def make_predictions(rows: int, first_id: int, fold: list[int], classes: dict[st
     probabilities[np.arange(rows), predicted] = sure
     ids = [str(first_id + row) for row in range(rows)]
     folds = pd.DataFrame({"image_id": ids, "fold": fold, "label": np.array(list(classes))[number]})
-    return scored_table(folds, probabilities, classes)
+    return argmax_table(folds, probabilities, classes)
 
 
 def make_run(
@@ -137,6 +141,20 @@ def report_on(run: Path) -> None:
 def summary_of(run: Path) -> str:
     """The summary of a run's folder."""
     return summary(RunFolder(run), RunFolder(run).read_metrics())
+
+
+def blend(paths: list[Path], weights: list[float] | None = None, name: str | None = None) -> Path:
+    """Average runs as src/make_submission.py does, of what they predicted before."""
+    runs = []
+    for path in paths:
+        run = RunFolder(path)
+        runs.append(FinishedRun(run, Config(), run.read_metrics(), read_folds(run.folds), test=None))
+    shares, out = weigh_runs(runs, weights), choose_output(runs, name)
+    tables = [read_predictions(run.folder.test_probabilities, run.metrics.classes) for run in runs]
+    table, metrics = blend_runs(runs, tables, shares, out)
+    out.save(table, out.test_probabilities)
+    out.save(metrics, out.metrics)
+    return out.path
 
 
 def metrics_of(run: Path) -> dict:

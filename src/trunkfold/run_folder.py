@@ -39,6 +39,7 @@ class RunFolder:
         self.groups = path / "groups.csv"
         self.history = path / "history.csv"
         self.shared = path / "shared.safetensors"  # the weights that all folds share
+        self.embeddings = path / "embeddings.safetensors"  # of the labelled photos
         self.label_issues = path / "label_issues.csv"
         self.test_probabilities = path / "test_probabilities.csv"
         self.submission = path / "submission.csv"

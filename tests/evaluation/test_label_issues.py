@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from toys import argmax_table
 
 from trunkfold.evaluation.label_issues import BOTH, COPIES, MODEL, find_label_issues
 from trunkfold.evaluation.predictions import scored_table
@@ -20,6 +21,8 @@ def toy(rows: list[tuple[str, str, list[float]]]) -> tuple[pd.DataFrame, pd.Data
     probabilities = np.array([p for _, _, p in rows])
     groups = [group or f"g{row}" for row, (group, _, _) in enumerate(rows)]
     return scored_table(folds, probabilities, CLASSES), folds.assign(group=groups, filename=ids + ".jpg")
+    groups = pd.Series([group or f"g{row}" for row, (group, _, _) in enumerate(rows)], index=ids)
+    return argmax_table(folds, probabilities, CLASSES), groups, (ids + ".jpg").set_axis(ids)
 
 
 def right(label: str, p: float = 0.9) -> tuple[str, str, list[float]]:

@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_run import blend as blend_runs
 from made_up_run import change_metrics, metrics_of, report_on, summary_of
+from toys import argmax_table
 
-from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
-from trunkfold.evaluation.predictions import probability_table, read_folds, read_predictions, scored_table
+from trunkfold.evaluation.predictions import probability_table
 from trunkfold.files import write_csv
 from trunkfold.metrics import Metrics, Split
-from trunkfold.output.blending import blend_runs as average_runs
-from trunkfold.output.blending import weigh_runs
-from trunkfold.output.test_predictions import FinishedRun, choose_output
 from trunkfold.run_folder import RunFolder
 
 CLASSES = {"1": "crack", "2": "dent"}
@@ -42,7 +40,7 @@ def make_run(name: str, p_crack: float, ids: str = "789", classes: dict = CLASSE
     write_csv(folds, run / "folds.csv")
     for file, rows in {"oof": folds[folds["fold"] >= 0], "holdout": folds[folds["fold"] < 0]}.items():
         if len(rows):
-            write_csv(scored_table(rows, np.tile([p_crack, 1 - p_crack], (len(rows), 1)), classes), run / f"{file}.csv")
+            write_csv(argmax_table(rows, np.tile([p_crack, 1 - p_crack], (len(rows), 1)), classes), run / f"{file}.csv")
     # The first test photo is surer by its id, so that a mix-up of ids shows.
     own = np.array([p_crack + int(test_id) / 100 for test_id in ids])
     test = probability_table(pd.Series(list(ids)), np.stack([own, 1 - own], 1), classes)
@@ -51,20 +49,6 @@ def make_run(name: str, p_crack: float, ids: str = "789", classes: dict = CLASSE
     RunFolder(run, write=True).save(metrics, run / "metrics.json")
     (run / "shared.safetensors").touch()
     return run
-
-
-def blend_runs(paths: list[Path], weights: list[float] | None = None, name: str | None = None) -> Path:
-    """Average runs as src/make_submission.py does, of what they predicted before."""
-    runs = []
-    for path in paths:
-        run = RunFolder(path)
-        runs.append(FinishedRun(run, Config(), run.read_metrics(), read_folds(run.folds), test=None))
-    shares, out = weigh_runs(runs, weights), choose_output(runs, name)
-    tables = [read_predictions(run.folder.test_probabilities, run.metrics.classes) for run in runs]
-    table, metrics = average_runs(runs, tables, shares, out)
-    out.save(table, out.test_probabilities)
-    out.save(metrics, out.metrics)
-    return out.path
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.errors import InputError
+from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_predictions, scored_table
 from trunkfold.metrics import Assessment, Metrics
@@ -120,12 +121,20 @@ def _assess(runs: Sequence[FinishedRun], shares: Sequence[float], out: RunFolder
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
         return Assessment()
     folds, classes = runs[0].folds, runs[0].metrics.classes
-    truth, tables = folds.set_index("image_id", drop=False), {}
+    truth, tables, parts = folds.set_index("image_id", drop=False), {}, []
     for name in SETS:
         paths = [run.folder.predictions(name) for run in runs]
         if paths[0].exists():
             read = [read_predictions(path, classes) for path in paths]
             ids, probabilities = _average(read, list(map(str, paths)), shares, classes)
-            tables[name] = scored_table(truth.loc[ids], probabilities, classes)
-            out.save(tables[name], out.predictions(name))
+            parts.append((name, truth.loc[ids], probabilities))
+    labels = decode_labelled(
+        np.concatenate([probabilities for *_, probabilities in parts]),
+        pd.concat([rows for _, rows, _ in parts]),
+        classes,
+        runs[0].config.decode.metric,
+    )
+    for name, rows, probabilities in parts:
+        tables[name] = scored_table(rows, probabilities, classes, labels[rows.index])
+        out.save(tables[name], out.predictions(name))
     return assess_run(tables["oof"], tables.get("holdout"), folds, classes, test_photos)

@@ -8,10 +8,11 @@ import pandas as pd
 from accelerate import Accelerator
 from torch import nn
 
-from trunkfold.config.options import dump_config
+from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
 from trunkfold.evaluation.ablation import CONSENSUS, ablate
 from trunkfold.evaluation.consensus import average_in_folds
+from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.label_issues import find_label_issues
 from trunkfold.evaluation.predictions import average, scored_table
@@ -92,13 +93,16 @@ def save_results(
     probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))
     if config.predict.consensus:
         probabilities = average_in_folds(probabilities, folds)
+    labels = decode_labelled(probabilities, folds, classes, config.decode.metric)
     tables = {}
     for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
         if rows.any():
-            tables[name] = scored_table(folds[rows], probabilities[rows], classes)
+            tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
             run.save(tables[name], run.predictions(name))
     run.save(find_label_issues(tables["oof"], folds, classes), run.label_issues)
-    ablation = ablate(predicted, folds, classes, config.predict.views, config.predict.consensus, raw)
+    ablation = ablate(
+        predicted, folds, classes, config.predict.views, config.predict.consensus, config.decode.metric, raw
+    )
     by_set = {"oof": ablation.oof, "holdout": ablation.holdout or []}
     gains = {name: row.gain for name, rows in by_set.items() for row in rows if row.part == CONSENSUS}
     assessment = assess_run(tables["oof"], tables.get("holdout"), folds, classes, labelled.test_photos)

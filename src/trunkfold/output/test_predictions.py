@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import check_run_name
 from trunkfold.config.schema import CacheConfig, Config
 from trunkfold.errors import InputError
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
-from trunkfold.evaluation.predictions import average, decode, probabilities_of, probability_table, read_folds
+from trunkfold.evaluation.decoding import decode
+from trunkfold.evaluation.predictions import average, probabilities_of, probability_table, read_folds
 from trunkfold.files import is_writable
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.metrics import Consensus, CopyLabels, Metrics
 from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
@@ -128,7 +129,7 @@ def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
         groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
-    with watch("test prediction"), photos_named(test["filename"]):
+    with watch("test prediction"), worker_deaths_explained():
         views = [source.batches(np.arange(len(test)), view, f"predicting, {view}") for view in config.predict.views]
         members = np.ones((len(test), len(tails)), bool)
         tails = [tail.to(accelerator.device) for tail in tails]
@@ -164,7 +165,10 @@ def save_submission(run: FinishedRun, predictions: Predictions, out: RunFolder, 
         The metrics.
     """
     table, known, classes = predictions.table, predictions.known, run.metrics.classes
-    label = pd.Series(decode(probabilities_of(table, classes), classes), table.index)
+    calibration = predictions.metrics.calibration  # unknown of runs with different splits
+    temperature = calibration.temperature if calibration else 1.0
+    numbers = decode(probabilities_of(table, classes), run.config.decode.metric, temperature)
+    label = pd.Series(np.array(list(classes))[numbers], table.index)
     used = run.config.decode.copy_labels if copy_labels is None else copy_labels
     different = int((known.notna() & (known != label)).sum())
     labels = known.fillna(label) if used else label
