@@ -59,7 +59,7 @@ def test_without_a_finished_run_training_is_asked_for():
 
 def test_metrics_are_read_as_they_were_written(tmp_path):
     run = RunFolder(made_up_run.make_run(tmp_path), write=True)
-    metrics = typed(**made_up_run.metrics_of(run.path), **made_up_run.extra_metrics())
+    metrics = typed(**{**made_up_run.metrics_of(run.path), **made_up_run.extra_metrics()})
     run.save(metrics, run.metrics)
     assert run.read_metrics() == metrics
     keys = json.loads(run.metrics.read_text())
