@@ -17,7 +17,7 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.setup import complete, settle_normalization

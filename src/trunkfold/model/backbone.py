@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
+from trunkfold.metrics import Parameters
 from trunkfold.model.families import KNOWN, Family, family_of
 from trunkfold.model.layers import add_adapters, is_pointwise, use_fast_linear
 from trunkfold.model.pretrained import check_tensors, create_model, digest_weights
@@ -204,13 +205,13 @@ def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in tail.named_parameters() if parameter.requires_grad)
 
 
-def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
+def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
     """Count the parameters of one fold's model, and those that are trained."""
     trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
-    return {
-        "trainable": sum(parameter.numel() for _, parameter in trained_parameters(tail)),
-        "total": trunk + sum(parameter.numel() for parameter in tail.parameters()),
-    }
+    return Parameters(
+        trainable=sum(parameter.numel() for _, parameter in trained_parameters(tail)),
+        total=trunk + sum(parameter.numel() for parameter in tail.parameters()),
+    )
 
 
 def _is_nhwc(model: nn.Module) -> bool:

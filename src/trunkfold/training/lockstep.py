@@ -57,6 +57,7 @@ class Lockstep:
         tails: One for each fold, on the accelerator's device.
         trunk: The shared part, there too.
         scheduler: timm's, stepped once an update.
+        best: The trained parameters of each fold's best epoch, fold after fold; None before they were chosen.
         pieces: In how many parts a batch goes through the model so that the device's memory holds it. The gradients are
             the undivided batch's, but with `model.drop_path` other blocks are left out. None where the first step shall
             find the number, on a GPU; a CPU does not say in time that its memory is full.
@@ -93,6 +94,7 @@ class Lockstep:
         decay = config.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
+        self.best: list[Tensor] | None = None
         self.steps_done = 0
         self.pieces: int | None = None if accelerator.device.type == "cuda" else 1
 
@@ -128,31 +130,23 @@ class Lockstep:
         return losses
 
     @contextmanager
-    def final_weights(self) -> Iterator[list[Tail]]:
-        """The tails with the weights that will be kept (the averaged ones, where there are), in evaluation mode."""
-        self.model.eval()
-        self.keep_final_weights()
-        try:
-            yield self.tails
-        finally:
-            set_data(self.learning, self.last)
+    def weights(self, raw: bool = False) -> Iterator[list[Tail]]:
+        """Put weights into the tails for as long as they are used, in evaluation mode.
 
-    def keep_final_weights(self) -> None:
-        """End the training: the tails hold `final_weights` for good."""
+        Args:
+            raw: Those of the last step; else the ones to keep: the best epochs' where `best` has them, or the averaged
+                ones where weights are averaged.
+        """
         self.model.eval()
-        self.last = [parameter.data for parameter in self.learning]
-        if self.ema is not None:
+        last = [parameter.data for parameter in self.learning]
+        if not raw and self.best is not None:
+            set_data(self.learning, self.best)
+        elif not raw and self.ema is not None:
             set_data(self.learning, (averaged.data for averaged in self.ema.module))
-
-    @contextmanager
-    def raw_weights(self) -> Iterator[list[Tail]]:
-        """After `keep_final_weights`: the tails with the weights of the last step, before they were averaged."""
-        kept = [parameter.data for parameter in self.learning]
-        set_data(self.learning, self.last)
         try:
             yield self.tails
         finally:
-            set_data(self.learning, kept)
+            set_data(self.learning, last)
 
     def state_dict(self) -> dict:
         """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
