@@ -1,6 +1,9 @@
 """Fixtures that several tests share."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a test process takes one core
 
 import pytest
 from accelerate import Accelerator
