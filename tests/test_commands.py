@@ -20,11 +20,12 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from toys import LABELS, SOURCE, run_command, write_competition
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.images.views import VIEWS
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.contents import read_findings
 
+pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")
 # The smallest model of each family that a configuration names.
 TINY = {"convnextv2": "test_convnext2", "convnext": "test_convnext"}

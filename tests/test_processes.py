@@ -17,6 +17,7 @@ from toys import SOURCE, run_command, write_competition
 
 from trunkfold.files import locked_folder
 
+pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 SMALL = {
     "data.classes": "null",
     "data.image_size": "64",
