@@ -114,40 +114,74 @@ def test_wheels_that_cannot_be_had_are_one_message(tmp_path, monkeypatch, capsys
     assert not (tmp_path / "kaggle").exists()
 
 
+class Kaggle:
+    """A machine like Kaggle's: a virtual environment whose own packages come from the bundle, and no network."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.inputs, self.working = folder, folder / "input", folder / "working"
+        self.working.mkdir(parents=True)
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        (self.packages,) = (folder / "venv/lib").glob("python*/site-packages")
+        here = [path for path in sys.path if path.endswith("site-packages")]
+        (self.packages / "here.pth").write_text("\n".join(here) + "\n")
+        (self.packages / "sitecustomize.py").write_text(OFFLINE)
+        command = [str(folder / "venv/bin/python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        (folder / "jupyter/kernels/python3").mkdir(parents=True)
+        kernel = json.dumps({"argv": command, "display_name": "Kaggle", "language": "python"})
+        (folder / "jupyter/kernels/python3/kernel.json").write_text(kernel)
+
+    def execute(self, notebook: Path) -> str:
+        """Run a notebook, its working folder emptied before; everything it printed."""
+        nbclient = pytest.importorskip("nbclient", reason="executes the notebook")
+        nbformat = pytest.importorskip("nbformat")
+        shutil.rmtree(self.working)
+        self.working.mkdir()
+        folders = {"KAGGLE_INPUT": self.inputs, "KAGGLE_WORKING": self.working, "KAGGLE_TEMP": self.folder / "temp"}
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_FIND_LINKS")}
+        environment |= {key: str(value) for key, value in folders.items()}
+        cells = nbformat.read(notebook, 4)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUPYTER_PATH", str(self.folder / "jupyter"))
+            client = nbclient.NotebookClient(cells, timeout=240, kernel_name="python3")
+            client.execute(env=environment, cwd=str(self.folder))
+        return "".join(output.get("text", "") for cell in cells["cells"] for output in cell["outputs"])
+
+
 @pytest.mark.slow
 def test_the_prediction_notebook_runs_without_a_network(run, workplace, tmp_path):
-    """In a virtual environment of its own, with the bundle's wheels in front of what is installed here."""
-    nbclient = pytest.importorskip("nbclient", reason="executes the notebook")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
     make(tmp_path / "kaggle", "--data", "owner/photos", "--run", run)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
-    here = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "here.pth").write_text("\n".join(here) + "\n")
-    (packages / "sitecustomize.py").write_text(OFFLINE)
-    inputs, working = tmp_path / "input", tmp_path / "working"
-    shutil.copytree(tmp_path / "kaggle/dataset", inputs / "trunkfold-bundle")
-    shutil.copytree(workplace / "input", inputs / "photos")
-    working.mkdir()
-    before = digest(inputs)
-    kernel = tmp_path / "kernels/python3"
-    kernel.mkdir(parents=True)
-    command = [str(tmp_path / "venv/bin/python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "x", "language": "python"}))
-    (tmp_path / "jupyter").mkdir()
-    shutil.move(tmp_path / "kernels", tmp_path / "jupyter/kernels")
-    environment = {
-        **{key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_FIND_LINKS")},
-        **{"JUPYTER_PATH": str(tmp_path / "jupyter"), "KAGGLE_INPUT": str(inputs)},
-        **{"KAGGLE_WORKING": str(working), "KAGGLE_TEMP": str(tmp_path / "temp")},
-    }
-    notebook = nbformat.read(tmp_path / "kaggle/predict/predict.ipynb", 4)
-    client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
-        client.execute(env=environment, cwd=str(tmp_path))
-    assert list((packages / "cleanlab").glob("*.py"))
-    assert digest(inputs) == before
-    written = pd.read_csv(working / "submission.csv")
+    machine = Kaggle(tmp_path / "machine")
+    shutil.copytree(tmp_path / "kaggle/dataset", machine.inputs / "trunkfold-bundle")
+    shutil.copytree(workplace / "input", machine.inputs / "photos")
+    before = digest(machine.inputs)
+    machine.execute(tmp_path / "kaggle/predict/predict.ipynb")
+    assert list((machine.packages / "cleanlab").glob("*.py"))
+    assert digest(machine.inputs) == before
+    written = pd.read_csv(machine.working / "submission.csv")
     pd.testing.assert_frame_equal(written, pd.read_csv(run / "submission.csv"))
+
+
+@pytest.mark.slow
+def test_training_stops_in_time_resumes_and_its_output_is_predicted_with(run, workplace, tmp_path):
+    """Three versions of two notebooks, none of which sees more than what the one before it saved."""
+    machine = Kaggle(tmp_path / "machine")
+    shutil.copytree(workplace / "input", machine.inputs / "photos")
+    config = re.sub(r"(?m)^  (name: toy|groups: .*|root: .*)\n", "", (run / "config.yaml").read_text())
+    (tmp_path / "toy.yaml").write_text(config)
+    words = ("--data", "owner/photos", "--config", tmp_path / "toy.yaml")
+    for hours, wanted in ((1e-9, "state.safetensors"), (11, "metrics.json")):
+        shutil.rmtree(tmp_path / "kaggle", ignore_errors=True)
+        shutil.rmtree(machine.inputs / "trunkfold-bundle", ignore_errors=True)
+        make(tmp_path / "kaggle", *words, "--hours", hours, "--resume")
+        shutil.copytree(tmp_path / "kaggle/dataset", machine.inputs / "trunkfold-bundle")
+        machine.execute(tmp_path / "kaggle/train/train.ipynb")
+        saved = machine.working / "submissions/trunkfold-bundle"
+        assert (saved / wanted).exists()
+        output = machine.inputs / "trunkfold-bundle-train"
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(machine.working, output)
+    before = digest(machine.inputs)
+    machine.execute(tmp_path / "kaggle/predict/predict.ipynb")
+    assert digest(machine.inputs) == before
+    test = pd.read_csv(workplace / "input/test/test/test.csv")
+    assert pd.read_csv(machine.working / "submission.csv")["image_id"].tolist() == test["image_id"].tolist()
