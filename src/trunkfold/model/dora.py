@@ -15,7 +15,7 @@ import torch
 from peft.tuners.lora.layer import Conv2d, Linear
 from torch import Tensor, nn
 
-from trunkfold.model.linear import linear
+from trunkfold.model.linear import linear, product
 
 
 def use_exact_dora(model: nn.Module) -> None:
@@ -73,11 +73,11 @@ class AdaptedLinear(torch.autograd.Function):
         grad = grad.reshape(-1, grad.shape[-1])
         shape, dtype = ctx.of_x
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        of_x = linear(grad, adapted.T).view(shape).to(dtype) if needs_x else None
+        of_x = product(grad, adapted).view(shape).to(dtype) if needs_x else None
         of_bias = grad.sum(0, dtype=weight.dtype) if bias is not None else None
         factor = ctx.scale * ratio[:, None]
         if needs_weight:
-            whole = linear(grad.T, rows.T).to(weight.dtype)
+            whole = product(grad.T, rows).to(weight.dtype)
             of_weight = whole * ratio[:, None]
             of_b, of_a = factor * (whole @ lora_a.T), (factor * lora_b).T @ whole
         else:

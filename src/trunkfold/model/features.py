@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from trunkfold.config.schema import Config
+from trunkfold.cores import in_threads
 from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.files import locked_folder, make_blocks, read_blocks
 from trunkfold.images import augmentation as augment
@@ -27,6 +28,8 @@ from trunkfold.model.backbone import Trunk
 from trunkfold.model.device_memory import PREDICTING, largest_batch, told_of_memory
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
+
+PIXELS_A_PART = 2 * 224**2  # few large photos or many small ones, so that a part is work for a thread
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
 
@@ -176,8 +179,7 @@ class FeatureSource:
             return self._pass(photos)
 
     def _pass(self, photos: Tensor) -> Tensor:
-        with self.accelerator.autocast():
-            return self.trunk(photos.to(self.accelerator.device, non_blocking=True))
+        return through_trunk(self.accelerator, self.trunk, photos)
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -203,6 +205,19 @@ class FeatureSource:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.digest()
+
+
+def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Tensor:
+    """Features of a batch of photos, on the accelerator's device; on a CPU its cores share the batch."""
+
+    def features(part: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return trunk(part.to(accelerator.device, non_blocking=True))
+
+    if accelerator.device.type != "cpu":
+        return features(photos)
+    size = max(1, PIXELS_A_PART // photos[0, 0].numel())
+    return torch.cat(in_threads(features, photos.split(size)))
 
 
 class _Visit(Dataset):
