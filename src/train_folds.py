@@ -8,14 +8,14 @@ from dataclasses import asdict
 import numpy as np
 from torch import nn
 
-from trunkfold.config.options import parse_config
+from trunkfold.config.parsing import parse_config
 from trunkfold.copies.search import search_key
 from trunkfold.errors import exit_on_input_error
 from trunkfold.evaluation.known_photos import save_known_photos
 from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.backbone import build_backbone, count_parameters, merge
 from trunkfold.model.embeddings import embed
 from trunkfold.model.ensemble import predict
@@ -50,7 +50,7 @@ def main() -> None:
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
     occupied = occupied_run(run, config.run.restart, labelled.table, accelerator)
-    with occupied, photos_named(labelled.table["filename"]):
+    with occupied, worker_deaths_explained():
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
         source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)

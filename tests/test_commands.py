@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from toys import LABELS, SOURCE, run_command, write_competition
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.images.views import VIEWS
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.contents import read_findings

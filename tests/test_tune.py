@@ -13,15 +13,16 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from ruamel.yaml import YAML
 from toys import SOURCE, run_command, write_competition
 
-from trunkfold.config.options import dump_config, load_config, parse_tuning
+from trunkfold.config.parsing import dump_config, load_config
 from trunkfold.model.backbone import Trunk
 from trunkfold.split.dataset import load_labelled
 from trunkfold.tuning.objective import run_trial
+from trunkfold.tuning.schema import parse_tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SIZE, FOLDS, VIEWS = 64, 3, 2
@@ -53,7 +54,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_config(folder: Path, **tune: object) -> None:
     """toy.yaml, a study's configuration, with other options of `tune`."""
-    (folder / "toy.yaml").write_text(yaml.safe_dump(OPTIONS | {"tune": OPTIONS["tune"] | tune}))
+    YAML(typ="safe").dump(OPTIONS | {"tune": OPTIONS["tune"] | tune}, folder / "toy.yaml")
 
 
 def tune(*args: object) -> Path:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from toys import run_command, write_competition
 
-from trunkfold.config.options import dump_config
+from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.files import write_csv, write_json, write_text

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
-from trunkfold.images.workers import PhotoLoader, at_work_on
+from trunkfold.images.workers import photo_loader, photo_named
 from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
@@ -135,9 +135,9 @@ class TrainingPhotos(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
         row, visit = draw
-        at_work_on(row)
         seed = int(np.random.SeedSequence([self.seed, row, visit]).generate_state(1)[0])
-        return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
+        with photo_named(self.pixels, row):
+            return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
 
 
 class ViewedPhotos(Dataset):
@@ -151,13 +151,13 @@ class ViewedPhotos(Dataset):
 
     def __getitem__(self, place: int) -> torch.Tensor:
         row = self.rows[place]
-        at_work_on(row)
-        return to_tensor(render(self.pixels[row], self.view, self.size))
+        with photo_named(self.pixels, row):
+            return to_tensor(render(self.pixels[row], self.view, self.size))
 
 
-def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int) -> PhotoLoader:
+def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int) -> DataLoader:
     """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
-    return PhotoLoader(photos, workers, batch_sampler=batches, persistent_workers=workers > 0)
+    return photo_loader(photos, workers, batch_sampler=batches, persistent_workers=workers > 0)
 
 
 def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:

@@ -19,17 +19,15 @@ from trunkfold.config.schema import Config
 from trunkfold.cores import in_threads
 from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.files import locked_folder, make_blocks, read_blocks
-from trunkfold.images import augmentation as augment
-from trunkfold.images import transforms, views
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
-from trunkfold.images.workers import PhotoLoader, at_work_on
+from trunkfold.images.workers import photo_loader
 from trunkfold.model.backbone import Trunk
 from trunkfold.model.device_memory import PREDICTING, largest_batch, told_of_memory
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
-
 PIXELS_A_PART = 2 * 224**2  # few large photos or many small ones, so that a part is work for a thread
+VERSION = 1  # of views and augmentations: raise it when they show other pixels, so that old features are not read
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
 
@@ -77,7 +75,6 @@ class KeptViews(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int]:
         row, visit = draw
-        at_work_on(row)
         return self.kept[visit % len(self.kept)][[row]][0], int(self.targets[row])
 
 
@@ -110,7 +107,7 @@ class FeatureSource:
         """
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        loader = PhotoLoader(photos, self._workers, batch_size=size)
+        loader = photo_loader(photos, self._workers, batch_size=size)
         hidden = bar is None or not self.accelerator.is_main_process
         for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
             yield share[number * size : (number + 1) * size], self._features(batch)
@@ -164,7 +161,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in PhotoLoader(photos, self._workers, batch_sampler=blocks):
+            for photos_of_block in photo_loader(photos, self._workers, batch_sampler=blocks):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -193,9 +190,7 @@ class FeatureSource:
         config, accelerator = self.config, self.accelerator
         numerics = accelerator.mixed_precision, accelerator.device.type, timm.__version__
         key = hashlib.blake2b(self._trunk_digest, digest_size=8)
-        key.update(repr((self.pixels.key, what, config.data.image_size, config.model.name, numerics)).encode())
-        for module in (augment, transforms, views):
-            key.update(Path(module.__file__).read_bytes())
+        key.update(repr((self.pixels.key, what, config.data.image_size, config.model.name, numerics, VERSION)).encode())
         return key.hexdigest()
 
     @cached_property
