@@ -14,7 +14,6 @@ from trunkfold.images.batches import (
     ViewedPhotos,
     choose_workers,
     training_loader,
-    usable_cores,
 )
 from trunkfold.images.views import VIEWS
 
@@ -237,21 +236,14 @@ class Launched:
 )
 def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, chosen):
     """And on a CPU none, unless they are asked for: the model needs its cores."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert choose_workers(wanted, Launched(processes, torch.device(device))) == chosen
 
 
 def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 3, 4}, raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     for _ in range(3):
         choose_workers(70, Launched(1, torch.device("cpu")))
         choose_workers(3, Launched(1, torch.device("cpu")))
     assert caplog.messages == ["data.workers 70 is cut to 3: there are 3 usable cores"]
-
-
-def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 6}, raising=False)
-    assert usable_cores() == 2
-    monkeypatch.delattr("os.sched_getaffinity")
-    assert usable_cores() == 64

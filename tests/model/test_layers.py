@@ -7,16 +7,12 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from torch.nn import functional as F
 
 from trunkfold.model.layers import (
     ExactConv2d,
     ExactLinear,
-    FastLinear,
-    linear,
     squared_row_norms,
     use_exact_dora,
-    use_fast_linear,
 )
 
 
@@ -138,34 +134,3 @@ def test_mixed_precision_rounds_and_its_gradients_stay_in_full():
     for parameter, gradient in zip((p for p in ours.parameters() if p.grad is not None), gradients, strict=True):
         assert parameter.grad.dtype == torch.float32
         torch.testing.assert_close(parameter.grad, gradient, rtol=0.05, atol=0.02 * gradient.abs().max().item())
-
-
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4, 7)], ids=str)
-def test_results_and_gradients_are_those_of_pytorch(shape, bias):
-    torch.manual_seed(0)
-    tensors = [torch.randn(shape), torch.randn(3, 7), *([torch.randn(3)] if bias else [])]
-    ours, theirs = ([tensor.double().requires_grad_() for tensor in tensors] for _ in range(2))
-    results = linear(*ours), F.linear(*theirs)
-    assert results[0].shape == results[1].shape
-    torch.testing.assert_close(*results)
-    for result in results:
-        result.square().sum().backward()
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-
-
-def test_rows_that_lie_apart_in_memory_are_taken_in_their_order():
-    x, weight = torch.randn(2, 7, 5, 4), torch.randn(3, 7)
-    apart = x.permute(0, 2, 3, 1)
-    torch.testing.assert_close(linear(apart, weight), F.linear(apart, weight))
-
-
-def test_a_model_keeps_its_function_names_and_weights():
-    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Sequential(nn.Linear(6, 2)), nn.Bilinear(2, 2, 1))
-    before, x = copy.deepcopy(model), torch.randn(3, 4)
-    use_fast_linear(model)
-    assert isinstance(model[0], FastLinear)
-    assert isinstance(model[2][0], FastLinear)
-    assert list(model.state_dict()) == list(before.state_dict())
-    torch.testing.assert_close(model[:3](x), before[:3](x))

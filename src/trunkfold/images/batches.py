@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from trunkfold.cores import usable_cores
+from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
@@ -165,11 +165,11 @@ def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
 
     More than its share of the cores would only wait for each other, and each takes memory: it is cut, with a warning.
     """
-    most = max(1, usable_cores() // accelerator.num_processes)
+    most = cores_of_process()
     if wanted is None:
         return most if accelerator.device.type == "cuda" else 0
     if wanted > most:
-        _warn_of_workers(wanted, most, accelerator.num_processes)
+        _warn_of_workers(wanted, most, local_processes())
     return min(wanted, most)
 
 

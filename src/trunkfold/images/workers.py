@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trunkfold.errors import LocalError
+from trunkfold.errors import InputError
 
 
-class PhotoError(LocalError):
+class PhotoError(InputError):
     """A photo cannot be prepared for the model; the message names its file."""
 
     def __init__(self, message: str) -> None:
@@ -18,7 +18,7 @@ class PhotoError(LocalError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
-class DeadWorkerError(LocalError):
+class DeadWorkerError(InputError):
     """A data-loader worker was killed."""
 
 

@@ -16,7 +16,8 @@ from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
 from trunkfold.metrics import Parameters
 from trunkfold.model.families import KNOWN, Family, family_of
-from trunkfold.model.layers import add_adapters, is_pointwise, use_fast_linear
+from trunkfold.model.layers import add_adapters, is_pointwise
+from trunkfold.model.linear import use_fast_linear
 from trunkfold.model.pretrained import check_tensors, create_model, digest_weights
 
 

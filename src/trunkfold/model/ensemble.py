@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trunkfold.config.schema import Config
+from trunkfold.cores import in_threads
 from trunkfold.errors import InputError, first_few
 from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
 from trunkfold.model.device_memory import PREDICTING, told_of_memory
@@ -46,17 +47,22 @@ def predict(
         MemoryFullError: The device's memory is too small.
     """
     classes, device = tails[0].get_classifier().out_features, accelerator.device
+    by_cores = in_threads if device.type == "cpu" else map
     found = torch.zeros(len(views), *members.shape, classes, device=device)
     visits = torch.zeros(len(views), len(members), device=device)
     for batches, found_in_view, visits_in_view in zip(views, found, visits, strict=True):
         for rows, features in batches:
             features = features.to(device).float()
+
+            def logits_of(place: int, rows: np.ndarray = rows, features: Tensor = features) -> Tensor:
+                chosen = members[rows, place]
+                with torch.no_grad(), accelerator.autocast():
+                    return tails[place](features if chosen.all() else features[torch.from_numpy(chosen)])
+
             visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
-            for place, (tail, chosen) in enumerate(zip(tails, members[rows].T, strict=True)):
-                if chosen.any():
-                    with accelerator.autocast():
-                        logits = tail(features if chosen.all() else features[torch.from_numpy(chosen)])
-                    found_in_view[torch.from_numpy(rows[chosen]), place] = logits.float().softmax(1)
+            places = [place for place, of_tail in enumerate(members[rows].T) if of_tail.any()]
+            for place, logits in zip(places, by_cores(logits_of, places), strict=True):
+                found_in_view[torch.from_numpy(rows[members[rows, place]]), place] = logits.float().softmax(1)
     found, visits = accelerator.reduce(found, "sum").cpu().numpy(), accelerator.reduce(visits, "sum").cpu().numpy()
     if not (visits[:, members.any(1)] == 1).all():
         raise RuntimeError("a photo was predicted twice or not at all")

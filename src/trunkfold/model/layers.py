@@ -1,7 +1,4 @@
-"""Linear maps and pointwise convolutions: the faster CPU library, and DoRA in one matrix product instead of three.
-
-PyTorch keeps oneDNN for convolutions and uses MKL for linear maps, which on processors of AMD does without AVX-512 and
-takes about twice as long (`tests/benchmarks/bench_lockstep.py`): `linear` is a 1 x 1 convolution on a CPU.
+"""DoRA on linear maps and pointwise convolutions, in one matrix product instead of three.
 
 DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a learned magnitude m. peft builds that matrix in
 every call only to take its row norms, and applies W, A and B to the batch one after the other. Here the norms follow
@@ -23,40 +20,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Conv2d, Linear
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What `F.linear` gives, within rounding.
-
-    Args:
-        x: Shape (..., in).
-        weight: Shape (out, in).
-        bias: Shape (out,).
-
-    Returns:
-        Shape (..., out).
-    """
-    if x.device.type != "cpu":
-        return F.linear(x, weight, bias)
-    # Rows as the pixels of one picture, channels last: neither way copies anything.
-    picture = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    rows = F.conv2d(picture, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-    return rows.reshape(*x.shape[:-1], -1)
-
-
-class FastLinear(nn.Linear):
-    """`nn.Linear` by `linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
-
-def use_fast_linear(model: nn.Module) -> None:
-    """Turn all plain linear layers of a model into `FastLinear`, in place; their names and weights stay."""
-    for layer in model.modules():
-        if type(layer) is nn.Linear:
-            layer.__class__ = FastLinear
+from trunkfold.model.linear import linear, product
 
 
 def use_exact_dora(model: nn.Module) -> None:
@@ -118,11 +83,11 @@ class AdaptedLinear(torch.autograd.Function):
         grad = grad.reshape(-1, grad.shape[-1])
         shape, dtype = ctx.of_x
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        of_x = linear(grad, adapted.T).view(shape).to(dtype) if needs_x else None
+        of_x = product(grad, adapted).view(shape).to(dtype) if needs_x else None
         of_bias = grad.sum(0, dtype=weight.dtype) if bias is not None else None
         factor = ctx.scale * ratio[:, None]
         if needs_weight:
-            whole = linear(grad.T, rows.T).to(weight.dtype)
+            whole = product(grad.T, rows).to(weight.dtype)
             of_weight = whole * ratio[:, None]
             of_b, of_a = factor * (whole @ lora_a.T), (factor * lora_b).T @ whole
         else:

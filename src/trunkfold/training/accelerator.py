@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from trunkfold.config.schema import TrainConfig
-from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -43,8 +42,7 @@ def start_process(config: TrainConfig) -> Accelerator:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
     if accelerator.device.type == "cpu":
-        # `accelerate launch` leaves a process one thread; without a GPU the cores are all there is.
-        torch.set_num_threads(max(1, usable_cores() // accelerator.num_processes))
+        torch.set_num_threads(1)  # for each operation: `in_threads` shares the cores
         _keep_freed_memory()
     _allow_open_files()
     set_seed(config.seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -46,11 +47,10 @@ class Checkpoint:
         Raises:
             InputError: The file is damaged, or was made with other photos.
         """
-        self.accelerator.wait_for_everyone()  # the first process may have thrown it away
-        state = read_state(self.path) if self.path.exists() else None
+        main = self.accelerator.is_main_process  # the others may be on machines without the run's folder
+        (state,) = broadcast_object_list([read_state(self.path) if main and self.path.exists() else None])
         if state is not None and state["photos"] != self.photos:
             raise InputError(f"the photos are not those that {self.path.parent} was begun with: {ANOTHER}")
-        self.accelerator.wait_for_everyone()  # before the first process writes the next one
         return state
 
     def look(self) -> tuple[bool, bool]:
