@@ -449,7 +449,7 @@ OPTIONS = [
     Case(
         "an unknown transform",
         **option("--augment", "[{HorizontalFlop: {}}]"),
-        message=r"has a transform 'HorizontalFlop'; the nearest is HorizontalFlip",
+        message=r"has no transform 'HorizontalFlop'; the nearest is HorizontalFlip",
     ),
     Case(
         "a wrong argument",

@@ -295,6 +295,7 @@ def wait_for_trial(process: subprocess.Popen, number: int) -> None:
     time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
     """Killed with -9, then ended by SIGTERM, then finished by two processes."""
     many = ["--tune.pruner", "none", "--train.epochs", 6]

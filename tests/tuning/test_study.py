@@ -314,6 +314,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_through_postgresql_and_one_may_be_killed(postgresql):
     options = ["--tune.storage", postgresql, "--tune.heartbeat", "1"]
     victim = start_worker(600, "--trials", 8, *options)

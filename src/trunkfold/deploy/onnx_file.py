@@ -47,9 +47,9 @@ def export_onnx(
     module = ensemble_module(run)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        _write_graph(module, example_photos(run), file, precision)
+        write_graph(module, example_photos(run), file, precision)
         if precision == "int8":
-            file = _quantize(file, calibration)
+            file = quantize(file, calibration.batches(8))
         compared = compare(module, onnx_probabilities(file), held_out, run)
         check(compared, precision, most_loss)
         model = onnx.load(file)
@@ -67,7 +67,8 @@ def onnx_probabilities(file: Path) -> Probabilities:
     return lambda photos: session.run([OUTPUT], {INPUT: photos})[0]
 
 
-def _write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precision: str) -> None:
+def write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precision: str) -> None:
+    """Trace a module with a batch of at least two photos; int8 starts from the float32 graph."""
     exported = copy.deepcopy(module).half() if precision == "fp16" else module
     quiet = logging.getLogger("torch.onnx")
     before, quiet.level = quiet.level, logging.ERROR
@@ -87,27 +88,33 @@ def _write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, preci
     program.save(file)
 
 
-class _Calibration(CalibrationDataReader):
-    """Batches of photos, as onnxruntime asks for them."""
+def quantize(file: Path, batches: Iterator[np.ndarray]) -> Path:
+    """Static int8, per channel, of a float32 graph, in a file beside it.
 
-    def __init__(self, photos: PlainPhotos) -> None:
-        self.batches: Iterator[np.ndarray] = photos.batches(8)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        photos = next(self.batches, None)
-        return None if photos is None else {INPUT: photos}
-
-
-def _quantize(file: Path, calibration: PlainPhotos) -> Path:
+    Args:
+        file: Written by `write_graph`.
+        batches: uint8 photos (batch, 3, side, side) that the ranges of activations are taken from.
+    """
     prepared, quantized = file.with_name("prepared.onnx"), file.with_name("quantized.onnx")
     quant_pre_process(file, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         quantized,
-        _Calibration(calibration),
+        _Calibration(batches),
         op_types_to_quantize=QUANTIZED,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
     return quantized
+
+
+class _Calibration(CalibrationDataReader):
+    """Batches of photos, as onnxruntime asks for them."""
+
+    def __init__(self, batches: Iterator[np.ndarray]) -> None:
+        self.batches = batches
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        photos = next(self.batches, None)
+        return None if photos is None else {INPUT: photos}

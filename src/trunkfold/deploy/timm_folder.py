@@ -29,7 +29,7 @@ license: {license_tag}
 
 | what | value |
 |---|---|
-| macro F1 of this model on the hold-out | {own} |
+| macro F1 of this model's most probable class on the hold-out | {own} |
 | macro F1 of the whole ensemble on the hold-out (95 % interval) | {holdout} |
 | macro F1 of the whole ensemble, out-of-fold (95 % interval) | {oof} |
 | split | {split} |
