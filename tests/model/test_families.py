@@ -20,6 +20,7 @@ from trunkfold.model.families import FAMILIES, family_of
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.model.layers import merge
+from trunkfold.run_folder import RunFolder
 from trunkfold.training.lockstep import Lockstep, learned_shares
 
 TINY = {  # arguments that make a small model of a large one
@@ -123,11 +124,11 @@ def test_every_adapter_is_used_and_equals_pefts(name):
 def test_a_saved_fold_is_loaded_and_merged_by_us_and_by_peft(name, tmp_path: Path):
     backbone = made(name, tune_stages=2)
     tail = moved(backbone)
-    save_shared(tmp_path, backbone)
-    save_fold(tmp_path / "fold_0", tail)
+    save_shared(RunFolder(tmp_path, write=True), backbone)
+    save_fold(RunFolder(tmp_path, write=True), 0, tail)
     expected = tail(backbone.trunk(photos()))
     config = Config(DataConfig(image_size=SIDE), SplitConfig(folds=1), backbone.config)
-    loaded, (merged,) = load_ensemble(tmp_path, config, CLASSES)
+    loaded, (merged,) = load_ensemble(RunFolder(tmp_path), config, CLASSES)
     torch.testing.assert_close(merged(loaded.trunk(photos())), expected, rtol=1e-4, atol=1e-4)
 
     whole, read = timms(name), PeftModel.from_pretrained(timms(name), tmp_path / "fold_0")

@@ -248,9 +248,10 @@ def test_memory_that_holds_nothing_is_told_with_what_to_change(accelerator, piec
 
 def test_on_a_cpu_nothing_is_tried(accelerator):
     lockstep = small_lockstep(accelerator)
-    lockstep.trunk = SmallMemory(lockstep.trunk, 12)
+    memory = SmallMemory(lockstep.trunk, 12)
+    lockstep.trunk = lockstep._by_threads.trunk = memory
     lockstep.step(*some_batch())
-    assert lockstep.trunk.seen == [12]
+    assert sum(memory.seen) == 12
 
 
 def some_batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -282,18 +283,18 @@ def test_without_fold_leaves_one_fold_out():
     assert without_fold(torch.arange(6), 1, 2).tolist() == [0, 1, 4, 5]
 
 
-def test_the_averaged_weights_are_shown_for_a_while_and_kept_in_the_end(accelerator):
+def test_averaged_weights_are_used_only_inside_the_block(accelerator):
     lockstep = small_lockstep(accelerator, ema_decay=0.5)
     for _ in range(4):
         lockstep.step(*some_batch())
     raw = lockstep.tails[0].head.fc.weight.clone()
-    with lockstep.final_weights() as tails:
+    with lockstep.weights() as tails:
         averaged = tails[0].head.fc.weight.clone()
         assert not tails[0].training
     assert not torch.equal(raw, averaged)
     assert torch.equal(lockstep.tails[0].head.fc.weight, raw)
-    lockstep.keep_final_weights()
-    assert torch.equal(lockstep.tails[0].head.fc.weight, averaged)
+    with lockstep.weights(raw=True) as tails:
+        assert torch.equal(tails[0].head.fc.weight, raw)
 
 
 def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
@@ -401,4 +402,4 @@ def test_threads_learn_what_the_undivided_batch_does(accelerator, monkeypatch, w
         torch.testing.assert_close(threaded, undivided, rtol=1e-4, atol=1e-6)
     for other in runs[3:]:
         assert all(torch.equal(*pair) for pair in zip(runs[2], other, strict=True))
-    assert not torch.allclose(runs[2][0], runs[0][0])
+    assert not torch.equal(runs[2][0], runs[0][0])
