@@ -181,7 +181,7 @@ def test_lockstep_equals_whole_models_with_pefts_adapters(accelerator, name):
     nn.functional.cross_entropy(whole(normalised(whole, own)), labels).backward()
     expected = dict(whole.named_parameters())
     lockstep.model.train()
-    lockstep._add_up_gradients(pictures, targets)
+    lockstep._by_threads(pictures, targets)
     for parameter, found in trained_parameters(lockstep.tails[1]):
         scale = expected[parameter].grad.abs().max().item()
         torch.testing.assert_close(found.grad, expected[parameter].grad, rtol=1e-3, atol=1e-3 * scale, msg=parameter)

@@ -14,7 +14,7 @@ SHIPPED = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_model_of_a_shipped_config_is_cut(path, monkeypatch):
     """Its initial numbers do not matter here, and drawing them takes most of the time."""
-    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor.normal_(0, 0.02))
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor.data.normal_(0, 0.02))
     config = load_config(path)
     backbone = build_backbone(config.model, 6, load_weights=False)
     assert bool(list(backbone.trunk.parameters())) == (config.model.tune_stages < 4)
