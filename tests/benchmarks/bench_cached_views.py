@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from trunkfold.config.parsing import load_config
 from trunkfold.demo.competition import DemoOptions, make_demo
 from trunkfold.model.ensemble import load_ensemble
+from trunkfold.run_folder import RunFolder
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"
@@ -104,7 +105,7 @@ def train(work: Path, root: Path, name: str, size: int, epochs: int, *options: o
 def export(run: Path, path: Path) -> None:
     """Write the first fold's whole model as a file of timm's names."""
     config = load_config(run / "config.yaml")
-    backbone, tails = load_ensemble(run, config, len(config.data.classes))
+    backbone, tails = load_ensemble(RunFolder(run), config, len(config.data.classes))
     state = {**backbone.trunk.state_dict(), **tails[0].state_dict()}
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
 

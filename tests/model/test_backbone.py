@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
+from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import build_backbone, count_parameters, merge, native_image_size, trained_parameters
 
 TOY = ModelConfig(name="test_convnext", pretrained=False)
@@ -27,7 +28,7 @@ def test_the_seeds_number_of_parameters():
     backbone = build_backbone(ModelConfig(pretrained=False, tune="all"), 6)
     # ConvNeXt-Tiny has 28,589,128 with a head of 1000 x 769; six classes take 6 x 769, DoRA 103,680
     total = 28_589_128 - 994 * 769 + 103_680
-    assert count_parameters(backbone, backbone.make_tail(0)) == {"trainable": 14_399_238, "total": total}
+    assert count_parameters(backbone, backbone.make_tail(0)) == Parameters(trainable=14_399_238, total=total)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_the_seeds_number_of_parameters():
 )
 def test_what_learns_in_convnext_tiny(tune, trainable):
     backbone = build_backbone(ModelConfig(pretrained=False, tune=tune), 6)
-    assert count_parameters(backbone, backbone.make_tail(0))["trainable"] == trainable
+    assert count_parameters(backbone, backbone.make_tail(0)).trainable == trainable
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "convnext_atto", "convnextv2_atto"])

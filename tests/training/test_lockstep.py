@@ -281,18 +281,22 @@ def test_without_fold_leaves_one_fold_out():
     assert without_fold(torch.arange(6), 1, 2).tolist() == [0, 1, 4, 5]
 
 
-def test_the_averaged_weights_are_shown_for_a_while_and_kept_in_the_end(accelerator):
+def test_one_call_chooses_raw_averaged_or_best_weights_at_any_time(accelerator):
     lockstep = small_lockstep(accelerator, ema_decay=0.5)
     for _ in range(4):
         lockstep.step(*some_batch())
     raw = lockstep.tails[0].head.fc.weight.clone()
-    with lockstep.final_weights() as tails:
+    with lockstep.weights() as tails:
         averaged = tails[0].head.fc.weight.clone()
         assert not tails[0].training
     assert not torch.equal(raw, averaged)
     assert torch.equal(lockstep.tails[0].head.fc.weight, raw)
-    lockstep.keep_final_weights()
-    assert torch.equal(lockstep.tails[0].head.fc.weight, averaged)
+    with lockstep.weights(raw=True) as tails:
+        assert torch.equal(tails[0].head.fc.weight, raw)
+    lockstep.best = [torch.ones_like(parameter) for parameter in lockstep.learning]
+    with lockstep.weights() as tails:
+        assert (tails[0].head.fc.weight == 1).all()
+    assert torch.equal(lockstep.tails[0].head.fc.weight, raw)
 
 
 def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
