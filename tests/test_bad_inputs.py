@@ -618,7 +618,7 @@ RUNS = [
         "a weight of a single run",
         (*SUBMIT, "--weights", 1),
         None,
-        r"--weights and --name are for the average of several runs",
+        r"--weights are for the average of several runs",
     ),
     Case(
         "a weight that is no number",
@@ -626,7 +626,7 @@ RUNS = [
         None,
         r"--weights: invalid float value: 'a'",
     ),
-    Case("a name with slashes", (*SUBMIT, RUN, "--name", "a/b"), None, r"--name 'a/b' must be a plain folder name"),
+    Case("a name with slashes", (*SUBMIT, RUN, "--out", "a/b"), None, r"--out 'a/b' must be a plain folder name"),
     Case("no metrics", SUBMIT, remove(RUN / "metrics.json"), r"metrics\.json is missing"),
     Case("half the metrics", SUBMIT, half(RUN / "metrics.json"), r"metrics\.json is damaged"),
     Case("metrics that are a list", SUBMIT, write(RUN / "metrics.json", "[]"), r"metrics\.json is damaged"),
@@ -634,7 +634,7 @@ RUNS = [
         "metrics without classes",
         SUBMIT,
         write(RUN / "metrics.json", "{}"),
-        r"metrics\.json is damaged: its classes are no la",
+        r"metrics\.json is damaged or of another version: classes: Field required",
     ),
     Case(
         "metrics of other classes",
@@ -717,8 +717,8 @@ RUNS = [
     Case(
         "a blend of a blend",
         SUBMIT,
-        swap(RUN / "metrics.json", '"classes"', '"runs": {}, "classes"'),
-        r"toy is an average of runs: name those after --run",
+        swap(RUN / "metrics.json", '"runs": {}', '"runs": {"a": 1.0}'),
+        r"toy has no weights of its own: name a after --run",
     ),
     Case("no test.csv", SUBMIT, remove(TEST_CSV), r"no test\.csv under data\.root input"),
     Case(

@@ -24,6 +24,7 @@ from trunkfold.config.parsing import load_config
 from trunkfold.images.views import VIEWS
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.contents import read_findings
+from trunkfold.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 NOT_RUN = {"tune", *("convnext_tiny_288", "convnext_tiny_384", "convnext_small_384", "convnext_tiny_dinov3")} | {
@@ -121,7 +122,7 @@ def test_a_run_has_all_that_is_promised(finished):
 
 def test_the_photos_that_the_report_shows_are_there_and_no_others(finished):
     run = finished / "submissions/toy"
-    findings = read_findings(run)
+    findings = read_findings(RunFolder(run))
     rows, _ = predicted_mistakes(findings.gallery, findings.classes)
     expected = {f"{row}.jpg" for row in findings.gallery.rows} | {f"{row}-cam.jpg" for row in rows}
     assert {path.name for path in (run / "figures/photos").iterdir()} == expected
@@ -561,7 +562,7 @@ def test_averaged_runs_take_the_labels_of_copies_too(searched):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(searched.folder)
         runs = ["submissions/first", "submissions/second"]
-        run_command("make_submission.py", "--run", *runs, "--name", "both", "--decode.copy_labels", "true")
+        run_command("make_submission.py", "--run", *runs, "--out", "both", "--decode.copy_labels", "true")
     submission = read(searched.run("both") / "submission.csv")
     assert submission["label"].tolist()[:9] == list("222333111")
     assert searched.metrics("both")["copy_labels"]["photos"] == 9

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run
+from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, report_on
 from toys import run_command, write_competition
 
 from trunkfold.copies.page import write_page
 from trunkfold.csv_table import read_text_table
-from trunkfold.report.contents import read_findings
-from trunkfold.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
 
@@ -52,8 +50,8 @@ def run(tmp_path_factory) -> Path:
     )
     (run / "config.yaml").write_text("name: " + "long " * 200)
     change_metrics(run, **extra_metrics())
-    add_pictures(run, read_findings(run).folds, CLASSES_SHOWN)
-    write_report(run)
+    add_pictures(run, CLASSES_SHOWN)
+    report_on(run)
     return run
 
 

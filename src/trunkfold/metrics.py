@@ -326,5 +326,5 @@ def from_json(content: bytes) -> Metrics:
         return _ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "metrics.json"
+        place = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(f"{place}: {first['msg']}") from error

@@ -6,6 +6,7 @@ import pytest
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.known_photos import KnownPhotos, fit_threshold, load_known_photos, save_known_photos
+from trunkfold.run_folder import RunFolder
 
 
 def on_circle(*degrees: float) -> np.ndarray:
@@ -40,8 +41,8 @@ def test_novelty_is_one_at_the_threshold():
 
 def test_held_out_photos_are_not_known(tmp_path):
     folds = table([0, 1, -1], ["a", "b", "c"])
-    save_known_photos(tmp_path, on_circle(0, 20, 90).astype(np.float16), folds)
-    known = load_known_photos(tmp_path, folds)
+    save_known_photos(RunFolder(tmp_path, write=True), on_circle(0, 20, 90).astype(np.float16), folds)
+    known = load_known_photos(RunFolder(tmp_path), folds)
     assert known.rows.tolist() == [0, 1]
     assert known.threshold == pytest.approx(chord(20), rel=1e-2)
     assert known.novelty(on_circle(90))[0] == pytest.approx(chord(70) / chord(20), rel=1e-2)
@@ -49,7 +50,7 @@ def test_held_out_photos_are_not_known(tmp_path):
 
 def test_a_file_of_other_folds_is_refused(tmp_path):
     folds = table([0, 1, -1], ["a", "b", "c"])
-    save_known_photos(tmp_path, on_circle(0, 20, 90).astype(np.float16), folds)
+    save_known_photos(RunFolder(tmp_path, write=True), on_circle(0, 20, 90).astype(np.float16), folds)
     with pytest.raises(InputError, match=r"does not fit .*folds.csv"):
-        load_known_photos(tmp_path, folds[:2])
-    assert load_known_photos(tmp_path / "elsewhere", folds) is None
+        load_known_photos(RunFolder(tmp_path), folds[:2])
+    assert load_known_photos(RunFolder(tmp_path / "elsewhere"), folds) is None

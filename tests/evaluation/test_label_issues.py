@@ -8,7 +8,6 @@ import pytest
 from toys import argmax_table
 
 from trunkfold.evaluation.label_issues import BOTH, COPIES, MODEL, find_label_issues
-from trunkfold.evaluation.predictions import scored_table
 
 CLASSES = {"1": "crack", "02": "dent", "3": "lamp"}
 COLUMNS = ["image_id", "filename", "label", "suggestion", "p_label", "p_suggestion", "group", "reason"]
@@ -20,7 +19,7 @@ def toy(rows: list[tuple[str, str, list[float]]]) -> tuple[pd.DataFrame, pd.Data
     folds = pd.DataFrame({"image_id": ids, "fold": 0, "label": [label for _, label, _ in rows]})
     probabilities = np.array([p for _, _, p in rows])
     groups = [group or f"g{row}" for row, (group, _, _) in enumerate(rows)]
-    return scored_table(folds, probabilities, CLASSES), folds.assign(group=groups, filename=ids + ".jpg")
+    return argmax_table(folds, probabilities, CLASSES), folds.assign(group=groups, filename=ids + ".jpg")
     groups = pd.Series([group or f"g{row}" for row, (group, _, _) in enumerate(rows)], index=ids)
     return argmax_table(folds, probabilities, CLASSES), groups, (ids + ".jpg").set_axis(ids)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trunkfold.config.schema import Config, DataConfig
+from trunkfold.metrics import Sizes
 from trunkfold.output.provenance import (
     commit,
     device_name,
@@ -78,8 +78,8 @@ def test_the_device_is_named_with_its_cores():
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak")
 def test_memory_is_the_peak_of_this_process():
     found = peak_memory(torch.device("cpu"))
-    assert 0.05 < found["process"] < 1000
-    assert found["gpu"] is None
+    assert 0.05 < found.process < 1000
+    assert found.gpu is None
 
 
 def test_sizes_are_those_of_the_files(tmp_path):
@@ -88,20 +88,22 @@ def test_sizes_are_those_of_the_files(tmp_path):
         Image.new("RGB", size).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     paths = [*map(str, sorted(tmp_path.glob("*.png"))), str(tmp_path / "missing.png")]
-    assert photo_sizes(paths) == {
-        **{"photos": 5, "width": [20, 40, 100], "height": [10, 30, 50]},
-        "frequent": {"40 x 30": 3, "20 x 50": 1, "100 x 10": 1},
-    }
+    assert photo_sizes(paths) == Sizes(
+        photos=5,
+        width=[20, 40, 100],
+        height=[10, 30, 50],
+        frequent={"40 x 30": 3, "20 x 50": 1, "100 x 10": 1},
+    )
 
 
 def test_without_readable_files_there_are_no_sizes(tmp_path):
-    assert photo_sizes([str(tmp_path / "missing.png")])["photos"] == 0
+    assert photo_sizes([str(tmp_path / "missing.png")]).photos == 0
 
 
 def test_only_the_heads_of_files_are_read(tmp_path):
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-900])  # its pixels are lost
-    assert photo_sizes([str(tmp_path / "a.jpg")])["width"] == [400, 400, 400]
+    assert photo_sizes([str(tmp_path / "a.jpg")]).width == [400, 400, 400]
 
 
 def test_groups_are_counted_by_size():
@@ -109,10 +111,10 @@ def test_groups_are_counted_by_size():
 
 
 def test_all_of_it_for_a_competition(competition, accelerator):
-    config = Config(data=DataConfig(root=competition))
-    made = made_with(config, accelerator, pd.Series(list("aab")))
-    assert made["versions"]["peft"] == version("peft")
-    assert made["processes"] == 1
-    assert made["precision"] == "no"
-    assert made["data"]["sizes"]["photos"] == 90
-    assert made["data"]["group_sizes"] == {"1": 1, "2": 1}
+    paths = sorted(map(str, competition.glob("train/train/images/*.png")))
+    made = made_with(accelerator, paths, pd.Series(list("aab")))
+    assert made.versions["peft"] == version("peft")
+    assert made.processes == 1
+    assert made.precision == "no"
+    assert made.data.sizes.photos == 90
+    assert made.data.group_sizes == {"1": 1, "2": 1}

@@ -24,6 +24,7 @@ CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(  # 60 photos of 60 sources, half of them crack, in three folds and a hold-out
     {
         "image_id": [str(number) for number in range(60)],
+        "filename": [f"{number}.jpg" for number in range(60)],
         "label": ["1", "2"] * 30,
         "group": [f"g{number}" for number in range(60)],
         "fold": [-1 if number >= 48 else number % 3 for number in range(60)],
@@ -279,7 +280,7 @@ def damage(run: Path, what: str) -> None:
         ("metrics", r"submissions/b/metrics.json is damaged or of another version: .*"),
         (
             "list",
-            r"submissions/b/metrics.json is damaged or of another version: metrics.json: Input should be an object",
+            r"submissions/b/metrics.json is damaged or of another version: the file: Input should be an object",
         ),
         ("keys", r"submissions/b/metrics.json is damaged or of another version: oof.intervals: Field required"),
         ("oof", r"submissions/b/oof.csv does not exist"),

@@ -4,6 +4,7 @@ import base64
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,9 @@ def shares(names: list[str]) -> pd.DataFrame:
 
 def test_a_figure_is_a_png_and_an_svg_with_something_on_them(tmp_path):
     (tmp_path / "figures").mkdir()
-    svg = decode_svg(save_figure(tmp_path, "shares", lambda: draw_class_shares(shares(["one", "two"]))))
+    svg = decode_svg(
+        save_figure(RunFolder(tmp_path, write=True), "shares", lambda: draw_class_shares(shares(["one", "two"])))
+    )
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["shares.png"]
     pixels = np.asarray(Image.open(tmp_path / "figures" / "shares.png").convert("RGB"))
     assert min(pixels.shape[:2]) > 150
@@ -63,7 +66,9 @@ def test_a_figure_is_a_png_and_an_svg_with_something_on_them(tmp_path):
 
 def test_ink_follows_the_mode_of_the_page(tmp_path):
     (tmp_path / "figures").mkdir()
-    svg = decode_svg(save_figure(tmp_path, "shares", lambda: draw_class_shares(shares(["one", "two"]))))
+    svg = decode_svg(
+        save_figure(RunFolder(tmp_path, write=True), "shares", lambda: draw_class_shares(shares(["one", "two"])))
+    )
     style, _, drawing = svg.partition("</style>")
     assert f"svg{{color:{INK}}}" in style
     assert f"prefers-color-scheme:dark){{svg{{color:{DARK_INK}}}}}" in style
@@ -75,19 +80,20 @@ def test_ink_follows_the_mode_of_the_page(tmp_path):
 
 def test_the_same_figure_is_the_same_file(tmp_path):
     (tmp_path / "figures").mkdir()
-    one, other = (save_figure(tmp_path, "a", lambda: draw_class_shares(shares(["one", "two"]))) for _ in range(2))
+    one, other = (
+        save_figure(RunFolder(tmp_path, write=True), "a", lambda: draw_class_shares(shares(["one", "two"])))
+        for _ in range(2)
+    )
     assert one == other
 
 
 def test_names_of_any_kind_are_drawn_as_they_are(tmp_path):
     """As text, in valid XML, without mathematics, and cut where they are too long."""
     (tmp_path / "figures").mkdir()
-    scores = {
-        "confusion_matrix": np.eye(len(HOSTILE), dtype=int).tolist(),
-        "per_class": dict.fromkeys(HOSTILE),
-    }
+    counts = np.eye(len(HOSTILE), dtype=int).tolist()
+    scores = SimpleNamespace(confusion_matrix=counts, per_class=dict.fromkeys(HOSTILE))
     for draw in (lambda: draw_class_shares(shares(HOSTILE)), lambda: draw_confusion(scores)):
-        svg = decode_svg(save_figure(tmp_path, "hostile", draw))
+        svg = decode_svg(save_figure(RunFolder(tmp_path, write=True), "hostile", draw))
         shown = set(ElementTree.fromstring(svg).itertext())
         assert {"<script>", "$x$", "$\\oops$", "شاحنة", "🚗💥", "a b ", "&amp;", "line break"} <= shown
         assert "x" * (LONGEST - 1) + "…" in shown

@@ -8,8 +8,10 @@ import pytest
 from toys import LABELS, write_competition
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, SplitConfig, TrainConfig
+from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError
 from trunkfold.split.dataset import class_prior, load_labelled, load_unlabelled, side_to_keep
+from trunkfold.split.groups import read_groups
 
 
 def make_config(root, **split) -> Config:
@@ -126,17 +128,19 @@ def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(compet
 
 def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
     (competition / "test" / "test" / "images" / "92.png").unlink()
-    table, photos = load_unlabelled(make_config(competition))
-    assert table["image_id"].tolist() == [str(number) for number in range(91, 103)]
+    photos = load_unlabelled(read_unlabelled(competition, []), make_config(competition))
     assert photos.unreadable == {1: "missing"}
     assert len(photos.pixels) == 12
     assert not photos.pixels[1].any()
 
 
-def test_repeated_unlabelled_ids_are_an_error(competition):
-    (competition / "test" / "test" / "test.csv").write_text("image_id,filename\n91,91.png\n91,92.png\n")
-    with pytest.raises(InputError, match="test.csv: 1 values of image_id occur twice or more: 91"):
-        load_unlabelled(make_config(competition))
+@pytest.mark.parametrize(("rows", "photos"), [(7, 7), (0, 90)], ids=["test.csv", "an unusable one"])
+def test_the_size_of_the_test_set_is_known(competition, rows, photos):
+    lines = [f"{row},{row}.png" for row in range(rows)]
+    (competition / "test/test/test.csv").write_text("\n".join(["image_id,filename", *lines]))
+    groups = read_groups(competition / "groups.csv").iloc[:90][["image_id", "group"]]
+    groups.to_csv(competition / "groups.csv", index=False)
+    assert load_labelled(make_config(competition)).test_photos == photos
 
 
 def test_any_number_of_classes_is_read(tmp_path):

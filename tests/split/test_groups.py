@@ -115,25 +115,24 @@ def run(tmp_path, monkeypatch) -> Path:
     """A run that knows the groups of the photos whose search key is "same"."""
     monkeypatch.setattr(groups_module, "search_key", lambda root: root.name)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/metrics.json").write_text('{"search_key": "same", "classes": {"1": "a", "2": "b"}}')
     write_groups(tmp_path / "run", "image_id,set,group\n1,train,a\n8,train,z\n8,test,a\n9,test,b\n")
     return tmp_path / "run"
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_the_photos_of_a_run_have_its_groups(choice, run, searched):
-    groups = load_run_groups(run, choice, Path("elsewhere/same"))
+    groups = load_run_groups(run / "groups.csv", "same", choice, Path("elsewhere/same"))
     assert groups_of(pd.Series(["9", "8"]), "test", groups).tolist() == ["b", "a"]
     assert searched == []
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_other_photos_are_searched_whatever_their_ids(choice, run, searched):
-    assert load_run_groups(run, choice, Path("other")) is FOUND
+    assert load_run_groups(run / "groups.csv", "same", choice, Path("other")) is FOUND
     assert searched == [Path("other")]
 
 
 def test_other_photos_stand_alone_where_groups_are_a_files(run, searched):
-    groups = load_run_groups(run, "groups.csv", Path("other"))
+    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", Path("other"))
     assert groups_of(pd.Series(["8", "7"]), "test", groups).tolist() == ["a", ""]
     assert searched == []

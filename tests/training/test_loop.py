@@ -86,7 +86,8 @@ def test_the_last_weights_are_left_by_default_and_the_best_when_asked(accelerato
         torch.manual_seed(0)
         lockstep, loader, validation = prepare(accelerator, keep=keep, **ruinous)
         history = train(lockstep, loader, validation)
-        scores = validation.score(accelerator, lockstep.tails)
+        with lockstep.weights() as tails:
+            scores = validation.score(accelerator, tails)
         accuracy[keep] = [score["val_accuracy"] for score in scores]
         by_fold = history.groupby("fold")["val_accuracy"]
         assert accuracy[keep] == pytest.approx((by_fold.last() if keep == "last" else by_fold.max()).tolist())

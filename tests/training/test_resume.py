@@ -22,9 +22,8 @@ from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.files import write_csv, write_json, write_text
-from trunkfold.run_folder import SUBMISSIONS
-from trunkfold.training.checkpoint import STATE
-from trunkfold.training.resume import LOCK, check_run, occupied_run
+from trunkfold.run_folder import SUBMISSIONS, RunFolder
+from trunkfold.training.resume import check_run, occupied_run
 
 OPTIONS = {
     "data.root": "input",
@@ -42,6 +41,7 @@ OPTIONS = {
     "run.name": "toy",
 }
 TABLES = ["config.yaml", "folds.csv", "groups.csv", "oof.csv", "holdout.csv"]
+LOCK, STATE = ".lock", "state.safetensors"
 
 
 def start(folder: Path, prepare: Callable[[], None] = int, **options: object) -> multiprocessing.Process:
@@ -188,7 +188,7 @@ FOLDS = pd.DataFrame(
 
 
 def test_an_unfinished_run_goes_on_as_it_was_begun(unfinished):
-    assert check_run(config(epochs=10)) == unfinished
+    assert check_run(config(epochs=10)).path == unfinished
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_unfinished_run_goes_on_as_it_was_begun(unfinished):
     ids=["time", "place", "classes of the data", "restart"],
 )
 def test_what_changes_no_number_may_change(unfinished, options):
-    assert check_run(replace(config(epochs=10), **options)) == unfinished
+    assert check_run(replace(config(epochs=10), **options)).path == unfinished
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_another_configuration_is_refused_by_its_differences(unfinished, options
 
 
 def test_a_longer_training_goes_on_with_a_warning(unfinished, caplog):
-    assert check_run(config(epochs=20)) == unfinished
+    assert check_run(config(epochs=20)).path == unfinished
     assert "train.epochs is 20 now and was 10" in caplog.text
 
 
@@ -235,7 +235,7 @@ def test_a_finished_run_is_not_touched(unfinished):
 def test_a_run_whose_page_was_not_written_is_not_finished(unfinished):
     write_json({}, unfinished / "metrics.json")
     write_text("", unfinished / STATE)
-    assert check_run(config(epochs=10)) == unfinished
+    assert check_run(config(epochs=10)).path == unfinished
 
 
 def test_what_is_no_run_is_not_touched(unfinished):
@@ -246,27 +246,27 @@ def test_what_is_no_run_is_not_touched(unfinished):
 
 def test_other_photos_labels_or_folds_are_refused(unfinished, accelerator):
     write_csv(FOLDS, unfinished / "folds.csv")
-    with occupied_run(unfinished, False, FOLDS, accelerator):
+    with occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):
         pass
     other = FOLDS.assign(fold=[1, -1])
     refused = pytest.raises(InputError, match="not those that submissions/toy was begun with")
-    with refused, occupied_run(unfinished, False, other, accelerator):
+    with refused, occupied_run(RunFolder(unfinished, write=True), False, other, accelerator):
         pass
     assert (unfinished / "folds.csv").exists()
 
 
 def test_a_restart_throws_away_what_was_there(unfinished, accelerator):
     (unfinished / "fold_0").mkdir()
-    with occupied_run(unfinished, True, FOLDS, accelerator):
-        assert [path.name for path in unfinished.iterdir()] == [LOCK]
+    with occupied_run(RunFolder(unfinished, write=True), True, FOLDS, accelerator):
+        assert sorted(path.name for path in unfinished.iterdir()) == [LOCK, "figures"]
 
 
 def test_what_fails_can_go_on_and_what_ends_cannot(unfinished, accelerator):
     write_text("", unfinished / STATE)
-    with pytest.raises(RuntimeError), occupied_run(unfinished, False, FOLDS, accelerator):
+    with pytest.raises(RuntimeError), occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):
         raise RuntimeError
     assert (unfinished / STATE).exists()
-    with occupied_run(unfinished, False, FOLDS, accelerator):
+    with occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):
         pass
     assert not (unfinished / STATE).exists()
 
@@ -274,7 +274,11 @@ def test_what_fails_can_go_on_and_what_ends_cannot(unfinished, accelerator):
 def test_while_a_run_is_occupied_nobody_else_may_enter(unfinished, accelerator, monkeypatch):
     monkeypatch.setattr("trunkfold.training.resume.PATIENCE", 0.1)
     refused = pytest.raises(InputError, match="another process works in submissions/toy")
-    with FileLock(unfinished / LOCK), refused, occupied_run(unfinished, False, FOLDS, accelerator):
+    with (
+        FileLock(unfinished / LOCK),
+        refused,
+        occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator),
+    ):
         pass
 
 

@@ -87,7 +87,7 @@ def save_known_photos(run: RunFolder, embeddings: np.ndarray, folds: pd.DataFram
 
 
 def load_known_photos(run: RunFolder, folds: pd.DataFrame) -> KnownPhotos | None:
-    """Read embeddings.safetensors; None where the run was made before there was such a file.
+    """Read the embeddings of the labelled photos; None where the run was made before there was such a file.
 
     Raises:
         InputError: The file is damaged, or does not fit folds.csv.

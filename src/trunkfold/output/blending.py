@@ -33,6 +33,8 @@ def weigh_runs(runs: Sequence[FinishedRun], weights: Sequence[float] | None = No
             raise InputError(
                 f"{run.folder} and {runs[0].folder} have different classes: they are not of one competition"
             )
+    if weights is not None and len(runs) == 1:
+        raise InputError("--weights are for the average of several runs: name them after --run")
     weights = [1.0] * len(runs) if weights is None else list(weights)
     if len(weights) != len(runs):
         raise InputError(f"--weights has {len(weights)} numbers for {len(runs)} runs: give one for each run")

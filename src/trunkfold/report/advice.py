@@ -113,7 +113,7 @@ def _ablation(findings: Findings) -> Iterator[str]:
 
 
 def _luck(findings: Findings) -> Iterator[str]:
-    if findings.metrics.luck:
+    if findings.metrics.luck and findings.metrics.luck.told_apart:
         rival = min(findings.metrics.luck.told_apart, key=lambda row: abs(row.agreement - 0.9))
         yield (
             f"Do not choose between submissions by less than {rival.difference:.3f}: two equally good ones that "

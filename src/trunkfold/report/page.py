@@ -15,7 +15,7 @@ def write_report(findings: Findings) -> None:
     made = {title: make(findings) for title, make in SECTIONS.items()}
     sections = {title: section for title, section in made.items() if section is not None}
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    run.save(render_html("report.html", name=run.name, sections=sections, anchors=anchors), run.report)
+    run.save(render_html(run.report.name, name=run.name, sections=sections, anchors=anchors), run.report)
 
 
 def advice(findings: Findings) -> dict | None:
