@@ -111,11 +111,11 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
         test, photos = load_unlabelled(config)
         groups = load_run_groups(run, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run, config, len(classes))
-    source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
+    trunk, tails = backbone.trunk.to(accelerator.device), [tail.to(accelerator.device) for tail in tails]
+    source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
     with watch("test prediction"), photos_named(test["filename"]):
         rows = np.arange(len(test))
         views = [source.batches(rows, view, f"predicting, {view}") for view in config.predict.views]
-        tails = [tail.to(accelerator.device) for tail in tails]
         all_tails = np.ones((len(test), len(tails)), bool)
         probabilities = average(predict(accelerator, tails, all_tails, views), all_tails)
     if not accelerator.is_main_process:

@@ -51,7 +51,7 @@ def main() -> None:
     with occupied, photos_named(labelled.table["filename"]):
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
-        source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
+        source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
         with watch("features"):
             clean, seen = shown_photos(source, labelled, augment)
         with watch("training"):
@@ -66,7 +66,7 @@ def main() -> None:
         if accelerator.is_main_process:
             save_tails(run, history, lockstep.tails)
             scores = save_predictions(run, config, labelled, predicted, raw)
-            save_thumbnails(run, labelled, lockstep.trunk, tails, members, config.data.image_size)
+            save_thumbnails(run, labelled, accelerator, lockstep.trunk, tails, members, config.data.image_size)
             seconds = {**watch.seconds, "training": round(history.drop_duplicates("epoch")["seconds"].sum(), 3)}
             learned = config.train.epochs * len(loader) * config.train.batch_size
             metrics = {

@@ -16,7 +16,7 @@ from trunkfold.config.schema import Config
 from trunkfold.errors import InputError, first_few
 from trunkfold.files import whole_file, write_text
 from trunkfold.model.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
-from trunkfold.model.device_memory import PREDICTING, told_of_memory
+from trunkfold.model.device_memory import PREDICTING, in_pieces, told_of_memory
 from trunkfold.model.features import FeatureBatches
 
 SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
@@ -58,8 +58,9 @@ def predict(
             visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
             for place, (tail, chosen) in enumerate(zip(tails, members[rows].T, strict=True)):
                 if chosen.any():
+                    own = features if chosen.all() else features[torch.from_numpy(chosen)]
                     with accelerator.autocast():
-                        logits = tail(features if chosen.all() else features[torch.from_numpy(chosen)])
+                        logits = in_pieces(tail, own, PREDICTING)
                     found_in_view[torch.from_numpy(rows[chosen]), place] = logits.float().softmax(1)
     found, visits = accelerator.reduce(found, "sum").cpu().numpy(), accelerator.reduce(visits, "sum").cpu().numpy()
     if not (visits[:, members.any(1)] == 1).all():

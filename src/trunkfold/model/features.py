@@ -1,5 +1,6 @@
 """What the trunk makes of the photos: streamed, or computed once for all runs and kept on the disk."""
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -23,8 +24,8 @@ from trunkfold.images import transforms, views
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
 from trunkfold.images.workers import PhotoLoader, at_work_on
-from trunkfold.model.backbone import Trunk
-from trunkfold.model.device_memory import PREDICTING, largest_batch, told_of_memory
+from trunkfold.model.backbone import Tail, Trunk
+from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
 
@@ -87,12 +88,15 @@ class FeatureSource:
         trunk: On the accelerator's device.
         pixels: Decoded photos by row.
         config: Image size, batch size, loader workers, where features are kept.
+        tail: One of those that predict, on the device: the largest batch has to fit into trunk and tail. None if none
+            predicts.
     """
 
     accelerator: Accelerator
     trunk: Trunk
     pixels: CachedPhotos
     config: Config
+    tail: Tail | None = None
 
     def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
         """Features of a view, computed as they are asked for.
@@ -149,8 +153,13 @@ class FeatureSource:
         if device.type == "cpu":
             return 64
 
+        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # it may be learning
+
+        @torch.no_grad()
         def attempt(size: int) -> None:
-            self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+            features = self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+            with self.accelerator.autocast():
+                tail(features.float())
 
         return largest_batch(attempt, 512, PREDICTING)
 
@@ -172,8 +181,7 @@ class FeatureSource:
         return KeptFeatures(folder, count)
 
     def _features(self, photos: Tensor) -> Tensor:
-        with told_of_memory(PREDICTING):
-            return self._pass(photos)
+        return in_pieces(self._pass, photos, PREDICTING)
 
     def _pass(self, photos: Tensor) -> Tensor:
         with self.accelerator.autocast():

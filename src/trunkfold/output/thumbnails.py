@@ -1,13 +1,16 @@
 """Small pictures of the photos that the report shows, and of where their prediction looked."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
+from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.error_analysis import Gallery, choose_photos
 from trunkfold.files import whole_file
 from trunkfold.images.views import VIEWS, render
@@ -15,19 +18,29 @@ from trunkfold.model.gradcam import heat_maps
 from trunkfold.runs import THUMBNAILS
 from trunkfold.split.dataset import Labelled
 
+logger = logging.getLogger(__name__)
 SIDE, QUALITY = 208, 80  # pixels of the long side; of a JPEG
 STRONGEST = 0.65  # share of the heat's colour where it is hottest
 
 
 def save_thumbnails(
-    run: Path, labelled: Labelled, trunk: nn.Module, tails: Sequence[nn.Module], members: np.ndarray, side: int
+    run: Path,
+    labelled: Labelled,
+    accelerator: Accelerator,
+    trunk: nn.Module,
+    tails: Sequence[nn.Module],
+    members: np.ndarray,
+    side: int,
 ) -> None:
     """Write figures/photos/<row>.jpg of each photo that the report shows, and <row>-cam.jpg of each mistake.
+
+    Where heat maps cannot be computed, the mistakes are shown without them: a run that is trained is not lost for them.
 
     Args:
         run: Its tables are written.
         labelled: The photos, in the rows of folds.csv.
-        trunk: On the device of the tails.
+        accelerator: The device of trunk and tails.
+        trunk: The shared part.
         tails: Merged.
         members: bool of shape (rows, tails): which of them predict a photo.
         side: Of the plain view, in pixels.
@@ -41,7 +54,11 @@ def save_thumbnails(
         return
     shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
     photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
-    heats = heat_maps(trunk, tails, photos, torch.tensor(targets), members[rows])
+    try:
+        heats = heat_maps(accelerator, trunk, tails, photos, torch.tensor(targets), members[rows])
+    except (MemoryFullError, RuntimeError) as error:  # whatever PyTorch refuses
+        logger.warning("the report shows no heat maps: %s", str(error).partition("\n")[0])
+        return
     for row, picture, heat in zip(rows, shown, heats, strict=True):
         height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
         _write(run / THUMBNAILS / f"{row}-cam.jpg", cv2.resize(overlay(picture, heat), (width, height)))

@@ -74,7 +74,8 @@ def train(
         DivergedError: A loss is not finite.
         OutOfTime: The checkpoint's time is over.
     """
-    set_seed(lockstep.config.seed)  # features that were not kept yet have drawn numbers, others have not
+    # Features that were not kept yet have drawn numbers, others have not; and each process leaves out other blocks.
+    set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
     epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
