@@ -14,15 +14,9 @@ from toy_models import Toy, Trunk
 
 from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.error_analysis import choose_photos
-from trunkfold.output.thumbnails import (
-    FOLDER,
-    SIDE,
-    Thumbnails,
-    overlay,
-    predicted_mistakes,
-    save_thumbnails,
-    thumbnail,
-)
+from trunkfold.output.thumbnails import SIDE, overlay, predicted_mistakes, save_thumbnails, thumbnail
+from trunkfold.report.thumbnails import Thumbnails
+from trunkfold.runs import THUMBNAILS
 
 
 def test_a_thumbnail_keeps_the_photos_proportions():
@@ -83,7 +77,7 @@ def test_the_photos_that_are_shown_are_saved_by_their_rows(saved):
     run, gallery = saved
     heated = set(predicted_mistakes(gallery, CLASSES)[0])
     names = {f"{row}.jpg" for row in gallery.rows} | {f"{row}-cam.jpg" for row in heated}
-    assert {path.name for path in (run / FOLDER).iterdir()} == names
+    assert {path.name for path in (run / THUMBNAILS).iterdir()} == names
     for row in gallery.rows:
         pixels = open_address(Thumbnails([run]).photo(row))
         assert pixels.shape == (SIDE // 2, SIDE, 3)
