@@ -55,7 +55,9 @@ def main() -> None:
         with watch("features"):
             clean, seen = shown_photos(source, labelled, augment)
         with watch("training"):
-            loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
+            loader = training_loader(
+                seen, lockstep.batches, choose_workers(config.data, accelerator), accelerator.device
+            )
             validation = Validation(clean, labelled.fold_of_row, labelled.targets)
             checkpoint = Checkpoint(run / STATE, accelerator, config.train, labelled.pixels.key, watch.started)
             history = train(lockstep, loader, validation, checkpoint)

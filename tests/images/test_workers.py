@@ -18,6 +18,7 @@ from trunkfold.images.workers import DeadWorkerError, PhotoLoader, photos_named
 from trunkfold.model.features import KeptViews
 
 ROWS, PLANTED = 12, 7
+PAIRS, CPU = [range(row, row + 2) for row in range(0, ROWS, 2)], torch.device("cpu")
 
 
 class Deadly(list):
@@ -35,7 +36,7 @@ TARGETS = np.arange(ROWS) % 2
 
 
 def training(photos: Dataset, accelerator) -> PhotoLoader:
-    return training_loader(photos, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), 2)
+    return training_loader(photos, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), 2, CPU)
 
 
 LOADERS: dict[str, Callable] = {
@@ -44,7 +45,7 @@ LOADERS: dict[str, Callable] = {
     ),
     "kept views": lambda accelerator: training(KeptViews([FEATURES], TARGETS), accelerator),
     "view": lambda accelerator: PhotoLoader(
-        ViewedPhotos(PHOTOS, np.arange(ROWS)[::-1], VIEWS["plain"], 20), 2, batch_size=2
+        ViewedPhotos(PHOTOS, np.arange(ROWS)[::-1], VIEWS["plain"], 20), 2, PAIRS, CPU
     ),
 }
 
@@ -62,7 +63,7 @@ def test_a_worker_that_is_killed_is_told_with_the_photo_it_held(accelerator, kin
 
 
 def test_the_death_is_told_by_the_loader_and_not_out_of_what_runs_meanwhile():
-    batches = iter(PhotoLoader(ViewedPhotos(PHOTOS, np.arange(PLANTED + 1), VIEWS["plain"], 20), 2, batch_size=2))
+    batches = iter(PhotoLoader(ViewedPhotos(PHOTOS, np.arange(PLANTED + 1), VIEWS["plain"], 20), 2, PAIRS[:4], CPU))
     next(batches)
     time.sleep(2)  # the worker dies now, and a step of the model would have been interrupted
     with pytest.raises(DeadWorkerError, match=f"row {PLANTED} "):

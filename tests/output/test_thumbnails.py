@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from made_up_run import CLASSES, make_run
 from PIL import Image
 from toy_models import Toy, Trunk
@@ -63,7 +64,9 @@ def saved(tmp_path_factory):
     everywhere = Toy((1000 * np.eye(3)).tolist())
     members = np.ones((84, 2), bool)
     members[predicted_mistakes(gallery, CLASSES)[0], 1] = False  # it predicts the photos that are not shown
-    save_thumbnails(run, labelled, Trunk(), [Toy(np.eye(3).tolist(), Corners()), everywhere], members, 8)
+    save_thumbnails(
+        run, labelled, Accelerator(cpu=True), Trunk(), [Toy(np.eye(3).tolist(), Corners()), everywhere], members, 8
+    )
     return run, gallery
 
 

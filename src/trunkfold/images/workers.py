@@ -6,7 +6,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +18,9 @@ from trunkfold.errors import LocalError
 
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")  # what torch says of it, after a signal or without
 PID, ROW = 0, 1
+# Photos that a worker hands over at once, through shared memory, of which a container has as little as 64 MB. It holds
+# two such pieces; batches of 512 would take 2.5 GB with 16 workers.
+PIECE = 16
 
 _note: Tensor | None = None  # in a worker: its process id, and the row of the photo that it is at work on
 
@@ -46,32 +50,42 @@ class DeadWorkerError(LocalError):
 
 
 class PhotoLoader(DataLoader):
-    """Photos in batches, as torch's DataLoader loads them; a worker that dies is told with the photo it held.
+    """Photos in batches on a device, by torch's DataLoader; a worker that dies is told with the photo it held.
 
-    The datasets say which one that is by `at_work_on`.
+    The datasets say which one that is by `at_work_on`. They give photos as they lie in memory, (height, width, 3); a
+    batch of them has the shape (photos, 3, height, width) and the memory format channels_last.
 
     Raises:
         DeadWorkerError: While batches are asked for: a worker was killed.
     """
 
-    def __init__(self, photos: Dataset, workers: int, **options: object) -> None:
+    def __init__(
+        self, photos: Dataset, workers: int, batches: Iterable, device: torch.device, persistent: bool = False
+    ) -> None:
         """Load in `workers` processes or, with 0, in this one.
 
         Args:
-            options: Of torch's DataLoader.
+            batches: The indices of each batch, and how many batches there are.
+            device: Where the batches go.
+            persistent: Whether the workers wait for another iteration after the end of one.
         """
         self.notes = torch.full((workers, 2), -1).share_memory_()
-        pinned = torch.cuda.is_available()
+        self.pieces, self.device = _Pieces(batches), device
         start = functools.partial(_start_worker, self.notes)
         # With a generator of its own, asking for batches draws none of the training's random numbers.
-        own = {"worker_init_fn": start, "generator": torch.Generator()}
-        super().__init__(photos, num_workers=workers, pin_memory=pinned, **own, **options)
+        own = {"worker_init_fn": start, "generator": torch.Generator(), "persistent_workers": persistent}
+        super().__init__(
+            photos, batch_sampler=self.pieces, num_workers=workers, pin_memory=device.type == "cuda", **own
+        )
 
-    def __iter__(self) -> Iterator:
+    def __len__(self) -> int:
+        return len(self.pieces.batches)
+
+    def __iter__(self) -> Iterator[Tensor | list[Tensor]]:
         try:
             with _deaths_told_when_asked():
-                batches = super().__iter__()
-            yield from batches
+                pieces = super().__iter__()
+            yield from self._joined(pieces)
         except RuntimeError as error:
             died = DIED.search(str(error))
             if died is None:
@@ -79,6 +93,36 @@ class PhotoLoader(DataLoader):
             dead = [int(pid) for pid in died[1].split(",")]
             rows = [row for pid, row in self.notes.tolist() if pid in dead and row >= 0]
             raise DeadWorkerError(str(error).partition("\n")[0], rows[0] if rows else None) from error
+
+    def _joined(self, pieces: Iterator) -> Iterator[Tensor | list[Tensor]]:
+        """Batches of the pieces, each copied out of shared memory as it comes."""
+        parts = []
+        for piece in pieces:
+            tensors = [piece] if isinstance(piece, Tensor) else piece
+            parts.append([part.to(self.device, non_blocking=True, copy=self.num_workers > 0) for part in tensors])
+            if self.pieces.last.popleft():
+                batch = [torch.cat(columns) for columns in zip(*parts, strict=True)]
+                batch = [part.permute(0, 3, 1, 2) if part.dtype == torch.uint8 else part for part in batch]
+                yield batch[0] if isinstance(piece, Tensor) else batch
+                parts = []
+
+
+class _Pieces:
+    """Batches in pieces of at most `PIECE` photos.
+
+    Attributes:
+        last: Of each piece that was given and has not come back yet, whether it is the last one of its batch.
+    """
+
+    def __init__(self, batches: Iterable) -> None:
+        self.batches, self.last = batches, deque()
+
+    def __iter__(self) -> Iterator:
+        self.last.clear()
+        for batch in self.batches:
+            for start in range(0, len(batch), PIECE):
+                self.last.append(start + PIECE >= len(batch))
+                yield batch[start : start + PIECE]
 
 
 def at_work_on(row: int) -> None:

@@ -111,7 +111,8 @@ class FeatureSource:
         """
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        loader = PhotoLoader(photos, self._workers, batch_size=size)
+        batches = [range(start, min(start + size, len(share))) for start in range(0, len(share), size)]
+        loader = PhotoLoader(photos, self._workers, batches, self.accelerator.device)
         hidden = bar is None or not self.accelerator.is_main_process
         for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
             yield share[number * size : (number + 1) * size], self._features(batch)
@@ -170,7 +171,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in PhotoLoader(photos, self._workers, batch_sampler=blocks):
+            for photos_of_block in PhotoLoader(photos, self._workers, blocks, self.accelerator.device):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -192,7 +193,7 @@ class FeatureSource:
 
     @property
     def _workers(self) -> int:
-        return choose_workers(self.config.data.workers, self.accelerator)
+        return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
         """What features depend on: the photos, how they are shown, and the trunk."""

@@ -123,11 +123,9 @@ class Training:
 
     def learn(self, bar: tqdm) -> None:
         """Take the steps of the running epoch that are left."""
-        device = self.accelerator.device
-        look_every = LOOK_EVERY if device.type == "cuda" else 1
+        look_every = LOOK_EVERY if self.accelerator.device.type == "cuda" else 1
         self.lockstep.batches.begin(self.epoch, self.step)
         for photos, targets in self.loader:
-            photos, targets = photos.to(device, non_blocking=True), targets.to(device, non_blocking=True)
             self.losses += self.lockstep.step(photos, targets)
             self.step += 1
             bar.update()

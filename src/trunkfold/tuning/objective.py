@@ -111,7 +111,7 @@ def run_trial(
     try:
         lockstep = prepare(config, labelled, make_backbone(config, labelled), accelerator)
         clean, seen = shared_features(config, labelled, accelerator, lockstep)
-        loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
+        loader = training_loader(seen, lockstep.batches, choose_workers(config.data, accelerator), accelerator.device)
         validation = Validation(clean, labelled.fold_of_row, labelled.targets)
         return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
     finally:
