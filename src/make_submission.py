@@ -28,7 +28,7 @@ from trunkfold.evaluation.predictions import (
     read_predictions,
 )
 from trunkfold.files import write_csv, write_json
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
 from trunkfold.output.blending import blend_runs, check_blend
@@ -113,7 +113,7 @@ def predict_test(run: Path, config: Config, accelerator: Accelerator) -> None:
     backbone, tails = load_ensemble(run, config, len(classes))
     trunk, tails = backbone.trunk.to(accelerator.device), [tail.to(accelerator.device) for tail in tails]
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
-    with watch("test prediction"), photos_named(test["filename"]):
+    with watch("test prediction"), worker_deaths_explained():
         rows = np.arange(len(test))
         views = [source.batches(rows, view, f"predicting, {view}") for view in config.predict.views]
         all_tails = np.ones((len(test), len(tails)), bool)

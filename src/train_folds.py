@@ -11,11 +11,13 @@ from torch import nn
 from trunkfold.config.options import parse_config
 from trunkfold.copies.search import search_key
 from trunkfold.errors import exit_on_input_error
+from trunkfold.evaluation.known_photos import save_known_photos
 from trunkfold.files import write_json
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.images.workers import photos_named
+from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.backbone import build_backbone, count_parameters, merge
+from trunkfold.model.embeddings import embed
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.output.outputs import save_inputs, save_predictions, save_tails
@@ -48,7 +50,7 @@ def main() -> None:
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
     occupied = occupied_run(run, config.run.restart, labelled.table, accelerator)
-    with occupied, photos_named(labelled.table["filename"]):
+    with occupied, worker_deaths_explained():
         if accelerator.is_main_process:
             save_inputs(run, config, labelled, backbone, augment)
         source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
@@ -65,7 +67,9 @@ def main() -> None:
             tails = [merge(tail) for tail in lockstep.tails]
             members = scoring_members(labelled.fold_of_row, config.split.folds)
             predicted, raw = predict_labelled(lockstep, tails, members, source, clean, labelled)
+            embeddings = embed(accelerator, clean, len(labelled.table))
         if accelerator.is_main_process:
+            save_known_photos(run, embeddings, labelled.table)
             save_tails(run, history, lockstep.tails)
             scores = save_predictions(run, config, labelled, predicted, raw)
             save_thumbnails(run, labelled, accelerator, lockstep.trunk, tails, members, config.data.image_size)

@@ -98,6 +98,7 @@ def test_a_run_has_all_that_is_promised(finished):
             "oof.csv",
             "holdout.csv",
             "label_issues.csv",
+            "embeddings.safetensors",
             ".lock",
         ),
         *("test_probabilities.csv", "submission.csv", "report.html"),

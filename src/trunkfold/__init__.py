@@ -13,5 +13,6 @@ The rooms follow the flow of a run. A room imports only from the rooms that it n
     output      what a run's folder is given         config data split images model evaluation
     report      the page, the summary, comparisons   split evaluation
     tuning      studies                              config data split images model training
+    deploy      a finished run in use                config data split images model evaluation output
     demo        a drawn competition
 """

@@ -1,4 +1,4 @@
-"""How many photos a second can be loaded and augmented: the seed's way, from the cache, step by step, and by all cores.
+"""How many photos a second can be loaded and augmented: the seed's way, from the cache, each step, and by all cores.
 
     python tests/benchmarks/bench_loading.py
 
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import timm
 import torch
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from trunkfold.data.photos import read_photo
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
-from trunkfold.images.augmentation import STANDARD, STEP_BY_STEP, make_augmentation
+from trunkfold.images.augmentation import STANDARD, make_augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.split.dataset import side_to_keep
 
@@ -79,14 +78,11 @@ def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, 
         SEED: lambda row: seed[row],
         "decoded for the cache, once": lambda row: read_photo(paths[row], side),
         "read from the cache": lambda row: pixels[row].copy(),
-        "from the cache, albumentations' own steps": augmented(pixels, STEP_BY_STEP, size),
         "from the cache, standard augmentation": augmented(pixels, STANDARD, size),
     }
-    reduced = [cv2.resize(photo, (size, size)) for photo in pixels]  # what the steps after the warp see
     for step in STANDARD:
         ((name, arguments),) = step.items()
-        seen = pixels if name == "Warp" else reduced
-        ways[f"    {name} alone, every time"] = augmented(seen, [{name: {**arguments, "p": 1.0}}], size)
+        ways[f"    {name} alone, every time"] = augmented(pixels, [{name: {**arguments, "p": 1.0}}], size)
     fastest = dict.fromkeys(ways, float("inf"))
     for _ in tqdm(range(rounds), "one core", leave=False):
         for name, way in ways.items():

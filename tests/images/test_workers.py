@@ -1,91 +1,78 @@
-"""A loader process that dies is told with the photo that it held, wherever the death is noticed."""
+"""An error in a data-loader worker names its photo, and a killed worker ends the run with a clear message."""
 
 import os
 import signal
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, training_loader
 from trunkfold.images.views import VIEWS
-from trunkfold.images.workers import DeadWorkerError, PhotoLoader, photos_named
-from trunkfold.model.features import KeptViews
+from trunkfold.images.workers import DeadWorkerError, PhotoError, PhotoLoader, worker_deaths_explained
 
-ROWS, PLANTED = 12, 7
-PAIRS, CPU = [range(row, row + 2) for row in range(0, ROWS, 2)], torch.device("cpu")
+ROWS, PLANTED, CPU = 12, 7, torch.device("cpu")
+PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, 20, 30, 3)).astype(np.uint8)
 
 
-class Deadly(list):
-    """Photos, or features, of which one kills the process that reads it."""
+class Planted(list):
+    """Photos of which one kills the process that reads it, or cannot be read."""
+
+    paths = [f"photo {row}.png" for row in range(ROWS)]
+
+    def __init__(self, kills: bool) -> None:
+        super().__init__(PIXELS)
+        self.kills = kills
 
     def __getitem__(self, row):
-        if row in (PLANTED, [PLANTED]):
+        if row == PLANTED and self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(row[0] if isinstance(row, list) else row)
+        if row == PLANTED:
+            raise OSError("Input/output error")
+        return super().__getitem__(row)
 
 
-PHOTOS = Deadly(np.random.default_rng(0).integers(0, 256, (ROWS, 20, 30, 3)).astype(np.uint8))
-FEATURES = Deadly(torch.zeros(ROWS, 1, 4, 2, 2))
-TARGETS = np.arange(ROWS) % 2
+def load_all(kind: str, photos: Planted, workers: int, accelerator) -> None:
+    if kind == "training":
+        shown = TrainingPhotos(photos, np.arange(ROWS) % 2, make_augmentation("none", 32), 0)
+        loader = training_loader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers, CPU)
+    else:
+        pairs = [range(row, row + 2) for row in range(0, ROWS, 2)]
+        loader = PhotoLoader(ViewedPhotos(photos, np.arange(ROWS)[::-1], VIEWS["plain"], 20), workers, pairs, CPU)
+    for _ in loader:
+        pass
 
 
-def training(photos: Dataset, accelerator) -> PhotoLoader:
-    return training_loader(photos, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), 2, CPU)
-
-
-LOADERS: dict[str, Callable] = {
-    "training": lambda accelerator: training(
-        TrainingPhotos(PHOTOS, TARGETS, make_augmentation("none", 32), 0), accelerator
-    ),
-    "kept views": lambda accelerator: training(KeptViews([FEATURES], TARGETS), accelerator),
-    "view": lambda accelerator: PhotoLoader(
-        ViewedPhotos(PHOTOS, np.arange(ROWS)[::-1], VIEWS["plain"], 20), 2, PAIRS, CPU
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", LOADERS)
-def test_a_worker_that_is_killed_is_told_with_the_photo_it_held(accelerator, kind):
-    names = [f"photo {row}.png" for row in range(ROWS)]
-    with pytest.raises(DeadWorkerError) as error, photos_named(names):
-        for _ in LOADERS[kind](accelerator):
-            pass
-    assert error.value.row == PLANTED
-    assert f"the photo that it took up last is photo {PLANTED}.png (DataLoader worker (pid" in str(error.value)
-    for what in ("--data.workers 0", "train.batch_size", "/dev/shm"):
+@pytest.mark.parametrize("kind", ["training", "view"])
+def test_a_killed_worker_is_an_error_that_says_what_to_do(accelerator, kind):
+    with pytest.raises(DeadWorkerError) as error, worker_deaths_explained():
+        load_all(kind, Planted(kills=True), 2, accelerator)
+    for what in ("DataLoader worker (pid", "--data.workers 0", "--train.batch_size", "/dev/shm"):
         assert what in str(error.value)
 
 
-def test_the_death_is_told_by_the_loader_and_not_out_of_what_runs_meanwhile():
-    batches = iter(PhotoLoader(ViewedPhotos(PHOTOS, np.arange(PLANTED + 1), VIEWS["plain"], 20), 2, PAIRS[:4], CPU))
-    next(batches)
-    time.sleep(2)  # the worker dies now, and a step of the model would have been interrupted
-    with pytest.raises(DeadWorkerError, match=f"row {PLANTED} "):
-        list(batches)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["training", "view"])
+def test_a_photo_that_fails_is_named_in_one_sentence(accelerator, kind, workers):
+    with pytest.raises(PhotoError) as error:
+        load_all(kind, Planted(kills=False), workers, accelerator)
+    expected = f"photo {PLANTED}.png cannot be prepared for the model: OSError: Input/output error"
+    assert str(error.value) == expected
 
 
-def test_an_error_in_a_worker_stays_what_it_is(accelerator):
-    broken = TrainingPhotos([None] * ROWS, TARGETS, make_augmentation("none", 32), 0)
-    with pytest.raises((TypeError, AttributeError), match="in DataLoader worker process"):
-        list(training(broken, accelerator))
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="another"), worker_deaths_explained():
+        raise RuntimeError("another error")
 
 
-def test_every_process_tells_of_its_own_workers(monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [DeadWorkerError, PhotoError])
+def test_every_process_reports_its_own_workers(monkeypatch, capsys, kind):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit), exit_on_input_error():
         raise InputError("found by all")
     assert capsys.readouterr().err == ""
     with pytest.raises(SystemExit), exit_on_input_error():
-        raise DeadWorkerError("killed", 3)
-    assert "in row 3" in capsys.readouterr().err
-
-
-def test_a_worker_that_dies_before_its_first_photo_is_told_too():
-    with pytest.raises(DeadWorkerError, match="before its first photo"), photos_named(["a"]):
-        raise DeadWorkerError("killed", None)
+        raise kind("killed")
+    assert "killed" in capsys.readouterr().err

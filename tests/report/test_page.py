@@ -29,7 +29,7 @@ def run(tmp_path) -> Path:
 def undrawn(monkeypatch) -> None:
     """Pages without figures, which are what takes time."""
     for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
-        monkeypatch.setattr(f"trunkfold.{name}", lambda *_: "data:,")
+        monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
 
 
 @pytest.fixture(scope="module")

@@ -224,8 +224,8 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of transforms, of albumentations or
-            trunkfold.images.transforms, such as [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or a list of albumentations' transforms, such as
+            [{HorizontalFlip: {p: 0.5}}].
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -272,8 +272,8 @@ class TuningConfig(Config):
     """A study: the experiment that its trials vary, and how.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of transforms, of albumentations or
-            trunkfold.images.transforms, such as [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or a list of albumentations' transforms, such as
+            [{HorizontalFlip: {p: 0.5}}].
     """
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))

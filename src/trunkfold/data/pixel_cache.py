@@ -8,36 +8,36 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.cores import usable_cores
-from trunkfold.data import photos
 from trunkfold.data.photos import Photos, read_photo
 from trunkfold.files import block_by_block, locked_folder, read_blocks
 
 NAME, BLOCK = "photos", 256  # photos a file; at most so many are decoded again after an interruption
+VERSION = 1  # of decoding and packing: raise it when they give other pixels, so that old caches are not read
 SIZES = np.dtype(np.uint32)  # of height and width, which a block begins with
 
 
 class CachedPhotos(Sequence):
     """Decoded photos by row, read-only arrays of uint8 (height, width, 3) in mapped files.
 
-    What another process is sent is the folder's name, not the photos.
+    Pickles as the folder's name and the files' names, without the photos.
 
     Attributes:
         folder: Where the blocks lie.
-        count: Number of photos.
+        paths: The file of each row.
         side: Side of the black square that stands for an unreadable one.
     """
 
-    def __init__(self, folder: Path, count: int, side: int) -> None:
-        self.folder, self.count, self.side = folder, count, side
+    def __init__(self, folder: Path, paths: Sequence[str], side: int) -> None:
+        self.folder, self.paths, self.side, count = folder, list(paths), side, len(paths)
         self._blocks = read_blocks(folder / NAME, count, BLOCK)
         self._sizes = [_sizes(block, min(BLOCK, count - BLOCK * k)) for k, block in enumerate(self._blocks)]
         self._ends = [2 * SIZES.itemsize * len(sizes) + 3 * sizes.prod(1).cumsum() for sizes in self._sizes]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.paths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        if not 0 <= row < self.count:
+        if not 0 <= row < len(self):
             raise IndexError(row)
         number, place = divmod(int(row), BLOCK)
         height, width = self._sizes[number][place]
@@ -46,7 +46,7 @@ class CachedPhotos(Sequence):
         return pixels.reshape(height, width, 3) if height else np.zeros((self.side, self.side, 3), np.uint8)
 
     def __reduce__(self) -> tuple:
-        return CachedPhotos, (self.folder, self.count, self.side)
+        return CachedPhotos, (self.folder, self.paths, self.side)
 
     @property
     def key(self) -> str:
@@ -74,7 +74,7 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
         InputError: Nothing can be written to `cache_dir`, or it is full.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
-        key = hashlib.blake2b(repr((side, BLOCK)).encode() + Path(photos.__file__).read_bytes(), digest_size=8)
+        key = hashlib.blake2b(repr((side, BLOCK, VERSION)).encode(), digest_size=8)
         for digest in pool.map(_digest, paths):
             key.update(digest)
 
@@ -83,7 +83,7 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
 
         with locked_folder(cache_dir / f"{NAME}-{key.hexdigest()}", "--cache.dir") as folder:
             block_by_block(folder / NAME, len(paths), BLOCK, decode, "decoding photos")
-    pixels = CachedPhotos(folder, len(paths), side)
+    pixels = CachedPhotos(folder, paths, side)
     return Photos(pixels, {row: _read(paths[row], side)[1] for row in pixels.unreadable})
 
 

@@ -18,7 +18,7 @@ from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
-from trunkfold.images.workers import PIECE, PhotoLoader, at_work_on
+from trunkfold.images.workers import PIECE, PhotoLoader, photo_named
 from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
@@ -141,9 +141,9 @@ class TrainingPhotos(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
         row, visit = draw
-        at_work_on(row)
         seed = int(np.random.SeedSequence([self.seed, row, visit]).generate_state(1)[0])
-        return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
+        with photo_named(self.pixels, row):
+            return to_tensor(self.augment(self.pixels[row], seed)), int(self.targets[row])
 
 
 class ViewedPhotos(Dataset):
@@ -157,8 +157,8 @@ class ViewedPhotos(Dataset):
 
     def __getitem__(self, place: int) -> torch.Tensor:
         row = self.rows[place]
-        at_work_on(row)
-        return to_tensor(render(self.pixels[row], self.view, self.size))
+        with photo_named(self.pixels, row):
+            return to_tensor(render(self.pixels[row], self.view, self.size))
 
 
 def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int, device: torch.device) -> PhotoLoader:

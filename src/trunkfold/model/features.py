@@ -19,15 +19,15 @@ from tqdm import tqdm
 from trunkfold.config.schema import Config
 from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.files import locked_folder, make_blocks, read_blocks
-from trunkfold.images import augmentation as augment
-from trunkfold.images import transforms, views
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
-from trunkfold.images.workers import PhotoLoader, at_work_on
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.model.backbone import Tail, Trunk
 from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
+
+VERSION = 1  # of views and augmentations: raise it when they show other pixels, so that old features are not read
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
 
@@ -75,7 +75,6 @@ class KeptViews(Dataset):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int]:
         row, visit = draw
-        at_work_on(row)
         return self.kept[visit % len(self.kept)][[row]][0], int(self.targets[row])
 
 
@@ -200,9 +199,7 @@ class FeatureSource:
         config, accelerator = self.config, self.accelerator
         numerics = accelerator.mixed_precision, accelerator.device.type, timm.__version__
         key = hashlib.blake2b(self._trunk_digest, digest_size=8)
-        key.update(repr((self.pixels.key, what, config.data.image_size, config.model.name, numerics)).encode())
-        for module in (augment, transforms, views):
-            key.update(Path(module.__file__).read_bytes())
+        key.update(repr((self.pixels.key, what, config.data.image_size, config.model.name, numerics, VERSION)).encode())
         return key.hexdigest()
 
     @cached_property

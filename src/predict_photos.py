@@ -1,0 +1,53 @@
+"""Predict any photos with a finished run: files, folders, or patterns; a table says how far to trust each prediction.
+
+python src/predict_photos.py photos/ --out predictions.csv
+python src/predict_photos.py --run submissions/demo --heatmaps heat 'photos/*.jpg' > predictions.csv
+"""
+
+import logging
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from trunkfold.config.command_line import Parser
+from trunkfold.deploy.finished import load_run
+from trunkfold.deploy.predict import Predictor, find_photos, predict_files
+from trunkfold.deploy.prediction_files import check_folder, check_output, write_rows
+from trunkfold.errors import counted, exit_on_input_error
+from trunkfold.runs import newest_run
+from trunkfold.training.accelerator import start_process
+
+logger = logging.getLogger("trunkfold")
+
+
+def main() -> None:
+    """Find the photos, load the run, predict, and write a row per photo."""
+    options = parse_options()
+    check_output(options.out)
+    if options.heatmaps is not None:
+        check_folder(options.heatmaps, "--heatmaps")
+    paths = find_photos(options.photos)
+    run = load_run(options.run or newest_run())
+    accelerator = start_process(run.config.train)
+    if run.known is None:
+        logger.warning("%s has no embeddings of its training photos: unlike_training stays empty", run.folder)
+    rows = predict_files(Predictor(run, accelerator), paths, options.heatmaps)
+    unreadable = write_rows(rows, run.classes.values(), options.out)
+    where = f" in {options.out}" if options.out else ""
+    problems = f", {unreadable} of them unreadable (see the column problem)" if unreadable else ""
+    print(f"{counted(len(paths), 'photo')}{where}{problems}", file=sys.stderr)
+
+
+def parse_options() -> Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("photos", type=str, nargs="+", help="Photo files, folders, or quoted patterns.")
+    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    parser.add_argument("--out", type=Path, help="File ending in .csv or .jsonl; by default CSV is printed.")
+    parser.add_argument("--heatmaps", type=Path, help="Folder for overlays that show where the evidence lies.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,62 @@
+"""A finished run, read from its folder for use: model, classes, calibration and embeddings of its training photos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from trunkfold.config.options import load_config
+from trunkfold.config.schema import Config
+from trunkfold.errors import InputError
+from trunkfold.evaluation.known_photos import KnownPhotos, load_known_photos
+from trunkfold.evaluation.predictions import read_folds
+from trunkfold.model.ensemble import load_ensemble
+from trunkfold.runs import read_metrics
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Everything that using a run needs, read from its folder alone.
+
+    Attributes:
+        folder: The run.
+        config: Its configuration, with the image size.
+        metrics: Its metrics.json.
+        trunk: The frozen part all folds share.
+        tails: The merged tails, in the order of the folds.
+        known: Embeddings of its training photos; None in runs made before they were saved.
+    """
+
+    folder: Path
+    config: Config
+    metrics: dict
+    trunk: nn.Module
+    tails: list[nn.Module]
+    known: KnownPhotos | None
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Name of each label, in the order of the logits."""
+        return self.metrics["classes"]
+
+    @property
+    def temperature(self) -> float:
+        """What calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
+        return float((self.metrics.get("calibration") or {}).get("temperature") or 1.0)
+
+
+def load_run(folder: Path) -> FinishedRun:
+    """Read a finished run, which may lie on a read-only disk.
+
+    Raises:
+        InputError: It is not a finished run, is an average of runs, or a file is damaged.
+    """
+    metrics = read_metrics(folder)
+    if "runs" in metrics:
+        raise InputError(f"{folder} is an average of runs and has no model: use one of {', '.join(metrics['runs'])}")
+    config = load_config(folder / "config.yaml")
+    if config.data.image_size is None:
+        raise InputError(f"{folder / 'config.yaml'} has no data.image_size: restore the one the training wrote")
+    backbone, tails = load_ensemble(folder, config, len(metrics["classes"]))
+    known = load_known_photos(folder, read_folds(folder / "folds.csv"))
+    return FinishedRun(folder, config, metrics, backbone.trunk, tails, known)

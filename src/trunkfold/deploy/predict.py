@@ -1,0 +1,230 @@
+"""Predictions of any photos by a finished run's ensemble, streamed: memory does not grow with their number."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from trunkfold.cores import usable_cores
+from trunkfold.data.photos import read_photo
+from trunkfold.deploy.finished import FinishedRun
+from trunkfold.errors import InputError, first_few
+from trunkfold.evaluation.calibration import scale
+from trunkfold.evaluation.predictions import average
+from trunkfold.files import whole_file
+from trunkfold.images.batches import to_tensor
+from trunkfold.images.views import VIEWS, render
+from trunkfold.model.embeddings import pool_features
+from trunkfold.model.ensemble import predict
+from trunkfold.model.gradcam import heat_maps
+from trunkfold.output.thumbnails import overlay
+from trunkfold.split.dataset import side_to_keep
+
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"]
+)
+BATCH = 64  # photos decoded ahead and predicted at once
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of some photos, one row each.
+
+    Attributes:
+        probabilities: Mean over tails and views, as in test_probabilities.csv; shape (photos, classes).
+        calibrated: The same, scaled by the run's temperature.
+        embeddings: Unit vectors of shape (photos, width).
+        novelty: Distance to the nearest training photo, in thresholds (above 1: unlike all of them); NaN where the run
+            holds no embeddings.
+    """
+
+    probabilities: np.ndarray
+    calibrated: np.ndarray
+    embeddings: np.ndarray
+    novelty: np.ndarray
+
+
+class Predictor:
+    """A finished run on a device.
+
+    Attributes:
+        run: What it was made from.
+        side: Length in pixels to which `read_photo` reduces photos for it.
+    """
+
+    def __init__(self, run: FinishedRun, accelerator: Accelerator) -> None:
+        self.run, self.accelerator = run, accelerator
+        self.trunk = run.trunk.to(accelerator.device)
+        self.tails = [tail.to(accelerator.device) for tail in run.tails]
+        self.size = run.config.data.image_size
+        self.side = side_to_keep(self.size)
+
+    @property
+    def batch_size(self) -> int:
+        """Photos predicted at once."""
+        return self.run.config.predict.batch_size or BATCH
+
+    @torch.no_grad()
+    def predict(self, photos: Sequence[np.ndarray]) -> Predicted:
+        """Predict decoded photos, uint8 arrays of shape (height, width, 3), in one batch."""
+        rows, members = np.arange(len(photos)), np.ones((len(photos), len(self.tails)), bool)
+        views = self.run.config.predict.views
+        features = {view: self._features(photos, view) for view in {*views, "plain"}}
+        found = predict(self.accelerator, self.tails, members, [[(rows, features[view])] for view in views])
+        probabilities = average(found, members)
+        embeddings = pool_features(features["plain"]).cpu().numpy()
+        known = self.run.known
+        novelty = np.full(len(photos), np.nan) if known is None else known.novelty(embeddings)
+        return Predicted(probabilities, scale(probabilities, self.run.temperature), embeddings, novelty)
+
+    def explain(self, photos: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
+        """The photos with Grad-CAM heat of a class laid over them.
+
+        Args:
+            photos: As for `predict`.
+            targets: Class number that each photo's heat is about.
+        """
+        members = np.ones((len(photos), len(self.tails)), bool)
+        shown, targets = self._shown(photos, "plain"), torch.as_tensor(targets)
+        heats = heat_maps(self.accelerator, self.trunk, self.tails, shown, targets, members)
+        return [overlay(photo, heat) for photo, heat in zip(photos, heats, strict=True)]
+
+    def _shown(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
+        shown = [to_tensor(render(photo, VIEWS[view], self.size)) for photo in photos]
+        return torch.stack(shown).permute(0, 3, 1, 2)
+
+    def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return self.trunk(self._shown(photos, view).to(self.accelerator.device))
+
+
+def find_photos(words: Sequence[str]) -> list[Path]:
+    """The photos that files, folders (searched to any depth) and glob patterns name, each once.
+
+    Raises:
+        InputError: A file does not exist, or a folder or pattern holds no photo; all such words in one message.
+    """
+    found: dict[Path, None] = {}
+    missing = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            paths = _photos_below(path)
+        elif path.exists() or not glob.has_magic(word):
+            paths = [path] if path.exists() else []
+        else:
+            paths = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
+        if not paths:
+            missing.append(f"{word} ({'a folder without photos' if path.is_dir() else 'nothing has this name'})")
+        found.update(dict.fromkeys(paths))
+    if missing:
+        raise InputError(
+            f"no photos in {first_few(missing)}: name photo files, folders that hold files ending in "
+            f"{', '.join(sorted(SUFFIXES))}, or patterns such as 'photos/*.jpg'"
+        )
+    return list(found)
+
+
+def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | None = None) -> Iterator[dict]:
+    """Predict photo files, in their order, decoding the next batch while the model works on this one.
+
+    Args:
+        predictor: A finished run.
+        paths: Photo files.
+        heatmaps: Folder to write Grad-CAM overlays to; None writes none.
+
+    Yields:
+        A row per photo: path, label, name, confidence (calibrated probability of the label), novelty, unlike_training,
+        probabilities (by class name), heatmap (file name), problem. What is unknown is None; `problem` says why a
+        photo could not be read.
+
+    Raises:
+        InputError: A heat map cannot be written.
+    """
+    size = predictor.batch_size
+    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+    with ThreadPoolExecutor(usable_cores()) as pool, tqdm(total=len(paths), desc="predicting", unit="photo") as bar:
+        ahead: list[Future] = []
+        for number, batch in enumerate(batches):
+            ahead = ahead or [pool.submit(_decode, paths[row], predictor.side) for row in batch]
+            decoded, following = ahead, batches[number + 1] if number + 1 < len(batches) else ()
+            ahead = [pool.submit(_decode, paths[row], predictor.side) for row in following]
+            photos = [future.result() for future in decoded]
+            yield from _rows(predictor, batch, [paths[row] for row in batch], photos, heatmaps)
+            bar.update(len(batch))
+
+
+def _rows(
+    predictor: Predictor,
+    numbers: Sequence[int],
+    paths: Sequence[Path],
+    photos: Sequence[np.ndarray | str],
+    heatmaps: Path | None,
+) -> list[dict]:
+    readable = [place for place, photo in enumerate(photos) if not isinstance(photo, str)]
+    rows = [
+        _row(path, problem=photo if isinstance(photo, str) else None) for path, photo in zip(paths, photos, strict=True)
+    ]
+    if not readable:
+        return rows
+    shown = [photos[place] for place in readable]
+    predicted = predictor.predict(shown)
+    best, classes = predicted.probabilities.argmax(1), predictor.run.classes
+    for place, row in enumerate(readable):
+        label = list(classes)[best[place]]
+        novelty = float(predicted.novelty[place])
+        rows[row] |= {
+            "label": label,
+            "name": classes[label],
+            "confidence": float(predicted.calibrated[place, best[place]]),
+            "novelty": None if np.isnan(novelty) else novelty,
+            "unlike_training": None if np.isnan(novelty) else novelty > 1,
+            "probabilities": dict(zip(classes.values(), predicted.probabilities[place].tolist(), strict=True)),
+        }
+    if heatmaps is not None:
+        for row, picture in zip(readable, predictor.explain(shown, best), strict=True):
+            rows[row]["heatmap"] = f"{numbers[row] + 1:06}-{paths[row].stem}.jpg"
+            write_jpeg(picture, heatmaps / rows[row]["heatmap"])
+    return rows
+
+
+def write_jpeg(pixels: np.ndarray, path: Path) -> None:
+    """Write uint8 RGB of shape (height, width, 3).
+
+    Raises:
+        WriteError: Nothing can be written there.
+    """
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    with whole_file(path) as partial:
+        partial.write_bytes(jpeg.tobytes())
+
+
+def _row(path: Path, problem: str | None) -> dict:
+    empty = dict.fromkeys(["label", "name", "confidence", "novelty", "unlike_training", "probabilities", "heatmap"])
+    return {"path": str(path), **empty, "problem": problem}
+
+
+def _decode(path: Path, side: int) -> np.ndarray | str:
+    """Pixels, or why there are none."""
+    try:
+        return read_photo(path, side)
+    except ValueError as error:
+        return str(error)
+
+
+def _photos_below(folder: Path) -> list[Path]:
+    """Photo files in a folder at any depth, by name, without hidden files and folders."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = (name for name in sorted(files) if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        found += [Path(place) / name for name in kept]
+    return found

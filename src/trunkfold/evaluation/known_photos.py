@@ -1,0 +1,122 @@
+"""How far a photo is from everything a run was trained on: distance to the nearest training photo.
+
+Nearest neighbours among unit vectors, as Sun et al. 2022 (https://arxiv.org/abs/2204.06507) detect photos of another
+kind; no assumption about the shape of the training distribution.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from trunkfold.errors import InputError
+from trunkfold.files import whole_file
+from trunkfold.split.folds import learned_from
+
+EMBEDDINGS = "embeddings.safetensors"
+FLAGGED = 0.01  # share of out-of-fold photos that lie beyond the threshold
+SCORED = 2000  # out-of-fold photos that the threshold is fitted on, at most
+ROWS = 512  # photos compared at once
+
+
+@dataclass(frozen=True)
+class KnownPhotos:
+    """Embeddings of a run's training photos and the distance beyond which a photo is unlike all of them.
+
+    Attributes:
+        embeddings: Unit vectors, float32 of shape (photos, width).
+        rows: Row of each in folds.csv.
+        threshold: Distance that 1 % of the run's out-of-fold photos exceed.
+    """
+
+    embeddings: np.ndarray
+    rows: np.ndarray
+    threshold: float
+
+    def novelty(self, embeddings: np.ndarray) -> np.ndarray:
+        """Distance to the nearest training photo, in thresholds: above 1 a photo is unlike all of them.
+
+        Args:
+            embeddings: Unit vectors of shape (photos, width).
+        """
+        return _nearest(embeddings, self.embeddings) / self.threshold
+
+    def nearest(self, embedding: np.ndarray, count: int) -> np.ndarray:
+        """Rows in folds.csv of the most similar training photos, the nearest first."""
+        return self.rows[np.argsort(-self.embeddings @ embedding, kind="stable")[:count]]
+
+
+def fit_threshold(embeddings: np.ndarray, folds: pd.DataFrame) -> float:
+    """The distance that 1 % of the out-of-fold photos exceed.
+
+    Each is compared with the training photos of the other folds that are not copies of it, as an unseen photo would be.
+
+    Args:
+        embeddings: Unit vectors in the rows of `folds`.
+        folds: fold and group of each labelled photo.
+    """
+    fold_of_row, groups = folds["fold"].to_numpy(), pd.factorize(folds["group"])[0]
+    scored, known = np.flatnonzero(fold_of_row >= 0), np.flatnonzero(learned_from(fold_of_row))
+    if len(scored) > SCORED:
+        scored = np.random.default_rng(0).choice(scored, SCORED, replace=False)
+    vectors = embeddings.astype(np.float32)
+    distances = _nearest(
+        vectors[scored],
+        vectors[known],
+        lambda part: (
+            (fold_of_row[scored[part], None] == fold_of_row[known]) | (groups[scored[part], None] == groups[known])
+        ),
+    )
+    distances = distances[np.isfinite(distances)]
+    return float(max(np.quantile(distances, 1 - FLAGGED), 1e-6)) if len(distances) else 2.0
+
+
+def save_known_photos(run: Path, embeddings: np.ndarray, folds: pd.DataFrame) -> None:
+    """Write embeddings.safetensors.
+
+    Args:
+        run: The run's folder.
+        embeddings: float16 unit vectors in the rows of `folds`.
+        folds: fold and group of each labelled photo.
+    """
+    threshold = np.array(fit_threshold(embeddings, folds), np.float32)
+    with whole_file(run / EMBEDDINGS) as partial:
+        partial.write_bytes(save({"embeddings": np.ascontiguousarray(embeddings), "threshold": threshold}))
+
+
+def load_known_photos(run: Path, folds: pd.DataFrame) -> KnownPhotos | None:
+    """Read embeddings.safetensors; None where the run was made before there was such a file.
+
+    Raises:
+        InputError: The file is damaged, or does not fit folds.csv.
+    """
+    path = run / EMBEDDINGS
+    if not path.exists():
+        return None
+    try:
+        tensors = load_file(path)
+        embeddings, threshold = tensors["embeddings"].astype(np.float32), float(tensors["threshold"])
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): copy the run again") from error
+    if embeddings.ndim != 2 or len(embeddings) != len(folds) or not threshold > 0:
+        raise InputError(f"{path} does not fit {run / 'folds.csv'}: copy the run again")
+    rows = np.flatnonzero(learned_from(folds["fold"].to_numpy()))
+    return KnownPhotos(embeddings[rows], rows, threshold)
+
+
+def _nearest(
+    vectors: np.ndarray, known: np.ndarray, excluded: Callable[[slice], np.ndarray] | None = None
+) -> np.ndarray:
+    """Distance of each unit vector to the nearest known one; infinite where all are excluded."""
+    distances = np.full(len(vectors), np.inf)
+    for start in range(0, len(vectors), ROWS):
+        part = slice(start, start + ROWS)
+        similarity = vectors[part].astype(np.float32) @ known.T
+        if excluded is not None:
+            similarity[excluded(part)] = -np.inf
+        distances[part] = np.sqrt(np.maximum(2 - 2 * similarity.max(1), 0))
+    return distances

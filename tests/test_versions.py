@@ -1,0 +1,101 @@
+"""Caches are kept apart by a version per algorithm: output that changes on a fixed input needs another version.
+
+Where one of these tests fails, raise the VERSION that it names and store what it prints.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trunkfold.data import pixel_cache
+from trunkfold.data.photos import read_photo
+from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.views import VIEWS, render
+from trunkfold.model import features
+
+TOLERANCE = 1.5  # grey levels: decoders and interpolation round differently between platforms
+DECODED = {
+    1: {
+        "palette.png": [82.4, 129.9, 93.6, 141.6, 98.7, 124.2, 111.0, 7.8],
+        "plain.png": [80.4, 131.0, 92.7, 143.8, 98.6, 124.2, 111.4, 9.0],
+        "turned.jpg": [92.7, 80.3, 143.8, 131.0, 98.6, 124.2, 111.4, 8.8],
+        "packed": [1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 7, 7, 7, 7, 7, 7, 9, 9, 9],
+    }
+}
+SHOWN = {
+    1: {
+        "plain": [79.8, 130.4, 92.1, 143.2, 98.6, 124.2, 111.3, 15.1],
+        "hflip": [130.4, 79.8, 143.2, 92.1, 98.6, 124.2, 111.3, 15.1],
+        "larger": [79.7, 130.3, 92.0, 143.1, 98.5, 124.0, 111.2, 20.4],
+        "larger_hflip": [130.3, 79.7, 143.1, 92.0, 98.5, 124.0, 111.2, 20.4],
+        "smaller": [79.8, 130.4, 92.1, 143.2, 98.6, 124.2, 111.4, 9.2],
+        "smaller_hflip": [130.4, 79.8, 143.2, 92.1, 98.6, 124.2, 111.4, 9.2],
+        "centre": [85.9, 126.3, 96.4, 137.3, 98.8, 124.3, 111.4, 18.4],
+        "centre_hflip": [126.3, 85.9, 137.3, 96.4, 98.8, 124.3, 111.4, 18.4],
+        "top_left": [73.9, 113.7, 83.5, 124.0, 88.7, 109.2, 98.4, 18.5],
+        "top_right": [94.1, 134.1, 103.6, 144.6, 109.1, 129.2, 119.0, 18.5],
+        "bottom_left": [79.0, 118.6, 88.3, 129.4, 88.6, 119.3, 103.6, 18.4],
+        "bottom_right": [99.1, 139.2, 108.3, 149.6, 108.8, 139.3, 124.1, 18.4],
+        "standard 0": [73.8, 104.7, 83.1, 115.0, 82.5, 106.0, 94.0, 11.4],
+        "standard 1": [133.2, 94.8, 140.3, 101.2, 104.0, 130.9, 117.2, 11.9],
+        "standard 2": [132.5, 87.5, 136.7, 91.4, 98.7, 125.2, 112.0, 11.9],
+        "strong 0": [72.1, 97.4, 78.3, 104.6, 78.8, 97.5, 88.1, 11.4],
+        "strong 1": [140.4, 113.6, 140.3, 114.2, 121.5, 137.9, 122.0, 1.3],
+        "strong 2": [135.6, 90.0, 132.0, 86.2, 97.1, 124.9, 110.9, 12.2],
+        "seed 0": [129.3, 79.5, 141.1, 90.8, 99.5, 125.2, 105.8, 15.6],
+        "seed 1": [111.2, 85.3, 114.9, 91.5, 86.8, 109.8, 105.5, 13.3],
+        "seed 2": [82.0, 138.6, 94.8, 152.1, 104.7, 133.4, 112.6, 18.5],
+    }
+}
+
+
+def photo() -> np.ndarray:
+    """Noise over a slope, so that place, side, sharpness and colour all show: uint8 of shape (90, 120, 3)."""
+    noise = np.random.default_rng(0).integers(0, 100, (90, 120, 3))
+    slope = np.linspace(0, 100, 120)[None, :, None] + np.linspace(0, 50, 90)[:, None, None] * [0, 1, 0.5]
+    return (noise + slope).astype(np.uint8)
+
+
+def sketch(pixels: np.ndarray) -> list[float]:
+    """Means of the quarters and of the colours, and the contrast between neighbours, of uint8 (height, width, 3)."""
+    values = pixels.astype(float)
+    rows, columns = (np.array_split(np.arange(length), 2) for length in pixels.shape[:2])
+    quarters = [values[np.ix_(row, column)].mean() for row in rows for column in columns]
+    numbers = *quarters, *values.mean((0, 1)), np.abs(np.diff(values, axis=1)).mean()
+    return [round(float(number), 1) for number in numbers]
+
+
+def assert_as_stored(found: dict[str, list[float]], stored: dict[int, dict], version: int, name: str) -> None:
+    assert version in stored, f"store the output of {name} {version}: {found}"
+    assert found.keys() == stored[version].keys()
+    for what, numbers in found.items():
+        same = numbers == pytest.approx(stored[version][what], abs=TOLERANCE)
+        assert same, f"{what} changed: raise {name} and store {found}"
+
+
+def test_decoding_changes_with_its_version_alone(tmp_path):
+    picture = Image.fromarray(photo())
+    picture.save(tmp_path / "plain.png")
+    picture.quantize(64).save(tmp_path / "palette.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shot with the camera on its side
+    picture.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    found = {path.name: sketch(read_photo(path, 32)) for path in sorted(tmp_path.iterdir())}
+    packed = pixel_cache._pack([np.full((1, 2, 3), 7, np.uint8), np.full((1, 1, 3), 9, np.uint8)])
+    found["packed"] = packed.tolist()
+    assert_as_stored(found, DECODED, pixel_cache.VERSION, "trunkfold.data.pixel_cache.VERSION")
+
+
+def test_views_and_augmentations_change_with_their_version_alone():
+    found = {name: sketch(render(photo(), view, 64)) for name, view in VIEWS.items()}
+    for preset in ("standard", "strong", "seed"):
+        augment = make_augmentation(preset, 64)
+        found |= {f"{preset} {seed}": sketch(augment(photo(), seed)) for seed in range(3)}
+    assert_as_stored(found, SHOWN, features.VERSION, "trunkfold.model.features.VERSION")
+
+
+def test_an_unstored_version_and_other_output_are_both_refused():
+    with pytest.raises(AssertionError, match="store the output of X 2"):
+        assert_as_stored({"a": [1.0]}, {1: {"a": [1.0]}}, 2, "X")
+    with pytest.raises(AssertionError, match="a changed: raise X"):
+        assert_as_stored({"a": [1.0]}, {1: {"a": [5.0]}}, 1, "X")
