@@ -11,6 +11,7 @@ for its streams, is replaced, by `backward`.
 
 from collections import Counter
 from contextlib import ExitStack
+from importlib import import_module
 from types import SimpleNamespace
 from unittest import mock
 
@@ -182,7 +183,9 @@ class PretendedGpu(TorchDispatchMode):
             replace(torch.cuda, name, value)
         replace(torch.autograd, "_engine_run_backward", backward)
         replace(torch, "Generator", _CpuGenerator)
-        for module in (torch.optim.optimizer, torch.utils._foreach_utils):  # which knows its tensors by their class
+        for module in map(
+            import_module, ("torch.optim.optimizer", "torch.utils._foreach_utils")
+        ):  # which knows its tensors by their class
             if hasattr(module, "_foreach_supported_types"):
                 replace(module, "_foreach_supported_types", [*module._foreach_supported_types, GpuTensor])
         self._switch(
