@@ -6,7 +6,7 @@ python src/compare_runs.py submissions/*
 from argparse import Namespace
 from pathlib import Path
 
-from trunkfold.config.command_line import Parser
+from trunkfold.config.parsing import Parser
 from trunkfold.errors import exit_on_input_error
 from trunkfold.report.comparison import compare_runs, finished_runs, write_comparison
 from trunkfold.report.run_table import describe_comparison

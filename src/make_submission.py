@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from trunkfold.config.command_line import Parser
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import Parser, load_config
 from trunkfold.config.schema import CacheConfig, Config
 from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
+from trunkfold.evaluation.decoding import decode
 from trunkfold.evaluation.predictions import (
     average,
-    decode,
     probabilities_of,
     probability_table,
     read_folds,
@@ -47,17 +46,15 @@ def main() -> None:
     """Predict with each run, average them, check and write the submission, report."""
     options = parse_options()
     runs = options.run or [newest_run()]
-    configs = [load_run_config(run, options.data.root, options.cache.dir) for run in runs]
+    configs = [load_run_config(run, options.root, options.cache) for run in runs]
     check(runs, configs, options)
     accelerator = start_process(configs[0].train)
     for run, config in zip(runs, configs, strict=True):
         predict_test(run, config, accelerator)
 
     if accelerator.is_main_process:
-        run = runs[0] if len(runs) == 1 else blend_runs(runs, options.weights, options.name)
-        copy_labels = (
-            configs[0].decode.copy_labels if options.decode.copy_labels is None else options.decode.copy_labels
-        )
+        run = runs[0] if len(runs) == 1 else blend_runs(runs, options.weights, options.name, configs[0].decode.metric)
+        copy_labels = configs[0].decode.copy_labels if options.copy_labels is None else options.copy_labels == "true"
         write_submission(run, runs[0], configs[0], copy_labels)
         write_report(run)
         print(f"\n{summary(run)}")
@@ -70,10 +67,13 @@ def parse_options() -> Namespace:
     parser.add_argument("--run", type=Path, nargs="+", help="Folders of runs; by default the newest.")
     parser.add_argument("--weights", type=float, nargs="+", help="A weight for each run; by default equal ones.")
     parser.add_argument("--name", type=str, help="Folder name for the average of several runs; by default A+B.")
-    parser.add_argument("--data.root", type=Path, help="Where the photos lie now; by default where they lay.")
-    parser.add_argument("--cache.dir", type=Path, help="Folder for decoded photos; by default the run's.")
+    parser.add_argument("--data.root", dest="root", type=Path, help="Folder of the photos, if it has moved since.")
+    parser.add_argument("--cache.dir", dest="cache", type=Path, help="Folder for decoded photos (default: the run's).")
     parser.add_argument(
-        "--decode.copy_labels", type=bool, help="Test photos take the label of a labelled copy; by default as the run."
+        "--decode.copy_labels",
+        dest="copy_labels",
+        choices=("true", "false"),
+        help="Give test photos the label of their labelled copy (default: as in the run).",
     )
     return parser.parse_args()
 
@@ -149,7 +149,9 @@ def write_submission(run: Path, trained: Path, config: Config, copy_labels: bool
     metrics = read_metrics(run)
     classes = metrics["classes"]
     table = read_predictions(run / "test_probabilities.csv", classes)
-    table["prediction"] = decode(probabilities_of(table, classes), classes)
+    calibration = metrics.get("calibration") or {"temperature": 1.0}  # unknown of runs with different splits
+    numbers = decode(probabilities_of(table, classes), config.decode.metric, calibration["temperature"])
+    table["prediction"] = np.array(list(classes))[numbers]
     known = known_labels(table["image_id"], trained, config)
     metrics["copy_labels"] = {
         "used": copy_labels,

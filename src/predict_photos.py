@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from trunkfold.config.command_line import Parser
+from trunkfold.config.parsing import Parser
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.predict import Predictor, find_photos, predict_files
 from trunkfold.deploy.prediction_files import check_folder, check_output, write_rows

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 from torch import nn
 
-from trunkfold.config.options import parse_config
+from trunkfold.config.parsing import parse_config
 from trunkfold.copies.search import search_key
 from trunkfold.errors import exit_on_input_error
 from trunkfold.evaluation.known_photos import save_known_photos

@@ -15,8 +15,6 @@ from pathlib import Path
 import optuna
 import torch
 
-from trunkfold.config.options import parse_tuning
-from trunkfold.config.schema import TuningConfig
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
 from trunkfold.runs import SUBMISSIONS
@@ -25,6 +23,7 @@ from trunkfold.training.accelerator import start_process
 from trunkfold.training.setup import complete, settle_normalization
 from trunkfold.tuning.objective import Objective
 from trunkfold.tuning.page import describe_trial, summary, write_page, write_results
+from trunkfold.tuning.schema import TuningConfig, parse_tuning
 from trunkfold.tuning.search_space import Space, read_space
 from trunkfold.tuning.study import check_photos, finished_trials, open_study, work
 

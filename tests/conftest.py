@@ -1,6 +1,9 @@
 """Fixtures that several tests share."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a test process takes one core
 
 import pytest
 from accelerate import Accelerator
@@ -23,3 +26,11 @@ def _fresh_accelerate_state() -> None:
 @pytest.fixture
 def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes two thirds of a toy run; one whole run per module still draws all of it."""
+    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
+        monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
+    monkeypatch.setattr("trunkfold.output.outputs.write_sheet", lambda *_, **__: None)

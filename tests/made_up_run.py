@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from toys import argmax_table
 
 from trunkfold.evaluation.error_analysis import choose_photos
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import scored_table
 from trunkfold.files import write_csv, write_json
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.runs import THUMBNAILS as FOLDER
@@ -28,7 +28,7 @@ def make_predictions(rows: int, first_id: int, fold: list[int], classes: dict[st
     probabilities[np.arange(rows), predicted] = sure
     ids = [str(first_id + row) for row in range(rows)]
     folds = pd.DataFrame({"image_id": ids, "fold": fold, "label": np.array(list(classes))[number]})
-    return scored_table(folds, probabilities, classes)
+    return argmax_table(folds, probabilities, classes)
 
 
 def make_run(

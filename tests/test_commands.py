@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,17 +14,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import run_ranks
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from toys import LABELS, SOURCE, run_command, write_competition
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.images.views import VIEWS
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.contents import read_findings
 
+pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem != "tune")
+# The smallest model of each family that a configuration names.
+TINY = {"convnextv2": "test_convnext2", "convnext": "test_convnext"}
 SMALL = {
     "data.classes": "null",
     "data.image_size": "64",
@@ -231,18 +233,9 @@ def test_two_processes_predict_what_one_does(workplace, sources):
     root = write_competition(workplace / "input", sources=sources)
     train(root, "one", train__ema_decay=0.9)
     options = {**SMALL, "data.root": root, "split.groups": root / "groups.csv", "train.ema_decay": 0.9}
-    launched = launch({**options, "run.name": "two"}, workplace)
-    assert (launched.stdout + launched.stderr).count("epoch 1/2") == 1  # one process speaks
+    two = run_ranks(2, workplace, "train_folds.py", *words({**options, "run.name": "two"}))
+    assert two.count("epoch 1/2") == 1  # one process speaks
     assert_same_predictions(workplace)
-
-
-def launch(options: dict[str, object], folder: Path) -> subprocess.CompletedProcess:
-    """Train with two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", str(SOURCE / "train_folds.py"), *words(options)]
-    launched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert launched.returncode == 0, launched.stderr
-    return launched
 
 
 def assert_same_predictions(workplace: Path) -> None:
@@ -259,9 +252,11 @@ def assert_same_predictions(workplace: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_runs(workplace, config):
     root = write_competition(workplace / "input", sources=42)
-    random = load_config(config).split.groups == "none"
+    chosen = load_config(config)
+    random = chosen.split.groups == "none"
+    tiny = next((test for family, test in TINY.items() if chosen.model.name.startswith(family)), chosen.model.name)
     groups = {} if random else {"split.groups": root / "groups.csv"}
-    short = {"data.root": root, "data.classes": "null", "data.image_size": 64, "train.epochs": 1}
+    short = {"data.root": root, "data.classes": "null", "data.image_size": 64, "train.epochs": 1, "model.name": tiny}
     run_command("train_folds.py", "--config", config, *words({**short, **groups, "model.pretrained": "false"}))
     run_command("make_submission.py", "--run", f"submissions/{config.stem}")
     assert (workplace / f"submissions/{config.stem}/submission.csv").exists()
@@ -289,6 +284,8 @@ def test_a_single_model_is_validated_on_photos_that_it_did_not_learn_from(workpl
     assert len(read(run / "submission.csv")) == 12
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace):
     """The README's first command, whole, and what the answer key says of its submission."""
     run_command("make_demo_data.py")
@@ -315,7 +312,7 @@ def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace
         {"split.holdout": "legacy", "split.groups": "none", "model.tune": "all", "model.tune_stages": "4"},
         {"train.scheduler": "plateau", "train.optimizer": "sgd", "train.mixed_precision": "bf16"},
         {"train.one_copy_per_epoch": "true", "split.groups": "none", "predict.consensus": "false"},
-        {"data.workers": "2", "model.name": "convnextv2_atto", "model.tune": "adapters", "train.epochs": "1"},
+        {"data.workers": "2", "model.name": "test_convnext2", "model.tune": "adapters", "train.epochs": "1"},
         {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
         {"train.cached_views": "2", "cache.dir": "elsewhere", "augment": "strong", "model.drop_path": "0.2"},
     ],
@@ -612,8 +609,9 @@ def test_what_is_missing_is_told_before_the_search(competition, workplace, capsy
 def test_two_processes_search_once_and_predict_what_one_does(workplace):
     root = write_competition(workplace / "input", crossing=1)
     options = {"split.groups": "copies", "train.one_copy_per_epoch": "true", "train.epochs": "3"}
-    launched = launch({**SMALL, "data.root": root, **options, "run.name": "two"}, workplace)
-    assert (launched.stdout + launched.stderr).count("searching 102 photos") == 1
+    chosen = {**SMALL, "data.root": root, **options, "run.name": "two"}
+    two = run_ranks(2, workplace, "train_folds.py", *words(chosen))
+    assert two.count("searching 102 photos") == 1
     one = said(train, root, "one", **{key.replace(".", "__"): value for key, value in options.items()})
     assert "searching" not in one
     assert_same_predictions(workplace)

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from toys import write_competition
+from toys import argmax_table, write_competition
 
-from trunkfold.config.options import dump_config, load_config, parse_config
+from trunkfold.config.parsing import dump_config, load_config, load_yaml, parse_config
 from trunkfold.config.rules import option_types
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, RunConfig, SplitConfig
 from trunkfold.csv_table import read_text_table
@@ -29,7 +29,6 @@ from trunkfold.evaluation.predictions import (
     probability_table,
     read_folds,
     read_predictions,
-    scored_table,
 )
 from trunkfold.files import write_csv, write_json
 from trunkfold.model.backbone import build_backbone
@@ -90,7 +89,7 @@ def run(folder: Path) -> Path:
     write_csv(folds, run / "folds.csv")
     write_csv(folds[["image_id", "group"]].assign(set="train"), run / "groups.csv")
     probabilities = np.array([[0.2, 0.8], [0.5, 0.5], [1, 0]])
-    write_csv(scored_table(folds, probabilities, CLASSES), run / "oof.csv")
+    write_csv(argmax_table(folds, probabilities, CLASSES), run / "oof.csv")
     write_csv(probability_table(folds["image_id"], probabilities, CLASSES), run / "test_probabilities.csv")
     scores = {"accuracy": 0.5, "macro_f1": 0.4, "confusion_matrix": [[1, 0], [1, 1]]}
     split = {"groups": "copies", "folds": 2}
@@ -221,7 +220,7 @@ def test_a_configuration_of_any_bytes(folder, content):
 @given(options=st.dictionaries(NAMES, VALUE, min_size=1, max_size=3))
 def test_a_configuration_of_any_values(folder, options):
     """Options, sections or neither, with values of any kind put over a whole configuration."""
-    whole = yaml.safe_load(dump_config(TOY))
+    whole = load_yaml(dump_config(TOY))
     for name, value in options.items():
         place = whole
         *sections, last = name.split(".")
@@ -229,7 +228,7 @@ def test_a_configuration_of_any_values(folder, options):
             place = place.setdefault(section, {})
             place = place if isinstance(place, dict) else {}
         place[last] = value
-    (folder / "config.yaml").write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
+    YAML(typ="safe", pure=True).dump(whole, folder / "config.yaml")
     check_configuration(outcome(load_config, folder / "config.yaml"), folder)
 
 

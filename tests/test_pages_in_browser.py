@@ -18,6 +18,7 @@ from trunkfold.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
 
+pytestmark = pytest.mark.slow
 WIDTHS, MODES = (1280, 390), ("light", "dark")
 CLASSES_SHOWN = {**CLASSES, "4": "x" * 200, "5": "شاحنة مكسورة 🚗💥", "6": "<img src=x onerror=alert(2)>"}
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from forked import run_ranks
 from toys import SOURCE, run_command, write_competition
 
 from trunkfold.files import locked_folder
 
+pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 SMALL = {
     "data.classes": "null",
     "data.image_size": "64",
@@ -104,8 +106,7 @@ def test_three_processes_predict_what_one_does_also_where_nothing_divides(toy, w
         ("train_folds.py", {**options, "run.name": "three", "cache.dir": "submissions/other"}),
         ("make_submission.py", {"run": "submissions/three"}),
     ):
-        with launched(3, script, *words(chosen), folder=workplace) as process:
-            assert process.wait(300) == 0, (workplace / "log.txt").read_text()
+        run_ranks(3, workplace, script, *words(chosen))
     for name in ("oof", "holdout", "test_probabilities"):
         one, three = (pd.read_csv(workplace / f"submissions/{run}/{name}.csv") for run in ("one", "three"))
         assert one["image_id"].tolist() == three["image_id"].tolist()
@@ -162,9 +163,8 @@ def test_two_processes_that_stopped_in_time_go_on_to_the_same_end(toy, workplace
     for name, hours in (("whole", ["null"]), ("stopped", ["1e-6", "null"])):
         for limit in hours:
             chosen = {**options, "run.name": name, "train.max_hours": limit}
-            with launched(2, "train_folds.py", *words(chosen), folder=workplace) as process:
-                assert process.wait(300) == 0, (workplace / "log.txt").read_text()
-    assert "going on with the unfinished run" in (workplace / "log.txt").read_text()
+            said = run_ranks(2, workplace, "train_folds.py", *words(chosen))
+    assert "going on with the unfinished run" in said
     for table in ("oof", "holdout"):
         whole, stopped = (pd.read_csv(workplace / f"submissions/{run}/{table}.csv") for run in ("whole", "stopped"))
         pd.testing.assert_frame_equal(whole, stopped, rtol=1e-4)
@@ -173,9 +173,7 @@ def test_two_processes_that_stopped_in_time_go_on_to_the_same_end(toy, workplace
 def test_processes_learn_from_pieces_what_they_learn_from_whole_batches(workplace):
     """One with 3 photos of each fold, of which one fits, and one with 2, which it learns from one by one."""
     (workplace / "pieces.py").write_text(PIECES)
-    with launched(2, workplace / "pieces.py", folder=workplace) as process:
-        assert process.wait(300) == 0, (workplace / "log.txt").read_text()
-    log = (workplace / "log.txt").read_text()
+    log = run_ranks(2, workplace, workplace / "pieces.py")
     assert "9 photos in 3 pieces" in log
     assert "6 photos in 3 pieces" in log
     assert log.count("train.batch_size 15 is too large for the memory of cpu") == 1
@@ -191,6 +189,7 @@ def assert_ends_when_killed(process: subprocess.Popen, rank: int, folder: Path) 
     assert "Signal 9 (SIGKILL)" in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 def test_a_killed_process_ends_the_training_of_all(toy, workplace):
     """The first one, which the others wait for when they add up gradients."""
@@ -243,6 +242,7 @@ accelerator.wait_for_everyone()
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_all_after_the_longest_wait(workplace):
     (workplace / "hangs.py").write_text(HANGS)
     with launched(2, workplace / "hangs.py", folder=workplace) as process:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toys import SOURCE, run_command, write_competition
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.errors import InputError
 
 MODULES = {
@@ -55,6 +55,7 @@ def unsafe_calls(source: str) -> list[str]:
                 name in CALLS
                 or last in METHODS
                 or (name.startswith("torch.") and last == "load" and options.get("weights_only") != "True")
+                or (last == "YAML" and options.get("typ") not in ("'safe'", "'rt'"))
                 or (name.startswith("yaml.") and last in ("load", "load_all", "Loader", "UnsafeLoader", "FullLoader"))
                 or options.get("allow_pickle", "False") != "False"
                 or options.get("trust_remote_code", "False") != "False"
@@ -77,6 +78,7 @@ def test_no_source_can_run_what_it_loads(path):
         *("eval(text)", "exec(text)", "__import__(name)", "pandas.read_pickle(path)", "pd.read_pickle(path)"),
         *("torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, 'cpu', weights_only=flag)"),
         *("yaml.load(text)", "yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)", "x = yaml.UnsafeLoader"),
+        *("YAML(typ='unsafe')", "ruamel.yaml.YAML(typ=kind)"),
         *("np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=flag)"),
         "importlib.import_module(name)",
     ],

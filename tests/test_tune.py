@@ -13,15 +13,16 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from ruamel.yaml import YAML
 from toys import SOURCE, run_command, write_competition
 
-from trunkfold.config.options import dump_config, load_config, parse_tuning
+from trunkfold.config.parsing import dump_config, load_config
 from trunkfold.model.backbone import Trunk
 from trunkfold.split.dataset import load_labelled
 from trunkfold.tuning.objective import run_trial
+from trunkfold.tuning.schema import parse_tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SIZE, FOLDS, VIEWS = 64, 3, 2
@@ -54,7 +55,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_config(folder: Path, **tune: object) -> None:
     """toy.yaml, a study's configuration, with other options of `tune`."""
-    (folder / "toy.yaml").write_text(yaml.safe_dump(OPTIONS | {"tune": OPTIONS["tune"] | tune}))
+    YAML(typ="safe").dump(OPTIONS | {"tune": OPTIONS["tune"] | tune}, folder / "toy.yaml")
 
 
 def tune(*args: object) -> Path:
@@ -294,6 +295,7 @@ def wait_for_trial(process: subprocess.Popen, number: int) -> None:
     time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
     """Killed with -9, then ended by SIGTERM, then finished by two processes."""
     many = ["--tune.pruner", "none", "--train.epochs", 6]

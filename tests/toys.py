@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
+from trunkfold.evaluation.predictions import scored_table
 
 LABELS = ("1", "2", "3")
 COPIES = 3
@@ -77,3 +78,9 @@ def run_command(script: str, *args: object) -> None:
         runpy.run_path(str(SOURCE / script), run_name="__main__")
     finally:
         sys.argv = before
+
+
+def argmax_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
+    """A scored table whose predictions are the most probable classes."""
+    labels = pd.Series(np.array(list(classes))[probabilities.argmax(1)], folds.index)
+    return scored_table(folds, probabilities, classes, labels)

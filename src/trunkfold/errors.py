@@ -53,8 +53,9 @@ def exit_on_input_error() -> Iterator[None]:
         sys.exit(0)
 
 
-def raise_problems(problems: list[str]) -> None:
-    """Raise all that was found wrong as one `InputError`; nothing when nothing was."""
+def raise_problems(problems: Iterable[str]) -> None:
+    """Raise all problems as one `InputError`; do nothing if there are none."""
+    problems = list(problems)
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:

@@ -20,7 +20,7 @@ import torch
 from machine import Table, device_name
 from safetensors.torch import save_file
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.demo.competition import DemoOptions, make_demo
 from trunkfold.model.ensemble import load_ensemble
 

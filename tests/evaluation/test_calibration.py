@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from toys import argmax_table
 
 from trunkfold.evaluation.calibration import calibrate, fit_temperature, reliability, scale
-from trunkfold.evaluation.predictions import scored_table
 
 CLASSES = {"1": "crack", "2": "dent", "3": "lamp"}
 
@@ -15,7 +15,7 @@ CLASSES = {"1": "crack", "2": "dent", "3": "lamp"}
 def make_table(truth: list[int], probabilities: np.ndarray) -> pd.DataFrame:
     labels = np.array(list(CLASSES))[truth]
     ids = [str(row) for row in range(len(truth))]
-    return scored_table(pd.DataFrame({"image_id": ids, "fold": 0, "label": labels}), probabilities, CLASSES)
+    return argmax_table(pd.DataFrame({"image_id": ids, "fold": 0, "label": labels}), probabilities, CLASSES)
 
 
 def draw(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

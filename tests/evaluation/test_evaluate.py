@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from toys import argmax_table
 
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
-from trunkfold.evaluation.predictions import scored_table
 
 CLASSES = {"x": "crack", "y": "dent", "z": "lamp"}
 
@@ -23,7 +23,7 @@ def make_folds(groups: str, folds: list[int]) -> pd.DataFrame:
 def make_tables(folds: pd.DataFrame, truth: str, predicted: str) -> list[pd.DataFrame | None]:
     """Out-of-fold and held-out predictions, in another order than the folds, each with a probability of 0.8."""
     probabilities = np.array([[0.8 if label == guess else 0.1 for label in CLASSES] for guess in predicted])
-    table = scored_table(folds.assign(label=list(truth)), probabilities, CLASSES)[::-1]
+    table = argmax_table(folds.assign(label=list(truth)), probabilities, CLASSES)[::-1]
     held_out = table[table["fold"] < 0]
     return [table[table["fold"] >= 0], held_out if len(held_out) else None]
 

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from toys import argmax_table
 
 from trunkfold.evaluation.label_issues import BOTH, COPIES, MODEL, find_label_issues, write_label_issues
-from trunkfold.evaluation.predictions import scored_table
 
 CLASSES = {"1": "crack", "02": "dent", "3": "lamp"}
 COLUMNS = ["image_id", "filename", "label", "suggestion", "p_label", "p_suggestion", "group", "reason"]
@@ -19,7 +19,7 @@ def toy(rows: list[tuple[str, str, list[float]]]) -> tuple[pd.DataFrame, pd.Seri
     folds = pd.DataFrame({"image_id": ids, "fold": 0, "label": [label for _, label, _ in rows]})
     probabilities = np.array([p for _, _, p in rows])
     groups = pd.Series([group or f"g{row}" for row, (group, _, _) in enumerate(rows)], index=ids)
-    return scored_table(folds, probabilities, CLASSES), groups, (ids + ".jpg").set_axis(ids)
+    return argmax_table(folds, probabilities, CLASSES), groups, (ids + ".jpg").set_axis(ids)
 
 
 def right(label: str, p: float = 0.9) -> tuple[str, str, list[float]]:

@@ -6,7 +6,6 @@ import pytest
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import (
-    decode,
     probabilities_of,
     probability_table,
     read_predictions,
@@ -26,14 +25,9 @@ def test_a_table_has_a_column_a_class_in_the_order_of_the_classes():
     np.testing.assert_array_equal(probabilities_of(table, CLASSES), PROBABILITIES)
 
 
-def test_the_most_probable_class_is_given_as_the_competitions_label():
-    assert decode(PROBABILITIES, CLASSES).tolist() == ["7", "1"]
-    assert decode(PROBABILITIES[:, ::-1], CLASSES).tolist() == ["7", "04"]
-
-
 def test_a_scored_table_has_the_truth_beside_the_prediction():
     folds = pd.DataFrame({"image_id": ["007", "2"], "filename": ["a", "b"], "label": ["7", "04"], "fold": [1, -1]})
-    table = scored_table(folds, PROBABILITIES, CLASSES)
+    table = scored_table(folds, PROBABILITIES, CLASSES, pd.Series(["7", "1"]))
     assert list(table.columns)[:4] == ["image_id", "fold", "label", "prediction"]
     assert table.iloc[:, :4].values.tolist() == [["007", 1, "7", "7"], ["2", -1, "04", "1"]]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from toys import argmax_table
 
 from trunkfold.errors import InputError
-from trunkfold.evaluation.predictions import probability_table, scored_table
+from trunkfold.evaluation.predictions import probability_table
 from trunkfold.files import write_csv, write_json
 from trunkfold.output.blending import blend_runs
 from trunkfold.report.console import summary
@@ -38,7 +39,7 @@ def make_run(name: str, p_crack: float, ids: str = "789", classes: dict = CLASSE
     write_csv(folds, run / "folds.csv")
     for file, rows in {"oof": folds[folds["fold"] >= 0], "holdout": folds[folds["fold"] < 0]}.items():
         if len(rows):
-            write_csv(scored_table(rows, np.tile([p_crack, 1 - p_crack], (len(rows), 1)), classes), run / f"{file}.csv")
+            write_csv(argmax_table(rows, np.tile([p_crack, 1 - p_crack], (len(rows), 1)), classes), run / f"{file}.csv")
     # The first test photo is surer by its id, so that a mix-up of ids shows.
     own = np.array([p_crack + int(test_id) / 100 for test_id in ids])
     test = probability_table(pd.Series(list(ids)), np.stack([own, 1 - own], 1), classes)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toys import run_command
+from toys import argmax_table, run_command
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import probability_table, scored_table
+from trunkfold.evaluation.predictions import probability_table
 from trunkfold.files import write_csv, write_json
 from trunkfold.output.blending import blend_runs
 from trunkfold.report.comparison import compare_runs, finished_runs
@@ -45,7 +45,7 @@ def make_run(
     tables = {}
     for part, rows in {"oof": folds["fold"] >= 0, "holdout": folds["fold"] == -1}.items():
         if rows.any():
-            tables[part] = scored_table(folds[rows], probabilities[rows], classes)
+            tables[part] = argmax_table(folds[rows], probabilities[rows], classes)
             write_csv(tables[part], run / f"{part}.csv")
     write_csv(folds, run / "folds.csv")
     write_csv(probability_table(pd.Series(["a"]), np.array([[0.5, 0.5]]), classes), run / "test_probabilities.csv")

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pandas as pd
 import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
-from toys import run_command, write_competition
+from toys import write_competition
 
-from trunkfold.config.options import dump_config
+from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.files import write_csv, write_json, write_text
@@ -41,23 +42,12 @@ OPTIONS = {
     "run.name": "toy",
 }
 TABLES = ["config.yaml", "folds.csv", "groups.csv", "oof.csv", "holdout.csv"]
-STARTING = multiprocessing.get_context("forkserver")  # its children find torch imported
-STARTING.set_forkserver_preload(["trunkfold.report.page", "trunkfold.training.setup", "trunkfold.training.loop"])
-
-
-def attempt(folder: Path, options: dict[str, object], prepare: Callable[[], None]) -> None:
-    """In a process of its own: train in `folder` as the command does."""
-    os.chdir(folder)
-    os.dup2(os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-    os.dup2(1, 2)
-    prepare()
-    run_command("train_folds.py", *(word for key, value in options.items() for word in (f"--{key}", value)))
 
 
 def start(folder: Path, prepare: Callable[[], None] = int, **options: object) -> multiprocessing.Process:
-    process = STARTING.Process(target=attempt, args=(folder, {**OPTIONS, **options}, prepare))
-    process.start()
-    return process
+    """Train in `folder`, in a process of its own."""
+    words = [word for key, value in {**OPTIONS, **options}.items() for word in (f"--{key}", value)]
+    return forked.start(folder, "train_folds.py", *words, prepare=prepare)
 
 
 def finish(folder: Path) -> None:
@@ -110,11 +100,18 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_killed_at_any_file_a_run_ends_as_if_it_was_not(unharmed, tmp_path):
-    """One run, killed at the first and the last of its files and at those between, before and after they are there."""
+FILES = ["photos-00000.npy", "config.yaml", "folds.csv", "shared.safetensors", "augmented.png", *[STATE] * 8]
+FILES += ["history.csv", "tail.safetensors", "adapter_config.json", "holdout.csv", "metrics.json", "report.html"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [["folds.csv", STATE, STATE, "metrics.json"], pytest.param(FILES, marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_killed_at_any_file_a_run_ends_as_if_it_was_not(unharmed, tmp_path, files):
+    """One run, killed at its files one after the other, by turns before and after they are there."""
     write_competition(tmp_path / "input")
-    files = ["photos-00000.npy", "config.yaml", "folds.csv", "shared.safetensors", "augmented.png", *[STATE] * 8]
-    files += ["history.csv", "tail.safetensors", "adapter_config.json", "holdout.csv", "metrics.json", "report.html"]
     for number, name in enumerate(files):
         process = start(tmp_path, KilledAtFile(name, times=2 if name == STATE else 1, before=number % 2 == 0))
         process.join()
@@ -123,6 +120,7 @@ def test_killed_at_any_file_a_run_ends_as_if_it_was_not(unharmed, tmp_path):
     assert content(tmp_path) == content(unharmed)
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants_a_run_ends_as_if_it_was_not(unharmed, tmp_path):
     write_competition(tmp_path / "input")
     draw, kills = random.Random(0), 0

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from trunkfold.config.options import parse_tuning
 from trunkfold.errors import DivergedError, InputError, MemoryFullError
 from trunkfold.tuning import objective as trials
 from trunkfold.tuning.objective import Objective
+from trunkfold.tuning.schema import parse_tuning
 from trunkfold.tuning.search_space import read_space
 
 

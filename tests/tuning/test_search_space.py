@@ -6,9 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from trunkfold.config.options import parse_tuning
-from trunkfold.config.schema import TuneConfig, TuningConfig
 from trunkfold.errors import InputError
+from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.tuning.search_space import alternatives, best_experiment, draw, read_space, trial_experiment
 
 

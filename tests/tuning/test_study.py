@@ -17,10 +17,9 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from trunkfold.config.options import parse_tuning
-from trunkfold.config.schema import TuneConfig, TuningConfig
 from trunkfold.errors import InputError
 from trunkfold.runs import SUBMISSIONS
+from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.tuning.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 WORKER = """
 import sys, time
 from pathlib import Path
-from trunkfold.config.options import parse_tuning
+from trunkfold.tuning.schema import parse_tuning
 from trunkfold.tuning.study import open_study, work
 
 notes, seconds, *args = sys.argv[1:]
@@ -315,6 +314,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_through_postgresql_and_one_may_be_killed(postgresql):
     options = ["--tune.storage", postgresql, "--tune.heartbeat", "1"]
     victim = start_worker(600, "--trials", 8, *options)

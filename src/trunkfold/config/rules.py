@@ -1,18 +1,21 @@
-"""What options there are, and what is wrong with their values, alone and together."""
+"""The options by dotted name, the values each accepts, and the combinations that cannot work."""
 
 import functools
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from trunkfold.config.command_line import accepts_null, describe
-from trunkfold.config.schema import Config, Normalization
-from trunkfold.errors import InputError, nearest
+from pydantic import TypeAdapter, ValidationError
+
+from trunkfold.config.schema import Config
+from trunkfold.errors import InputError, nearest, raise_problems
+
+WORDS = {NoneType: "null", bool: "true or false", int: "an integer", str: "text", Any: "any value"}
 
 
 def option_types(kind: type[Config] = Config) -> dict[str, Any]:
-    """The type of each option, by its dotted name."""
+    """Return the type of each option, by dotted name."""
     types = {}
     for option in fields(kind):
         nested = option_types(option.type) if is_dataclass(option.type) else {"": option.type}
@@ -21,7 +24,7 @@ def option_types(kind: type[Config] = Config) -> dict[str, Any]:
 
 
 def option_values(config: Config) -> dict[str, Any]:
-    """The value of each option, by its dotted name."""
+    """Return the value of each option, by dotted name."""
     return {name: functools.reduce(getattr, name.split("."), config) for name in option_types(type(config))}
 
 
@@ -29,72 +32,73 @@ def check_option(name: str, kind: type[Config] = Config) -> None:
     """Raise an `InputError` that names the nearest option unless there is one of this dotted name."""
     known, sections = option_types(kind), [option.name for option in fields(kind)]
     if name not in known:
-        raise InputError(
-            f"there is no option {name}; the nearest is {nearest(name, known if '.' in name else [*known, *sections])}"
-        )
+        close = nearest(name, known if "." in name else [*known, *sections])
+        raise InputError(f"there is no option {name}; the nearest is {close}")
+
+
+def validate(name: str, value: Any, hint: Any) -> Any:
+    """Return a value as the type of its option.
+
+    Raises:
+        InputError: The type does not accept the value.
+    """
+    try:
+        return _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        shown = "null" if value is None else repr(value)
+        shown = shown if len(shown) <= 200 else f"{shown[:200]} ..."
+        raise InputError(f"{name} must be {describe(hint)}, not {shown}") from error
+
+
+def describe(hint: Any) -> str:
+    """Describe the values of a type: `a positive integer or null`."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return next((text for text in hint.__metadata__ if isinstance(text, str)), describe(parts[0]))
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe, parts))
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin is list:
+        return f"a list [{describe(parts[0])}, ...]"
+    if origin is dict:
+        return f"a mapping {{{describe(parts[0])}: {describe(parts[1])}, ...}}"
+    if is_dataclass(hint):
+        return f"{{{', '.join(f'{option.name}: {describe(option.type)}' for option in fields(hint))}}}"
+    return WORDS.get(hint) or f"a {hint.__name__.lower()}"
 
 
 def check_config(config: Config) -> None:
-    """Raise an `InputError` that names the options, where their values cannot work, alone or together."""
-    _check_values(config)
-    data, split, train, name = config.data, config.split, config.train, config.run.name
-    if data.classes is not None and len({str(label) for label in data.classes}) < len(data.classes):
-        raise InputError("data.classes names a label twice, once as a number and once as a text")
-    if data.classes is not None and (len(data.classes) < 2 or len(set(data.classes.values())) < len(data.classes)):
-        raise InputError("data.classes must give at least two labels, each a name of its own")
-    if isinstance(data.normalize, Normalization) and {len(data.normalize.mean), len(data.normalize.std)} != {3}:
-        raise InputError("data.normalize needs three means and three standard deviations: of red, green and blue")
-    if split.holdout == 1:
-        raise InputError("split.holdout must be less than 1: something has to be left to train on")
-    if split.holdout == "legacy" and split.groups != "none":
-        raise InputError(
-            "split.holdout legacy is a random split of photos and separates copies: it needs split.groups none"
-        )
-    if train.batch_size % split.folds:
-        fits = max(train.batch_size // split.folds, 1) * split.folds
-        raise InputError(
-            f"train.batch_size {train.batch_size} must be a multiple of split.folds {split.folds}, "
-            f"because each batch holds the same number of photos of every fold: {fits} would do"
-        )
-    for option, share in (
-        ("train.label_smoothing", train.label_smoothing),
-        ("model.drop_path", config.model.drop_path),
-    ):
-        if share == 1:
-            raise InputError(f"{option} must be less than 1: nothing would be left to learn from")
-    if not config.predict.views:
-        raise InputError("predict.views is empty: name at least one view, such as plain")
-    if name is not None:
-        check_run_name("run.name", name)
-
-
-def _check_values(config: Config) -> None:
-    """Raise an `InputError` where an option is null that must not be, or a number is not finite."""
-    types = option_types(type(config))
-    for name, value in option_values(config).items():
-        hint = types[name]
-        if value is None and not accepts_null(hint):
-            raise InputError(f"{name} must be {describe(hint)}, not null")
-        if name.endswith("seed") and value >= 2**32:
-            raise InputError(f"{name} must be less than 2**32, not {value}")
-        if not all(math.isfinite(number) for number in _numbers(value)):
-            raise InputError(f"{name} must be finite, not {value!r}")
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """All numbers with a point in a value."""
-    if is_dataclass(value):
-        value = asdict(value)
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(part)
+    """Raise an `InputError` that names the options if their values cannot work together."""
+    raise_problems(_problems(config))
 
 
 def check_run_name(option: str, name: str) -> None:
-    """Raise an `InputError` unless a run's name is that of a visible folder right under submissions/."""
+    """Raise an `InputError` unless a run's name is that of a visible folder directly under submissions/."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise InputError(f"{option} {name!r} must be a plain folder name")
     if name == "copies":
-        raise InputError(f"{option} copies is where the groups of copies lie: choose another name")
+        raise InputError(f"{option} copies is the folder of the copy searches: choose another name")
+
+
+def _problems(config: Config) -> Iterator[str]:
+    classes, split, batch_size = config.data.classes, config.split, config.train.batch_size
+    if classes is not None and len({str(label) for label in classes}) < len(classes):
+        yield "data.classes names a label twice, once as a number and once as text"
+    if classes is not None and (len(classes) < 2 or len(set(classes.values())) < len(classes)):
+        yield "data.classes must have at least two labels with distinct names"
+    if split.holdout == "legacy" and split.groups != "none":
+        yield "split.holdout legacy is a random split that separates copies: it requires split.groups none"
+    if batch_size % split.folds:
+        fits = max(batch_size // split.folds, 1) * split.folds
+        yield (
+            f"train.batch_size {batch_size} must be a multiple of split.folds {split.folds}, because each batch has "
+            f"the same number of photos from every fold: use {fits}, for example"
+        )
+    if config.run.name is not None:
+        check_run_name("run.name", config.run.name)
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(hint)

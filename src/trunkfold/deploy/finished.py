@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.evaluation.known_photos import KnownPhotos, load_known_photos

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.evaluation.consensus import average_in_folds
-from trunkfold.evaluation.predictions import average, decode
+from trunkfold.evaluation.decoding import Metric, decode_labelled
+from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import macro_f1, paired_difference
 from trunkfold.split.folds import HELD_OUT, scoring_members
 
-CONSENSUS, EMA = "consensus of copies", "averaging of weights (EMA)"
+CONSENSUS, EMA, DECODING = "consensus of copies", "averaging of weights (EMA)", "decoding for macro F1"
 
 
 def ablate(
@@ -19,6 +20,7 @@ def ablate(
     classes: dict[str, str],
     views: Sequence[str],
     consensus: bool,
+    metric: Metric,
     raw: np.ndarray | None = None,
 ) -> dict[str, list[dict] | None]:
     """Scores of a run's predictions without their parts, one at a time.
@@ -29,6 +31,7 @@ def ablate(
         classes: Name of each label, in order.
         views: Names of the views.
         consensus: Whether copies share the mean of their predictions.
+        metric: What labels are decoded for.
         raw: What the tails predict with their last weights instead of averaged ones, of the same shape; None where
             weights were not averaged.
 
@@ -41,10 +44,12 @@ def ablate(
     tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
     members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
 
-    def labels(predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus) -> pd.Series:
+    def labels(
+        predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus, metric: Metric = metric
+    ) -> pd.Series:
         mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at below
         mean = average_in_folds(mean, folds) if shared else mean
-        return pd.Series(decode(mean, classes), folds.index)
+        return decode_labelled(mean, folds, classes, metric)
 
     everything, without = labels(predicted), {}
     if "plain" in views and len(views) > 1:
@@ -54,6 +59,8 @@ def ablate(
         without[CONSENSUS] = labels(predicted, shared=False)
     if raw is not None:
         without[EMA] = labels(raw)
+    if metric != "accuracy":
+        without[DECODING] = labels(predicted, metric="accuracy")
     result = {"oof": _gains(everything, without, folds, fold_of_row >= 0, classes), "holdout": None}
     if not held_out.any():
         return {**result, "folds_alone": None}

@@ -29,22 +29,21 @@ def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: 
     return pd.DataFrame({"image_id": image_ids.to_numpy(), **columns})
 
 
-def decode(probabilities: np.ndarray, classes: dict[str, str]) -> np.ndarray:
-    """The competition's label of the most probable class of each row."""
-    return np.array(list(classes))[probabilities.argmax(1)]
-
-
-def scored_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
+def scored_table(
+    folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str], labels: pd.Series
+) -> pd.DataFrame:
     """Predictions beside the truth: image_id, fold, label, prediction, p_<class name> ...
 
     Args:
         folds: image_id, fold and label.
         probabilities: Of shape (rows, classes), in the same order.
+        classes: Name of each label, in the order of the columns.
+        labels: The decoded labels, in the same order, see `trunkfold.evaluation.decoding`.
     """
     table = probability_table(folds["image_id"], probabilities, classes)
     table.insert(1, "fold", folds["fold"].to_numpy())
     table.insert(2, "label", folds["label"].to_numpy())
-    table.insert(3, "prediction", decode(probabilities, classes))
+    table.insert(3, "prediction", labels.to_numpy())
     return table
 
 

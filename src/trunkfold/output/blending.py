@@ -9,6 +9,7 @@ import pandas as pd
 
 from trunkfold.config.rules import check_run_name
 from trunkfold.errors import InputError
+from trunkfold.evaluation.decoding import Metric, decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import (
     probabilities_of,
@@ -24,13 +25,19 @@ logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "group", "fold"]
 
 
-def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, name: str | None = None) -> Path:
+def blend_runs(
+    runs: Sequence[Path],
+    weights: Sequence[float] | None = None,
+    name: str | None = None,
+    metric: Metric = "macro_f1",
+) -> Path:
     """Average the predictions of finished runs into a folder of its own.
 
     Args:
         runs: Folders with metrics.json, folds.csv, oof.csv and test_probabilities.csv.
         weights: One a run; None weighs them equally.
         name: Of the folder under submissions/; None joins the runs' names with "+".
+        metric: What labels are decoded for.
 
     Returns:
         The folder, with test_probabilities.csv and metrics.json, and with oof.csv and holdout.csv where all runs have
@@ -48,7 +55,7 @@ def blend_runs(runs: Sequence[Path], weights: Sequence[float] | None = None, nam
     write_csv(probability_table(ids, probabilities, classes), folder / "test_probabilities.csv")
     write_json(
         {
-            **_scores(runs, shares, classes, folder, len(ids)),
+            **_scores(runs, shares, classes, folder, len(ids), metric),
             "classes": classes,
             "split": metrics[0]["split"],
             "runs": {str(run): share for run, share in zip(runs, shares.tolist(), strict=True)},
@@ -101,17 +108,27 @@ def _average(
     return ids.reset_index(drop=True), total
 
 
-def _scores(runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], folder: Path, test_photos: int) -> dict:
+def _scores(
+    runs: Sequence[Path], shares: np.ndarray, classes: dict[str, str], folder: Path, test_photos: int, metric: Metric
+) -> dict:
     folds = [read_folds(run / "folds.csv")[SPLIT_COLUMNS] for run in runs]
     folds = [table.sort_values("image_id", ignore_index=True) for table in folds]
     if not all(table[["image_id", "label", "fold"]].equals(folds[0][["image_id", "label", "fold"]]) for table in folds):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
         return {"oof": None, "holdout": None, "folds": [], "leak": None, "calibration": None, "luck": None}
     truth = folds[0].set_index("image_id", drop=False)
-    tables = {}
+    tables, parts = {}, []
     for name in ("oof", "holdout"):
         if (runs[0] / f"{name}.csv").exists():
             ids, probabilities = _average(runs, f"{name}.csv", shares, classes)
-            tables[name] = scored_table(truth.loc[ids], probabilities, classes)
-            write_csv(tables[name], folder / f"{name}.csv")
+            parts.append((name, truth.loc[ids], probabilities))
+    labels = decode_labelled(
+        np.concatenate([probabilities for *_, probabilities in parts]),
+        pd.concat([rows for _, rows, _ in parts]),
+        classes,
+        metric,
+    )
+    for name, rows, probabilities in parts:
+        tables[name] = scored_table(rows, probabilities, classes, labels[rows.index])
+        write_csv(tables[name], folder / f"{name}.csv")
     return assess_run(tables["oof"], tables.get("holdout"), folds[0], classes, test_photos)

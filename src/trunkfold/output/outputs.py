@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trunkfold.config.options import dump_config
+from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
 from trunkfold.data.tables import read_unlabelled
 from trunkfold.errors import InputError
 from trunkfold.evaluation.ablation import CONSENSUS, ablate
 from trunkfold.evaluation.consensus import average_in_folds
+from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.label_issues import write_label_issues
 from trunkfold.evaluation.predictions import average, scored_table
@@ -64,13 +65,16 @@ def save_predictions(
     probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))
     if config.predict.consensus:
         probabilities = average_in_folds(probabilities, folds)
+    labels = decode_labelled(probabilities, folds, classes, config.decode.metric)
     tables = {}
     for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
         if rows.any():
-            tables[name] = scored_table(folds[rows], probabilities[rows], classes)
+            tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
             write_csv(tables[name], run / f"{name}.csv")
     write_label_issues(run, tables["oof"], folds, classes)
-    ablation = ablate(predicted, folds, classes, config.predict.views, config.predict.consensus, raw)
+    ablation = ablate(
+        predicted, folds, classes, config.predict.views, config.predict.consensus, config.decode.metric, raw
+    )
     gains = {name: row["gain"] for name in tables for row in ablation[name] if row["part"] == CONSENSUS}
     return {
         **assess_run(tables["oof"], tables.get("holdout"), folds, classes, _test_photos(labelled, config.data.root)),

@@ -11,7 +11,7 @@ import pandas as pd
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from trunkfold.config.options import load_config
+from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import option_values
 from trunkfold.config.schema import Config
 from trunkfold.csv_table import read_text_table

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import Dataset
 
-from trunkfold.config.schema import Config, ModelConfig, TuningConfig
+from trunkfold.config.schema import Config, ModelConfig
 from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
@@ -21,6 +21,7 @@ from trunkfold.split.dataset import Labelled
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
 REASON, SPREAD = "reason", "std over folds"  # what is noted of a trial

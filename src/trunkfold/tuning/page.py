@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from trunkfold.config.options import dump_config
-from trunkfold.config.schema import TuningConfig
+from trunkfold.config.parsing import dump_config
 from trunkfold.errors import counted
 from trunkfold.files import whole_file, write_csv, write_text
 from trunkfold.html import write_html
 from trunkfold.tuning.objective import REASON, SPREAD
+from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import best_experiment
 from trunkfold.tuning.study import FINISHED, HISTORY, finished_trials
 

@@ -7,10 +7,11 @@ from typing import Any, get_args
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from trunkfold.config.options import with_options
+from trunkfold.config.parsing import with_options
 from trunkfold.config.rules import check_option, option_types
-from trunkfold.config.schema import Config, TuningConfig
+from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
+from trunkfold.tuning.schema import TuningConfig
 
 TRUNK = "model.tune_stages"  # the number that decides which layers are shared
 LIMITS = {"low", "high", "log", "step"}

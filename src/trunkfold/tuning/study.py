@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import yaml
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,12 +23,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from trunkfold.config.options import dump_config
-from trunkfold.config.schema import TuningConfig
+from trunkfold.config.parsing import dump_config, load_yaml
 from trunkfold.errors import InputError
 from trunkfold.files import locked_folder, write_text
 from trunkfold.runs import SUBMISSIONS
 from trunkfold.split.dataset import Labelled
+from trunkfold.tuning.schema import TuningConfig
 
 STUDY, JOURNAL, WORKERS, LOCK = "study.yaml", "journal.log", ".workers", ".lock"  # in the study's folder
 CONFIG, PHOTOS, WORKER, HISTORY = "config", "photos", "worker", "retry_history"  # what is noted of studies and trials
@@ -227,7 +226,7 @@ def _check_options(study: optuna.Study, config: TuningConfig) -> None:
     if before is None:
         study.set_user_attr(CONFIG, text)
         return
-    old, new = (dict(_flat(yaml.safe_load(options))) for options in (before, text))
+    old, new = (dict(_flat(load_yaml(options))) for options in (before, text))
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name) and not name.startswith(OTHERS)]
     if changed:
         lines = [f"  {name}: {old.get(name)} in the study, {new.get(name)} now" for name in changed]

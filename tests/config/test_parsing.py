@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trunkfold.config.options import dump_config, load_config, parse_config
+from trunkfold.config.parsing import dump_config, load_config, load_yaml, parse_config
+from trunkfold.config.rules import option_types
 from trunkfold.config.schema import VEHICLE_DAMAGE, Config, RunConfig
 from trunkfold.errors import InputError
 
@@ -81,25 +82,28 @@ def test_what_is_dumped_loads_as_an_equal_configuration(args, tmp_path):
         (["--split.holdout", "1.5"], "split.holdout"),
         (["--split.holdout", "legasy"], "split.holdout"),
         (["--config", "absent.yaml"], "absent.yaml"),
-        (["--split.holdout", "1"], "split.holdout must be less than 1"),
-        (["--split.holdout", "legacy", "--split.groups", "groups.csv"], "it needs split.groups none"),
-        (["--split.holdout", "legacy"], "it needs split.groups none"),
+        (["--split.holdout", "1"], "split.holdout must be a number of at least 0 and below 1"),
+        (["--split.holdout", "legacy", "--split.groups", "groups.csv"], "it requires split.groups none"),
+        (["--split.holdout", "legacy"], "it requires split.groups none"),
         (["--decode.copy_labels", "perhaps"], "decode.copy_labels"),
         (["--predict.consensus", "perhaps"], "predict.consensus"),
         (["--train.one_copy_per_epoch", "2"], "train.one_copy_per_epoch"),
         (["--split.folds", "0"], "split.folds"),
-        (["--data.normalize", "{mean: [0.5, 0.5], std: [0.2, 0.2, 0.2]}"], "three means and three standard deviations"),
+        (
+            ["--data.normalize", "{mean: [0.5, 0.5], std: [0.2, 0.2, 0.2]}"],
+            "data.normalize must be model or dataset or {mean: \\[red, green, blue\\]",
+        ),
         (["--data.normalize", "{mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.0]}"], "data.normalize"),
         (["--data.normalize", "imagenet"], "data.normalize"),
-        (["--train.batch_size", "42"], r"train.batch_size 42 .* split.folds 5, .*: 40 would do"),
-        (["--train.batch_size", "4"], "5 would do"),
-        (["--predict.views", "[]"], "predict.views is empty"),
+        (["--train.batch_size", "42"], r"train.batch_size 42 .* split.folds 5, .*: use 40,"),
+        (["--train.batch_size", "4"], "use 5,"),
+        (["--predict.views", "[]"], "predict.views must be a list of at least one view"),
         (["--run.name", "a/b"], "run.name 'a/b' must be a plain folder name"),
         (["--run.name", ".."], "run.name"),
-        (["--run.name", "copies"], "run.name copies is where the groups of copies lie: choose another name"),
-        (["--data.classes", "{1: a, '1': b}"], "data.classes must be a mapping .* line 1: the key 1 is there twice"),
-        (["--data.classes", "{1: a, 2: a}"], "data.classes must give at least two labels, each a name of its own"),
-        (["--data.classes", "{}"], "data.classes must give at least two labels"),
+        (["--run.name", "copies"], "run.name copies is the folder of the copy searches: choose another name"),
+        (["--data.classes", "{1: a, '1': b}"], "data.classes names a label twice, once as a number"),
+        (["--data.classes", "{1: a, 2: a}"], "data.classes must have at least two labels with distinct names"),
+        (["--data.classes", "{}"], "data.classes must have at least two labels"),
     ],
 )
 def test_an_option_that_cannot_work_is_an_error_that_names_it(args, message):
@@ -112,11 +116,11 @@ def test_an_option_that_cannot_work_is_an_error_that_names_it(args, message):
     [
         ("train: {epoch: 3}", "given.yaml: there is no option train.epoch; the nearest is train.epochs"),
         ("trian: {epochs: 3}", "there is no option trian; the nearest is train"),
-        ("train: {epochs: three}", "given.yaml: train.epochs must be a whole number above 0, not 'three'"),
-        ("train: 3", "train must hold options of its own, not 3"),
+        ("train: {epochs: three}", "given.yaml: train.epochs must be a positive integer, not 'three'"),
+        ("train: 3", "train is a section: write `train: {option: value}`, not 3"),
         ("train: {batch_size: 42}", "train.batch_size"),
         ("augment: [{HorizontalFlip: }]", "augment"),
-        ("a: [", "given.yaml, line 2: "),
+        ("a: [", "given.yaml: line 1: "),
     ],
 )
 def test_a_file_that_cannot_work_is_an_error_that_names_the_key(yaml, message, tmp_path):
@@ -124,12 +128,68 @@ def test_a_file_that_cannot_work_is_an_error_that_names_the_key(yaml, message, t
         parse_config(write_yaml(tmp_path, yaml))
 
 
-def test_a_runs_configuration_that_is_missing_or_damaged_is_named(tmp_path):
-    for text in (None, "train: {epoch: 3}"):
-        if text is not None:
-            (tmp_path / "config.yaml").write_text(text)
-        with pytest.raises(InputError, match=r"config.yaml is not a configuration of trunkfold"):
-            load_config(tmp_path / "config.yaml")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"config\.yaml: no such file"),
+        ("train: {epoch: 3}", r"config\.yaml: there is no option train\.epoch"),
+        ("train: {batch_size: 3}", r"config\.yaml: train\.batch_size 3 must be a multiple"),
+    ],
+)
+def test_a_runs_configuration_that_is_missing_or_damaged_is_named(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_a_configuration_written_by_pyyaml_loads(tmp_path):
+    """Runs of earlier versions wrote YAML 1.1."""
+    (tmp_path / "config.yaml").write_text(
+        "data:\n  root: input\n  classes:\n    '01': one\n    2: 'yes'\ntrain:\n  tail_lr: 1.0e-05\n"
+        "  optimizer_args:\n    betas:\n    - 0.9\n    - 0.99\nrun:\n  name: '2024-01-31'\n  restart: false\n"
+    )
+    config = load_config(tmp_path / "config.yaml")
+    assert config.data.classes == {"01": "one", 2: "yes"}
+    assert (config.train.tail_lr, config.train.optimizer_args) == (1e-5, {"betas": [0.9, 0.99]})
+    assert config.run.name == "2024-01-31"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "value"), [("010", 10), ("0o10", 8), ("1e-4", 0.0001), ("no", "no"), ("1:30", "1:30"), ("true", True)]
+)
+def test_yaml_has_no_surprises_of_version_1_1(yaml, value):
+    assert load_yaml(yaml) == value
+
+
+def test_numbers_are_not_read_from_text_or_truth_values(tmp_path):
+    for value in ("'3'", "true", "3.0"):
+        with pytest.raises(InputError, match="train.epochs must be a positive integer"):
+            parse_config(write_yaml(tmp_path, f"train: {{epochs: {value}}}"))
+
+
+def test_text_options_take_command_line_words_as_they_are():
+    assert parse_config(["--run.name", "2024"]).run.name == "2024"
+    assert parse_config(["--run.name", "a: b: c"]).run.name == "a: b: c"
+
+
+def test_the_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(["--help"], "About this command.")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "About this command." in text
+    assert "--train.keep VALUE last keeps the weights of the last epoch" in text
+    assert "(last or best; default: last)" in text
+    for name in option_types():
+        assert f"--{name} " in text
+
+
+def test_print_config_prints_what_would_be_used(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_config([*write_yaml(tmp_path, "train: {epochs: 3}"), "--print_config", "--train.seed=7"])
+    (tmp_path / "config.yaml").write_text(capsys.readouterr().out)
+    config = load_config(tmp_path / "config.yaml")
+    assert (config.train.epochs, config.train.seed, config.run.name) == (3, 7, "given")
 
 
 def test_there_are_shipped_configs():
@@ -145,6 +205,6 @@ def test_a_config_file_named_copies_needs_a_run_name_of_its_own(tmp_path):
     """Its run would lie where the searches do."""
     (tmp_path / "copies.yaml").write_text("train: {epochs: 3}")
     args = ["--config", str(tmp_path / "copies.yaml")]
-    with pytest.raises(InputError, match="run.name copies is where"):
+    with pytest.raises(InputError, match="run.name copies is the folder"):
         parse_config(args)
     assert parse_config([*args, "--run.name", "copies2"]).run.name == "copies2"

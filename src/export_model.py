@@ -1,0 +1,100 @@
+"""Export a finished run's ensemble as one file: ONNX, torch.export, or a folder that timm loads.
+
+python src/export_model.py --format onnx
+python src/export_model.py --run submissions/demo --format onnx --precision int8
+"""
+
+import logging
+from argparse import Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+from trunkfold.config.parsing import Parser
+from trunkfold.deploy.comparison import export_torch
+from trunkfold.deploy.finished import FinishedRun, load_run
+from trunkfold.deploy.graph import exportable_views
+from trunkfold.deploy.labelled import PlainPhotos, calibration_photos, held_out_photos
+from trunkfold.deploy.prediction_files import check_folder
+from trunkfold.deploy.timm_folder import export_timm
+from trunkfold.errors import InputError, exit_on_input_error
+from trunkfold.runs import newest_run
+
+logger = logging.getLogger("trunkfold")
+CALIBRATED_ON = 128  # photos that int8 takes its ranges from
+NAMES = {"onnx": "{run}-{precision}.onnx", "torch": "{run}.pt2", "timm": "{run}-timm"}
+
+
+def main() -> None:
+    """Load the run and its held-out photos, export, compare with PyTorch, and say how the file differs."""
+    options = parse_options()
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    check_options(options)
+    run = load_run(options.run or newest_run())
+    out = options.out or Path(NAMES[options.format].format(run=run.folder.resolve().name, precision=options.precision))
+    check_folder(out.parent, "--out")
+    held_out = photos_to_measure_on(run, options)
+    print(f"{out}: {export(run, out, held_out, options)}")
+
+
+def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: Namespace) -> str:
+    """Write the file or folder; a line about how good it is."""
+    if options.format == "timm":
+        return export_timm(run, out, options.fold, held_out)
+    views, left_out = exportable_views(run.config.predict.views)
+    if left_out:
+        logger.warning("the views %s need the original photo: exported with %s alone", left_out, views)
+    if options.format == "torch":
+        return export_torch(run, out, held_out).describe()
+    from trunkfold.deploy.onnx_file import export_onnx  # needs the extra `export`
+
+    int8 = options.precision == "int8"
+    calibration = calibration_photos(run, options.root, CALIBRATED_ON) if int8 else None
+    return export_onnx(run, out, options.precision, held_out, calibration, options.max_loss).describe()
+
+
+def photos_to_measure_on(run: FinishedRun, options: Namespace) -> PlainPhotos | None:
+    """The held-out photos; None, with a warning, where there are none and the export can be checked without them."""
+    try:
+        return held_out_photos(run, options.root)
+    except InputError as error:
+        if options.precision != "fp32":
+            raise InputError(f"{error}; --precision {options.precision} needs them to measure its loss") from error
+        logger.warning("%s: the export is compared with PyTorch on noise, and its score is not measured", error)
+        return None
+
+
+def check_options(options: Namespace) -> None:
+    """Raise an `InputError` for options of another format, or packages that are not installed."""
+    if options.format != "onnx" and options.precision != "fp32":
+        raise InputError(f"--precision {options.precision} is for --format onnx alone")
+    if options.format != "timm" and options.fold is not None:
+        raise InputError("--fold is for --format timm alone: the other formats hold the whole ensemble")
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if options.format == "onnx" and missing:
+        raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'trunkfold[export]'")
+
+
+def parse_options() -> Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    parser.add_argument("--format", choices=("onnx", "torch", "timm"), default="onnx", help="What to write.")
+    parser.add_argument("--out", type=Path, help="File or, for timm, folder; by default named after the run.")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="Arithmetic of the ONNX graph."
+    )
+    parser.add_argument(
+        "--max_loss", type=float, default=0.01, help="Macro F1 that fp16 or int8 may lose on the hold-out."
+    )
+    parser.add_argument(
+        "--fold", type=str, help="For timm: a fold's number, or average; by default whichever was measured to be good."
+    )
+    parser.add_argument(
+        "--data.root", dest="root", type=Path, help="Where the labelled photos are now; by default as in the run."
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,47 @@
+"""Write a Kaggle data set and two notebooks that train and predict without a network, and print how to push them.
+
+python src/make_kaggle_bundle.py --user NAME --data sudhanshu2198/ripik-hackfest --run submissions/vehicle_damage
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from trunkfold.config.parsing import Parser, load_config
+from trunkfold.deploy.finished import load_run
+from trunkfold.deploy.kaggle import Bundle, check_bundle, write_bundle
+from trunkfold.errors import exit_on_input_error
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Check the names, the configuration and the run, write the bundle, and print the commands."""
+    options = parse_options()
+    bundle = Bundle(**{name: getattr(options, name) for name in Bundle.__dataclass_fields__})
+    check_bundle(bundle)
+    load_config(bundle.config)
+    if bundle.run is not None:
+        load_run(bundle.run)
+    print(f"{bundle.out} is ready. Next (pip install kaggle):\n")
+    print("\n".join(f"  {command}" for command in write_bundle(bundle, CHECKOUT)))
+
+
+def parse_options() -> Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--user", type=str, required=True, help="Your Kaggle user name.")
+    parser.add_argument("--data", type=str, help="The photos' data set on Kaggle: OWNER/SLUG.")
+    parser.add_argument("--competition", type=str, help="Instead of --data: the competition's slug.")
+    parser.add_argument("--run", type=Path, help="A finished run to predict with; by default the training notebook's.")
+    parser.add_argument("--config", type=Path, default=CHECKOUT / "configs/vehicle_damage.yaml", help="What to train.")
+    parser.add_argument("--weights", type=Path, help="Pretrained weights; by default training downloads them.")
+    parser.add_argument("--out", type=Path, default=Path("kaggle"), help="Folder to write.")
+    parser.add_argument("--name", type=str, default="trunkfold-bundle", help="Name on Kaggle.")
+    parser.add_argument("--hours", type=float, default=11.0, help="Training stops and saves after so long.")
+    parser.add_argument("--resume", action="store_true", help="Continue from the training notebook's last output.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,233 @@
+"""Experiments from YAML files and dotted command-line options, validated, and written back as YAML.
+
+A file is data: nothing in it is imported or executed, whatever it names.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import docstring_parser
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.representer import SafeRepresenter
+
+from trunkfold.config.rules import check_config, check_option, describe, option_types, option_values, validate
+from trunkfold.config.schema import COMMON, AnyConfig, Config
+from trunkfold.errors import InputError, nearest, raise_problems
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser; errors are `InputError`s, and an unknown option is answered with the nearest one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown and not unknown[0].startswith("-"):
+            raise InputError(f"{unknown[0]!r} belongs to no option: write options as --name value (--help lists them)")
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            close = nearest(name, [f"--{known}" for known in vars(options)])
+            raise InputError(f"there is no option {name}; the nearest is {close} (--help lists all)")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def parse_config(
+    args: Sequence[str] | None = None, description: str = "", kind: type[AnyConfig] = Config, **aliases: str
+) -> AnyConfig:
+    """Read `--config FILE` and dotted options from the command line; options override files, wherever they are.
+
+    Args:
+        args: Command-line words; None uses those of the program.
+        description: First lines of --help.
+        kind: Type of the configuration.
+        **aliases: Short names of options: `trials="tune.trials"` adds --trials.
+
+    Raises:
+        InputError: An unknown option, a wrong value, or a combination that cannot work; the message names the option.
+    """
+    options = vars(_parser(kind, description, aliases).parse_args(args))
+    files, print_config = options.pop("config"), options.pop("print_config")
+    config = kind()
+    for path in files:
+        config = _merge_file(config, path)
+    config = _override(config, [given for given in options.items() if given[1] is not None], _validate_word)
+    if config.run.name is None:
+        config = replace(config, run=replace(config.run, name=files[-1].stem if files else "default"))
+    check_config(config)
+    if print_config:
+        print(dump_config(config), end="")
+        sys.exit(0)
+    return config
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's config.yaml.
+
+    Raises:
+        InputError: The file is missing or is not a valid configuration.
+    """
+    config = _merge_file(Config(), path)
+    try:
+        check_config(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return config
+
+
+def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
+    """Return the configuration with other values of some options, given by dotted name.
+
+    Raises:
+        InputError: As `parse_config`.
+    """
+    changed = _override(config, options.items())
+    check_config(changed)
+    return changed
+
+
+def dump_config(config: Config) -> str:
+    """Return the configuration as YAML, which `load_config` reads back to an equal one."""
+    writer = YAML(typ="safe", pure=True)
+    writer.Representer = _Representer
+    writer.default_flow_style, writer.sort_base_mapping_type_on_output = False, False
+    text = io.StringIO()
+    writer.dump(asdict(config), text)
+    return text.getvalue()
+
+
+def load_yaml(text: str) -> Any:
+    """Return the content of a YAML 1.2 text: mappings, lists, texts, numbers, true, false and null.
+
+    Raises:
+        YAMLError: Wrong syntax, a repeated key, a tag or an alias.
+    """
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
+    try:
+        if any(isinstance(event, AliasEvent) for event in reader.parse(text)):  # a few aliases can expand without end
+            raise YAMLError("aliases (*name) are not supported: repeat the value")
+        return reader.load(text)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError) as error:  # `[[[[ ...`
+        raise YAMLError(str(error) or type(error).__name__) from error
+
+
+class _Constructor(SafeConstructor):
+    """Reads a date such as 2024-01-31, which may be a run's name, as text."""
+
+
+class _Representer(SafeRepresenter):
+    """Writes a path as text."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+_Representer.add_multi_representer(Path, lambda representer, path: representer.represent_str(str(path)))
+
+
+def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) -> Parser:
+    parser = Parser(description=description, usage="%(prog)s [--config FILE] [--OPTION VALUE ...]")
+    parser.add_argument("--config", action="append", type=Path, default=[], help="YAML file of options, see configs/.")
+    parser.add_argument("--print_config", action="store_true", help="Print all options as YAML and exit.")
+    common, groups, texts = parser.add_argument_group("most used options"), {}, {}
+    for section in fields(kind):
+        nested = is_dataclass(section.type)
+        docstring = docstring_parser.parse((section.type if nested else Config).__doc__)
+        groups[section.name] = parser.add_argument_group(section.name, nested and docstring.short_description or None)
+        texts |= {f"{section.name}.{text.arg_name}" if nested else text.arg_name: text for text in docstring.params}
+    defaults = option_values(kind())
+    for name, hint in option_types(kind).items():
+        default = json.dumps(defaults[name], default=str).strip('"')
+        (common if name in COMMON else groups[name.partition(".")[0]]).add_argument(
+            *(f"--{option}" for option in (name, *(alias for alias, full in aliases.items() if full == name))),
+            **{"dest": name, "metavar": "VALUE", **({"nargs": "?", "const": "true"} if hint is bool else {})},
+            help=f"{texts[name].description} ({describe(hint)}; default: {default})".replace("%", "%%"),
+        )
+    return parser
+
+
+def _merge_file(config: AnyConfig, path: Path) -> AnyConfig:
+    """Override the options given in a file; every `InputError` begins with the file's name."""
+    try:
+        return _override(config, _dotted(_read(path), type(config)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        options = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise InputError("no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError("not a UTF-8 text file: save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}") from error
+    except YAMLError as error:
+        raise InputError(_describe_error(error)) from error
+    if not isinstance(options, Mapping | None):
+        raise InputError(f"must contain options, such as `train: {{epochs: 5}}`, not {str(options)[:200]!r}")
+    return options or {}
+
+
+def _dotted(options: Mapping[Any, Any], kind: type[Config]) -> Iterator[tuple[str, Any]]:
+    """Yield options by dotted name; an empty section has none."""
+    sections = {option.name for option in fields(kind) if is_dataclass(option.type)}
+    for key, value in options.items():
+        if key not in sections:
+            yield str(key), value
+        elif isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", part) for name, part in value.items())
+        elif value is not None:
+            raise InputError(f"{key} is a section: write `{key}: {{option: value}}`, not {value!r}")
+
+
+def _override(config: AnyConfig, options: Iterable[tuple[str, Any]], check: Callable = validate) -> AnyConfig:
+    """Return the configuration with validated options, or raise one error with all problems."""
+    problems, values, types = [], {}, option_types(type(config))
+    for name, value in options:
+        try:
+            check_option(name, type(config))
+            if name in values:
+                raise InputError(f"the option {name} is given twice")
+            values[name] = check(name, value, types[name])
+        except InputError as error:
+            problems.append(str(error))
+    raise_problems(problems)
+    for name, value in values.items():
+        section, _, option = name.rpartition(".")
+        changed = replace(getattr(config, section), **{option: value}) if section else value
+        config = replace(config, **{section or option: changed})
+    return config
+
+
+def _validate_word(name: str, word: str, hint: Any) -> Any:
+    """Validate a value from the command line: YAML, or plain text if the option accepts text."""
+    structured = word.lstrip().startswith(("[", "{"))
+    try:
+        return validate(name, load_yaml(word), hint)
+    except InputError:
+        if structured:
+            raise
+    except YAMLError as error:
+        if structured:
+            raise InputError(f"{name} is not valid YAML, {_describe_error(error)}") from error
+    return validate(name, word, hint)
+
+
+def _describe_error(error: YAMLError) -> str:
+    """Return the position and the reason of a YAML error: `line 3: found duplicate key "epochs"`."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).partition("\n")[0]

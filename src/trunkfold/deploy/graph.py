@@ -1,0 +1,89 @@
+"""A finished run's ensemble as one module: uint8 photos in, calibrated probabilities out."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trunkfold.deploy.finished import FinishedRun
+from trunkfold.evaluation.calibration import LEAST
+
+MIRRORS = {"plain": False, "hflip": True}  # the views that can be made from the plain view alone
+PREPROCESSING = (
+    "RGB, upright, the whole photo squeezed to image_size x image_size (area averaging to shrink, bilinear to "
+    "enlarge), uint8 of shape (batch, 3, side, side), not normalized: the graph normalizes"
+)
+
+
+class EnsembleModule(nn.Module):
+    """The whole ensemble in one graph.
+
+    Photos are normalized, every view goes through the trunk once, its features through all tails; probabilities are
+    averaged over views and tails and calibrated by the run's temperature.
+    """
+
+    def __init__(self, trunk: nn.Module, tails: Sequence[nn.Module], views: Sequence[str], temperature: float) -> None:
+        """Take the parts.
+
+        Args:
+            views: Names in `MIRRORS`.
+            temperature: See `trunkfold.evaluation.calibration.scale`.
+        """
+        super().__init__()
+        self.trunk, self.tails = trunk, nn.ModuleList(tails)
+        self.mirrors = [MIRRORS[view] for view in views]
+        self.temperature = temperature
+        self.requires_grad_(False).eval()
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Probabilities (batch, classes) of uint8 photos (batch, 3, side, side), see `PREPROCESSING`."""
+        total = 0
+        for mirror in self.mirrors:
+            features = self.trunk(photos.flip(3) if mirror else photos)
+            total = total + sum(tail(features).float().softmax(1) for tail in self.tails)
+        mean = total / (len(self.mirrors) * len(self.tails))
+        return (mean.clamp(min=LEAST).log() / self.temperature).softmax(1)
+
+
+def exportable_views(views: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The views that one graph can make from the plain one (at least that one), and those that need the photo."""
+    return [view for view in views if view in MIRRORS] or ["plain"], [view for view in views if view not in MIRRORS]
+
+
+def ensemble_module(run: FinishedRun) -> EnsembleModule:
+    """The run's ensemble with the views that a graph can make."""
+    return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.temperature)
+
+
+def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
+    """Noise in the shape of the run's photos: at least 2, because a batch of 1 would be traced as a constant."""
+    side = run.config.data.image_size
+    noise = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=noise)
+
+
+def describe(run: FinishedRun) -> dict[str, str]:
+    """What a model file says of itself, as texts: classes, preprocessing, origin."""
+    return {
+        "run": run.folder.resolve().name,
+        "run_digest": run_digest(run.folder),
+        "model": run.config.model.name,
+        "folds": str(len(run.tails)),
+        "classes": json.dumps(run.classes),
+        "image_size": str(run.config.data.image_size),
+        "views": json.dumps(exportable_views(run.config.predict.views)[0]),
+        "temperature": repr(run.temperature),
+        "preprocessing": PREPROCESSING,
+    }
+
+
+def run_digest(folder: Path) -> str:
+    """The same for runs with the same configuration and weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in [folder / "config.yaml", *sorted(folder.rglob("*.safetensors"))]:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(hashlib.blake2b(path.read_bytes()).digest())
+    return digest.hexdigest()

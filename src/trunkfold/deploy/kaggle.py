@@ -1,0 +1,178 @@
+"""A Kaggle data set with everything a notebook without a network needs, and the notebooks that train and predict."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from trunkfold.errors import InputError
+from trunkfold.files import write_json, write_text
+
+LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
+PYTHON = "3.12"  # of Kaggle's image
+MARKER = "trunkfold-bundle.json"  # by which the notebooks find the data set, wherever Kaggle mounts it
+KIT = ("src", "configs", "pyproject.toml")  # of the checkout
+IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What to bundle and what to call it on Kaggle.
+
+    Attributes:
+        out: Folder to write; it does not exist yet.
+        user: Kaggle user name.
+        name: Slug and title of the data set; the notebooks are called <name>-train and <name>-predict.
+        data: The photos' data set, owner/slug; None with a competition.
+        competition: The competition's slug; None with a data set.
+        config: Configuration file to train with.
+        run: A finished run to predict with; None predicts with the output of the training notebook.
+        weights: Pretrained weights to train from; None lets the training notebook download them.
+        hours: After which training stops and saves its state.
+        resume: Whether training continues from the previous version's output.
+    """
+
+    out: Path
+    user: str
+    name: str
+    data: str | None
+    competition: str | None
+    config: Path
+    run: Path | None
+    weights: Path | None
+    hours: float
+    resume: bool
+
+    @property
+    def source(self) -> str:
+        """Slug of the folder that the photos are mounted in."""
+        return self.competition or self.data.rpartition("/")[2]
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Raise an `InputError` for names that Kaggle refuses and files that do not exist."""
+    slug = r"[a-z0-9]+(-[a-z0-9]+)*"
+    if not re.fullmatch(slug, bundle.name) or not 6 <= len(bundle.name) <= 42:
+        raise InputError(f"--name {bundle.name}: Kaggle takes 6 to 42 of a-z, 0-9 and single hyphens")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", bundle.user):
+        raise InputError(f"--user {bundle.user} is not a Kaggle user name: see your profile's address")
+    if (bundle.data is None) == (bundle.competition is None):
+        raise InputError("name where the photos are: --data OWNER/SLUG, or --competition SLUG, not both")
+    if bundle.data is not None and bundle.data.count("/") != 1:
+        raise InputError(f"--data {bundle.data} must be OWNER/SLUG, as in the data set's address")
+    if not bundle.hours > 0:
+        raise InputError(f"--hours {bundle.hours} must be above 0")
+    for option, path in (("config", bundle.config), ("weights", bundle.weights)):
+        if path is not None and not path.is_file():
+            raise InputError(f"--{option} {path} is not a file")
+    if bundle.out.exists():
+        raise InputError(f"--out {bundle.out} exists: remove it, or choose another folder")
+
+
+def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
+    """Write dataset/, train/ and predict/ into the bundle's folder.
+
+    Args:
+        bundle: A checked bundle.
+        checkout: The folder that src/ and configs/ are in.
+
+    Returns:
+        The commands that push it to Kaggle, in order.
+
+    Raises:
+        InputError: A wheel cannot be downloaded, or nothing can be written.
+    """
+    partial = bundle.out.with_name(f".{bundle.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_dataset(bundle, checkout, partial / "dataset")
+        _write_kernel(bundle, "train", partial / "train")
+        _write_kernel(bundle, "predict", partial / "predict")
+        partial.rename(bundle.out)
+    except OSError as error:
+        raise InputError(
+            f"--out: cannot write {bundle.out} ({error.strerror or error}): choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    kernel = f"{bundle.user}/{bundle.name}-predict"
+    submit = f"kaggle competitions submit {bundle.competition} -k {kernel} -v 1 -f submission.csv -m trunkfold"
+    return [
+        f"kaggle datasets create -p {bundle.out / 'dataset'} --dir-mode zip",
+        f"kaggle kernels push -p {bundle.out / 'train'} --accelerator NvidiaTeslaT4",
+        f"kaggle kernels push -p {bundle.out / 'predict'}",
+        submit if bundle.competition else f"kaggle kernels output {kernel} -p .",
+    ]
+
+
+def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    _download_wheels(folder / "wheels")
+    for name in KIT:
+        source = checkout / name
+        if source.is_dir():
+            shutil.copytree(source, folder / "kit" / name, ignore=IGNORED)
+        else:
+            shutil.copy(source, folder / "kit" / name)
+    shutil.copy(bundle.config, folder / "config.yaml")
+    if bundle.weights is not None:
+        shutil.copy(bundle.weights, folder / f"weights{bundle.weights.suffix}")
+    if bundle.run is not None:
+        shutil.copytree(bundle.run, folder / "run", ignore=IGNORED)
+    metadata = {"title": bundle.name, "id": f"{bundle.user}/{bundle.name}", "licenses": [{"name": "other"}]}
+    write_json(metadata, folder / "dataset-metadata.json")
+    write_json({"format": 1}, folder / MARKER)
+
+
+def _download_wheels(folder: Path) -> None:
+    """What Kaggle's image lacks; all of it is pure Python."""
+    options = ["--no-deps", "--only-binary=:all:", "--python-version", PYTHON, "--quiet", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, *LACKING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise InputError(f"pip cannot download the wheels for Kaggle ({reason}): this command needs a network")
+
+
+def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
+    train, user, name = kind == "train", bundle.user, bundle.name
+    from_training = bundle.resume if train else bundle.run is None
+    folder.mkdir(parents=True)
+    metadata = {
+        "id": f"{user}/{name}-{kind}",
+        "title": f"{name}-{kind}",
+        "code_file": f"{kind}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_internet": train and bundle.weights is None,
+        "dataset_sources": [f"{user}/{name}", *([bundle.data] if bundle.data else [])],
+        "competition_sources": [bundle.competition] if bundle.competition else [],
+        "kernel_sources": [f"{user}/{name}-train"] if from_training else [],
+        "model_sources": [],
+    }
+    write_json(metadata, folder / "kernel-metadata.json")
+    values = {"SOURCE": bundle.source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
+    values["WEIGHTS"] = None if bundle.weights is None else f"weights{bundle.weights.suffix}"
+    parameters = "\n".join(f"{key} = {value!r}" for key, value in values.items())
+    scripts = files("trunkfold") / "templates"
+    cells = [parameters]
+    for script in ("kaggle_setup.py", f"kaggle_{kind}.py"):
+        cells.append((scripts / script).read_text(encoding="utf-8").strip())
+    notebook = {
+        "cells": [_cell(number, source) for number, source in enumerate(cells)],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    write_text(json.dumps(notebook, indent=1) + "\n", folder / f"{kind}.ipynb")
+
+
+def _cell(number: int, source: str) -> dict:
+    cell = {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "execution_count": None, "outputs": []}
+    return {**cell, "source": source.splitlines(keepends=True)}

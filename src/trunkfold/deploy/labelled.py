@@ -1,0 +1,89 @@
+"""A finished run's labelled photos, read again: the held-out ones to measure exports, others to calibrate them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trunkfold.cores import usable_cores
+from trunkfold.data.photos import read_photo
+from trunkfold.data.tables import find_table
+from trunkfold.deploy.finished import FinishedRun
+from trunkfold.errors import InputError, first_few
+from trunkfold.evaluation.predictions import read_folds
+from trunkfold.images.views import VIEWS, render
+from trunkfold.split.dataset import side_to_keep
+from trunkfold.split.folds import HELD_OUT, learned_from
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class PlainPhotos:
+    """Photos as a model file takes them, and their classes.
+
+    Attributes:
+        paths: A file per photo.
+        targets: Class number of each.
+        size: Side in pixels of the plain view.
+    """
+
+    paths: list[Path]
+    targets: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batches(self, size: int = BATCH) -> Iterator[np.ndarray]:
+        """The plain views in order: uint8 of shape (up to `size`, 3, side, side)."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, len(self.paths), size):
+                shown = pool.map(self._plain, self.paths[start : start + size])
+                yield np.ascontiguousarray(np.stack(list(shown)).transpose(0, 3, 1, 2))
+
+    def _plain(self, path: Path) -> np.ndarray:
+        try:
+            return render(read_photo(path, side_to_keep(self.size)), VIEWS["plain"], self.size)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
+    """The photos that no fold was trained on.
+
+    Args:
+        root: Where the photos are now; None takes the run's data.root.
+
+    Raises:
+        InputError: The run has no hold-out, or the photos are not there.
+    """
+    photos = _photos(run, root, lambda folds: folds == HELD_OUT)
+    if not len(photos):
+        raise InputError(f"{run.folder} has no hold-out (split.holdout 0), so the export's loss cannot be measured")
+    return photos
+
+
+def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> PlainPhotos:
+    """A random choice of the photos that the run was trained on.
+
+    Raises:
+        InputError: The photos are not there.
+    """
+    photos = _photos(run, root, learned_from)
+    chosen = np.random.default_rng(0).permutation(len(photos))[:count]
+    return PlainPhotos([photos.paths[place] for place in chosen], photos.targets[chosen], photos.size)
+
+
+def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
+    table = read_folds(run.folder / "folds.csv")
+    table = table[choose(table["fold"].to_numpy())]
+    folder = find_table(root or run.config.data.root, "train.csv").parent / "images"
+    paths = [folder / name for name in table["filename"]]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} labelled photos of {run.folder} are missing: {first_few(missing)}")
+    numbers = {label: number for number, label in enumerate(run.classes)}
+    return PlainPhotos(paths, table["label"].map(numbers).to_numpy(), run.config.data.image_size)

@@ -1,0 +1,120 @@
+"""A run's whole ensemble as one ONNX graph, in float32, float16 or int8."""
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from trunkfold.deploy.comparison import Comparison, Probabilities, check, compare
+from trunkfold.deploy.finished import FinishedRun
+from trunkfold.deploy.graph import EnsembleModule, describe, ensemble_module, example_photos
+from trunkfold.deploy.labelled import PlainPhotos
+from trunkfold.files import whole_file
+
+INPUT, OUTPUT = "photos", "probabilities"
+QUANTIZED = ["Conv", "MatMul", "Gemm"]
+
+
+def export_onnx(
+    run: FinishedRun,
+    out: Path,
+    precision: str,
+    held_out: PlainPhotos | None,
+    calibration: PlainPhotos | None,
+    most_loss: float,
+) -> Comparison:
+    """Write one ONNX graph with a dynamic batch: input `photos`, output `probabilities`.
+
+    Args:
+        run: A finished run.
+        out: The file.
+        precision: fp32, fp16 (weights and arithmetic; probabilities stay float32) or int8 (static, per channel).
+        held_out: Photos to measure on; None compares on noise, for fp32 only.
+        calibration: Training photos that int8 takes its ranges from.
+        most_loss: Largest loss of macro F1 with which a file is still written.
+
+    Raises:
+        InputError: The file differs too much from PyTorch, or cannot be written.
+    """
+    module = ensemble_module(run)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        write_graph(module, example_photos(run), file, precision)
+        if precision == "int8":
+            file = quantize(file, calibration.batches(8))
+        compared = compare(module, onnx_probabilities(file), held_out, run)
+        check(compared, precision, most_loss)
+        model = onnx.load(file)
+    onnx.helper.set_model_props(model, describe(run) | {"precision": precision} | compared.metadata())
+    with whole_file(out) as partial:
+        partial.write_bytes(model.SerializeToString())
+    return compared
+
+
+def onnx_probabilities(file: Path) -> Probabilities:
+    """The function that an exported ONNX file is, on the processor."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda photos: session.run([OUTPUT], {INPUT: photos})[0]
+
+
+def write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precision: str) -> None:
+    """Trace a module with a batch of at least two photos; int8 starts from the float32 graph."""
+    exported = copy.deepcopy(module).half() if precision == "fp16" else module
+    quiet = logging.getLogger("torch.onnx")
+    before, quiet.level = quiet.level, logging.ERROR
+    try:
+        program = torch.onnx.export(
+            exported,
+            (photos,),
+            dynamo=True,
+            dynamic_shapes=({0: "batch"},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            optimize=True,
+            verbose=False,
+        )
+    finally:
+        quiet.level = before
+    program.save(file)
+
+
+def quantize(file: Path, batches: Iterator[np.ndarray]) -> Path:
+    """Static int8, per channel, of a float32 graph, in a file beside it.
+
+    Args:
+        file: Written by `write_graph`.
+        batches: uint8 photos (batch, 3, side, side) that the ranges of activations are taken from.
+    """
+    prepared, quantized = file.with_name("prepared.onnx"), file.with_name("quantized.onnx")
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        quantized,
+        _Calibration(batches),
+        op_types_to_quantize=QUANTIZED,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return quantized
+
+
+class _Calibration(CalibrationDataReader):
+    """Batches of photos, as onnxruntime asks for them."""
+
+    def __init__(self, batches: Iterator[np.ndarray]) -> None:
+        self.batches = batches
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        photos = next(self.batches, None)
+        return None if photos is None else {INPUT: photos}

@@ -1,0 +1,152 @@
+"""One plain timm model from a run: a folder for `timm.create_model("local-dir:PATH")` and the Hugging Face Hub."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import nn
+
+from trunkfold.deploy.finished import FinishedRun
+from trunkfold.deploy.labelled import PlainPhotos
+from trunkfold.errors import InputError
+from trunkfold.evaluation.scores import validation_scores
+from trunkfold.files import write_text
+
+AVERAGE = "average"
+CARD = """---
+library_name: timm
+tags:
+- image-classification
+- timm
+license: {license_tag}
+---
+# {name}: {which} of a k-fold ensemble
+
+{model} fine-tuned on {photos} photos with {classes} classes: {labels}.
+
+| what | value |
+|---|---|
+| macro F1 of this model's most probable class on the hold-out | {own} |
+| macro F1 of the whole ensemble on the hold-out (95 % interval) | {holdout} |
+| macro F1 of the whole ensemble, out-of-fold (95 % interval) | {oof} |
+| split | {split} |
+| input | {side} x {side} pixels, the whole photo squeezed to a square, RGB |
+| license of the pretrained weights | {license} |
+
+Copies of one photo never straddle the split unless it says `groups: none`. The scores are of photos like those trained
+on; other photos may do worse.
+
+```python
+import timm
+
+model = timm.create_model("local-dir:PATH", pretrained=True).eval()  # or "hf-hub:USER/REPOSITORY"
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+```
+"""
+
+
+def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPhotos | None) -> str:
+    """Write a folder with safetensors weights, timm's config.json with the class names, and a model card.
+
+    Args:
+        run: A finished run.
+        out: A folder that does not exist yet.
+        fold: A fold's number, "average" for the average of the tails' weights, or None: the average where its macro F1
+            on the hold-out is at least the folds' mean, else fold 0.
+        held_out: Photos to measure on; None measures nothing.
+
+    Returns:
+        What was written, and its score.
+
+    Raises:
+        InputError: There is no such fold, or the folder exists.
+    """
+    folds = [str(number) for number in range(len(run.tails))]
+    if fold not in (None, AVERAGE, *folds):
+        raise InputError(f"--fold {fold}: choose one of {', '.join(folds)}, or {AVERAGE}")
+    if out.exists():
+        raise InputError(f"--out {out} exists: remove it, or choose another folder")
+    states = {name: _state(run, tail) for name, tail in zip(folds, run.tails, strict=True)}
+    states[AVERAGE] = _average(list(states.values()))
+    scores = {} if held_out is None else {name: _macro_f1(run, state, held_out) for name, state in states.items()}
+    if fold is None:
+        good = scores and scores[AVERAGE] >= np.mean([scores[name] for name in folds])
+        fold = AVERAGE if good else "0"
+    which = "the average of the tails" if fold == AVERAGE else f"fold {fold}"
+    model = _model(run, states[fold])
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_for_hf(model, str(partial), model_config={"label_names": list(run.classes.values())}, safe_serialization=True)
+    write_text(_card(run, which, scores.get(fold)), partial / "README.md")
+    partial.rename(out)
+    measured = f", macro F1 {scores[fold]:.4f} on {len(held_out)} held-out photos" if scores else ", not measured"
+    return which + measured
+
+
+def _state(run: FinishedRun, tail: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of trunk and tail under timm's names."""
+    return {name: tensor.clone() for name, tensor in {**run.trunk.state_dict(), **tail.state_dict()}.items()}
+
+
+def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of floating-point tensors; whole numbers (counters) are the first's."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0) if first.is_floating_point() else first
+        for name, first in states[0].items()
+    }
+
+
+def _model(run: FinishedRun, state: dict[str, torch.Tensor]) -> nn.Module:
+    """timm's own model with these weights, which knows the run's size and normalization."""
+    model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes))
+    model.load_state_dict(state)
+    side = run.config.data.image_size
+    mean, std = ((numbers.flatten() / 255).tolist() for numbers in (run.trunk.mean, run.trunk.std))
+    shown = {"mean": tuple(mean), "std": tuple(std), "input_size": (3, side, side), "crop_pct": 1.0}
+    shown |= {"crop_mode": "squash", "interpolation": "bilinear", "num_classes": len(run.classes)}
+    model.pretrained_cfg = {**model.pretrained_cfg, **shown}
+    return model.eval()
+
+
+@torch.no_grad()
+def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainPhotos) -> float:
+    model, probabilities = _model(run, state), []
+    for photos in held_out.batches():
+        features = (torch.from_numpy(photos).float() - run.trunk.mean) / run.trunk.std
+        probabilities.append(model(features).softmax(1).numpy())
+    return validation_scores(held_out.targets, np.concatenate(probabilities))["val_macro_f1"]
+
+
+def _card(run: FinishedRun, which: str, own: float | None) -> str:
+    model = run.config.model
+    own_weights = (
+        "of model.weights, which this run cannot know" if model.weights else "none: it started from random weights"
+    )
+    from_timm = model.pretrained and model.weights is None
+    license_name = timm.get_pretrained_cfg(model.name).license if from_timm else None
+    split = ", ".join(f"{name}: {value}" for name, value in run.metrics["split"].items())
+    return CARD.format(
+        name=run.folder.resolve().name,
+        which=which,
+        model=model.name,
+        photos=sum((run.metrics.get(name) or {}).get("photos", 0) for name in ("oof", "holdout")),
+        classes=len(run.classes),
+        labels=", ".join(run.classes.values()),
+        own="not measured" if own is None else f"{own:.4f}",
+        holdout=_score(run.metrics.get("holdout")),
+        oof=_score(run.metrics.get("oof")),
+        split=split,
+        side=run.config.data.image_size,
+        license=license_name or ("not stated by timm" if from_timm else own_weights),
+        license_tag=license_name or "other",
+    )
+
+
+def _score(scores: dict | None) -> str:
+    if not scores:
+        return "none held out"
+    low, high = scores["intervals"]["macro_f1"]
+    return f"{scores['macro_f1']:.4f} ({low:.4f} to {high:.4f})"
