@@ -183,6 +183,7 @@ class PretendedGpu(TorchDispatchMode):
             replace(torch.cuda, name, value)
         replace(torch.autograd, "_engine_run_backward", backward)
         replace(torch, "Generator", _CpuGenerator)
+        replace(torch.Tensor, "pin_memory", lambda tensor, *device: tensor)  # only a driver can
         for module in map(
             import_module, ("torch.optim.optimizer", "torch.utils._foreach_utils")
         ):  # which knows its tensors by their class

@@ -127,7 +127,7 @@ def test_the_commands_stop_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     root = write_competition(tmp_path / "input", sources=12, unlabelled_sources=2)
     options = {
         **{"data.root": root, "data.classes": "null", "data.image_size": 64, "data.workers": 0},
-        **{"split.groups": root / "groups.csv", "split.folds": 2, "run.name": "toy"},
+        **{"split.groups": root / "groups.csv", "split.folds": 2, "split.holdout": 0, "run.name": "toy"},
         **{"model.name": "test_convnext", "model.pretrained": "false", "model.drop_path": 0.2},
         **{"train.epochs": 1, "train.batch_size": 12, "train.ema_decay": 0.9, "train.keep": "best"},
     }
