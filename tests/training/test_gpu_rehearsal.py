@@ -121,7 +121,7 @@ def test_predictions_and_heat_maps_are_those_of_the_cpu(precision):
     np.testing.assert_allclose(found[1], expected[1], atol=30 * NEAR[precision])
 
 
-@pytest.mark.parametrize("capability", [(7, 5), thorough((9, 0))], ids=["T4: fp16", "H100: bf16"])
+@pytest.mark.parametrize("capability", [thorough((7, 5)), thorough((9, 0))], ids=["T4: fp16", "H100: bf16"])
 def test_the_commands_stop_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]):
     monkeypatch.chdir(tmp_path)
     root = write_competition(tmp_path / "input", sources=12, unlabelled_sources=2)
