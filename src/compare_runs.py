@@ -8,20 +8,22 @@ from pathlib import Path
 
 from trunkfold.config.parsing import Parser
 from trunkfold.errors import exit_on_input_error
-from trunkfold.report.comparison import compare_runs, finished_runs, write_comparison
-from trunkfold.report.run_table import describe_comparison
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.files import check_writable, write_csv
+from trunkfold.report.comparison import compare_runs, finished_runs
+from trunkfold.report.console import describe_comparison
+from trunkfold.run_folder import SUBMISSIONS
 
 
 def main() -> None:
     """Find the finished runs, compare them, print and write the table."""
     options = parse_options()
     runs, others = finished_runs(options.runs)
+    check_writable([options.out], "choose another --out")
     comparison = compare_runs(runs)
     print(describe_comparison(comparison))
     if others:
         print(f"left out, because they are no finished runs: {', '.join(path.name for path in others)}")
-    write_comparison(comparison, options.out)
+    write_csv(comparison, options.out)
     print(f"table: {options.out}")
 
 

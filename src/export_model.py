@@ -17,7 +17,7 @@ from trunkfold.deploy.labelled import PlainPhotos, calibration_photos, held_out_
 from trunkfold.deploy.prediction_files import check_folder
 from trunkfold.deploy.timm_folder import export_timm
 from trunkfold.errors import InputError, exit_on_input_error
-from trunkfold.runs import newest_run
+from trunkfold.run_folder import RunFolder, newest_run
 
 logger = logging.getLogger("trunkfold")
 CALIBRATED_ON = 128  # photos that int8 takes its ranges from
@@ -29,8 +29,8 @@ def main() -> None:
     options = parse_options()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     check_options(options)
-    run = load_run(options.run or newest_run())
-    out = options.out or Path(NAMES[options.format].format(run=run.folder.resolve().name, precision=options.precision))
+    run = load_run(RunFolder(options.run) if options.run else newest_run())
+    out = options.out or Path(NAMES[options.format].format(run=run.folder.name, precision=options.precision))
     check_folder(out.parent, "--out")
     held_out = photos_to_measure_on(run, options)
     print(f"{out}: {export(run, out, held_out, options)}")

@@ -17,9 +17,9 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import load_labelled
-from trunkfold.training.accelerator import start_process
+from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.setup import complete, settle_normalization
 from trunkfold.tuning.objective import Objective
 from trunkfold.tuning.page import describe_trial, summary, write_page, write_results
@@ -56,7 +56,7 @@ def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space
     if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     labelled = load_labelled(config)
-    print(labelled.describe(), f"on {accelerator.device} ({accelerator.mixed_precision})")
+    print(labelled.describe(), f"on {describe_device(accelerator)}")
     check_photos(study, labelled)
     objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)
 

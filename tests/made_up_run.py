@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 from toys import argmax_table
 
-from trunkfold.evaluation.error_analysis import choose_photos
+from trunkfold.config.schema import Config
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.files import write_csv, write_json
+from trunkfold.evaluation.predictions import read_folds, read_predictions
+from trunkfold.files import write_csv, write_text
+from trunkfold.metrics import Metrics, Parameters, Split, from_json
+from trunkfold.output.blending import blend_runs, weigh_runs
+from trunkfold.output.test_predictions import FinishedRun, choose_output
 from trunkfold.output.thumbnails import predicted_mistakes
-from trunkfold.runs import THUMBNAILS as FOLDER
+from trunkfold.report.console import summary
+from trunkfold.report.contents import read_findings
+from trunkfold.report.page import write_report
+from trunkfold.run_folder import RunFolder
 
 CLASSES = {"1": "crack", "2": "<script>alert(1)</script>", "3": "$\\oops$ & up"}
 
@@ -63,15 +70,15 @@ def make_run(
             folds.loc[folds["image_id"].isin(table["image_id"][:12]), "group"] = "divided"
         write_csv(table, run / f"{title}.csv")
     write_csv(folds, run / "folds.csv")
-    metrics = {
-        **assess_run(oof, holdout, folds, classes, test_photos=50),
-        "classes": classes,
-        "split": {"groups": choice, "folds": 2, "holdout": 0.135, "seed": 42},
-        "parameters": {"trainable": 14399238, "total": 27920000},
-        "seconds": {"reading photos": 1.25, "training": 61.7},
-        "images_per_second": 123.4,
-    }
-    write_json(metrics, run / "metrics.json")
+    metrics = Metrics(
+        **vars(assess_run(oof, holdout, folds, classes, test_photos=50)),
+        classes=classes,
+        split=Split(choice, folds=2, holdout=0.135, seed=42),
+        parameters=Parameters(trainable=14399238, total=27920000),
+        seconds={"reading photos": 1.25, "training": 61.7},
+        images_per_second=123.4,
+    )
+    RunFolder(run, write=True).save(metrics, run / "metrics.json")
     history = pd.DataFrame({"epoch": [1, 1, 2, 2, 3, 3], "fold": [0, 1] * 3})
     for column in ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr_tail", "lr_head", "seconds"):
         history[column] = np.linspace(0.9, 0.1, 6)
@@ -126,21 +133,56 @@ def extra_metrics() -> dict:
     }
 
 
-def add_pictures(run: Path, folds: pd.DataFrame, classes: dict[str, str] = CLASSES) -> None:
+def report_on(run: Path) -> None:
+    """Write the report of a run's folder."""
+    write_report(read_findings(RunFolder(run, write=True)))
+
+
+def summary_of(run: Path) -> str:
+    """The summary of a run's folder."""
+    return summary(RunFolder(run), RunFolder(run).read_metrics())
+
+
+def blend(paths: list[Path], weights: list[float] | None = None, name: str | None = None) -> Path:
+    """Average runs as src/make_submission.py does, of what they predicted before."""
+    runs = []
+    for path in paths:
+        run = RunFolder(path)
+        runs.append(FinishedRun(run, Config(), run.read_metrics(), read_folds(run.folds), test=None))
+    shares, out = weigh_runs(runs, weights), choose_output(runs, name)
+    tables = [read_predictions(run.folder.test_probabilities, run.metrics.classes) for run in runs]
+    table, metrics = blend_runs(runs, tables, shares, out)
+    out.save(table, out.test_probabilities)
+    out.save(metrics, out.metrics)
+    return out.path
+
+
+def metrics_of(run: Path) -> dict:
+    """A run's metrics.json."""
+    return json.loads((run / "metrics.json").read_text())
+
+
+def typed(**changed: object) -> Metrics:
+    """Metrics with some keys given as JSON has them."""
+    values = {"format": 1, "classes": CLASSES, "split": {"groups": "none", "folds": 2, "holdout": 0, "seed": 42}}
+    return from_json(json.dumps({**values, **changed}).encode())
+
+
+def add_pictures(run: Path, classes: dict[str, str] = CLASSES) -> None:
     """Thumbnails of all photos that the report shows, as large as real ones."""
     rng = np.random.default_rng(0)
-    gallery = choose_photos(run, folds, classes)
-    (run / FOLDER).mkdir(parents=True)
+    gallery = read_findings(RunFolder(run)).gallery
+    (run / "figures/photos").mkdir(parents=True)
     names = [str(row) for row in gallery.rows] + [f"{row}-cam" for row in predicted_mistakes(gallery, classes)[0]]
     for name in names:
         clouds = sum(cv2.resize(rng.normal(0, 40, (side, side, 3)), (208, 156)) for side in (4, 16, 64))
-        cv2.imwrite(str(run / FOLDER / f"{name}.jpg"), (128 + clouds).clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(run / f"figures/photos/{name}.jpg"), (128 + clouds).clip(0, 255).astype(np.uint8))
 
 
 def change_metrics(run: Path, **changed: object) -> dict:
     """Replace some keys of a run's metrics.json, and give all of it."""
     metrics = {**json.loads((run / "metrics.json").read_text()), **changed}
-    write_json(metrics, run / "metrics.json")
+    write_text(json.dumps(metrics), run / "metrics.json")
     return metrics
 
 

@@ -471,7 +471,11 @@ OPTIONS = [
         **option("--model.name=convnext_tinny"),
         message=r"model\.name: timm has no model 'convnext_tinny'; near it: .*convnext_tiny",
     ),
-    Case("a model without stages", **option("--model.name=test_vit"), message=r"model\.name test_vit has no stem"),
+    Case(
+        "a model of another family",
+        **option("--model.name=test_nfnet"),
+        message=r"model\.name test_nfnet cannot be cut",
+    ),
     Case("an optimizer", **option("--train.optimizer=adamv"), message=r"train\.optimizer.*adamv"),
     Case("a schedule", **option("--train.scheduler=cosinus"), message=r"train\.scheduler.*cosinus"),
     Case(
@@ -545,7 +549,7 @@ WEIGHTS = [
         **weights("none.safetensors", lambda: None),
         message=r"model\.weights none\.safetensors does not exist",
     ),
-    Case("a folder", **weights("input", lambda: None), message=r"model\.weights input does not exist, or is no file"),
+    Case("a folder", **weights("input", lambda: None), message=r"model\.weights input has no model\.safetensors"),
     Case(
         "another architecture",
         **weights("w.pth", save_weights("w.pth", model="test_convnext2")),

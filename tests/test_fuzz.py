@@ -24,17 +24,19 @@ from trunkfold.csv_table import read_text_table
 from trunkfold.data.photos import read_photo
 from trunkfold.data.tables import read_labelled
 from trunkfold.errors import InputError
+from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import (
     probabilities_of,
     probability_table,
     read_folds,
     read_predictions,
 )
-from trunkfold.files import write_csv, write_json
+from trunkfold.files import write_csv
+from trunkfold.metrics import Metrics, Split
 from trunkfold.model.backbone import build_backbone
 from trunkfold.model.ensemble import load_ensemble, save_fold, save_shared
 from trunkfold.output.submission import sample_problems
-from trunkfold.runs import read_metrics
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.groups import read_groups
 
 EXAMPLES = float(os.environ.get("FUZZ_EXAMPLES_TIMES", "1"))  # more of them, other ones each time
@@ -80,10 +82,11 @@ def run(folder: Path) -> Path:
     """The files that a run is read from."""
     run = folder / "run"
     run.mkdir()
+    made = RunFolder(run, write=True)
     backbone = build_backbone(TOY.model, len(CLASSES), load_weights=False)
-    save_shared(run, backbone)
+    save_shared(made, backbone)
     for fold in range(TOY.split.folds):
-        save_fold(run / f"fold_{fold}", backbone.make_tail(fold))
+        save_fold(made, fold, backbone.make_tail(fold))
     folds = pd.DataFrame({"image_id": ["1", "2", "3"], "filename": "a.png", "label": ["1", "2", "1"]})
     folds = folds.assign(group=["a", "b", "c"], fold=[0, 1, -1])
     write_csv(folds, run / "folds.csv")
@@ -91,9 +94,12 @@ def run(folder: Path) -> Path:
     probabilities = np.array([[0.2, 0.8], [0.5, 0.5], [1, 0]])
     write_csv(argmax_table(folds, probabilities, CLASSES), run / "oof.csv")
     write_csv(probability_table(folds["image_id"], probabilities, CLASSES), run / "test_probabilities.csv")
-    scores = {"accuracy": 0.5, "macro_f1": 0.4, "confusion_matrix": [[1, 0], [1, 1]]}
-    split = {"groups": "copies", "folds": 2}
-    write_json({"oof": scores, "holdout": None, "folds": [], "classes": CLASSES, "split": split}, run / "metrics.json")
+    metrics = Metrics(
+        **vars(assess_run(argmax_table(folds, probabilities, CLASSES)[:2], None, folds, CLASSES, test_photos=3)),
+        classes=CLASSES,
+        split=Split("copies", folds=2, holdout=0.1, seed=1),
+    )
+    made.save(metrics, made.metrics)
     (run / "config.yaml").write_text(dump_config(TOY))
     return run
 
@@ -273,9 +279,9 @@ def test_damaged_metrics(folder, run, data):
         damaged((run / "metrics.json").read_bytes()) | VALUE.map(lambda value: json.dumps(value).encode())
     )
     (folder / "metrics.json").write_bytes(metrics)
-    found = outcome(read_metrics, folder)
+    found = outcome(RunFolder(folder).read_metrics)
     if found is not None:
-        assert all(isinstance(name, str) for pair in found["classes"].items() for name in pair)
+        assert all(isinstance(name, str) for pair in found.classes.items() for name in pair)
 
 
 @many(50)
@@ -289,7 +295,7 @@ def test_damaged_weights(folder, run, data):
     whole = (run / name).read_bytes()
     header = data.draw(damaged(whole[:400])) + whole[400:]
     (copy / name).write_bytes(data.draw(st.sampled_from([header, header[:500]]) | damaged(whole)))
-    loaded = outcome(load_ensemble, copy, TOY, len(CLASSES))
+    loaded = outcome(load_ensemble, RunFolder(copy), TOY, len(CLASSES))
     if loaded is not None:
         assert all(np.isfinite(tensor.float().numpy()).all() for tensor in load_file(copy / name).values())
     (copy / name).write_bytes(whole)
@@ -322,6 +328,6 @@ def test_damaged_pictures(folder, pictures, data):
 def test_the_whole_run_is_read(run):
     """The fuzzed readers accept what was not damaged."""
     assert load_config(run / "config.yaml") == replace(TOY, data=replace(TOY.data, classes=CLASSES))
-    assert read_metrics(run)["classes"] == CLASSES
+    assert RunFolder(run).read_metrics().classes == CLASSES
     assert read_folds(run / "folds.csv")["fold"].tolist() == [0, 1, -1]
-    assert len(load_ensemble(run, TOY, len(CLASSES))[1]) == 2
+    assert len(load_ensemble(RunFolder(run), TOY, len(CLASSES))[1]) == 2

@@ -1,7 +1,9 @@
 """Several processes predict what one does, whatever does not divide, and end when one of them dies or hangs."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -250,3 +252,59 @@ def test_a_process_that_hangs_ends_all_after_the_longest_wait(workplace):
         wait_for(lambda: process.poll() is not None, ENDED)
         assert process.returncode != 0
     assert "imeout" in (workplace / "log.txt").read_text() or "imed out" in (workplace / "log.txt").read_text()
+
+
+def machine(rank: int, port: int, folder: Path, options: dict[str, object]) -> subprocess.Popen:
+    """Start one process on one of two machines, for which two folders stand."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+    command += ["--num_processes", "2", "--machine_rank", str(rank), "--rdzv_backend", "static"]
+    command += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
+    with (folder / "log.txt").open("w") as log:
+        words_of_it = [str(SOURCE / "train_folds.py"), *words(options)]
+        return subprocess.Popen([*command, *words_of_it], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def two_machines(toy, workplace: Path) -> list[Path]:
+    """Two folders with the same photos, and nothing else."""
+    folders = [workplace / "first", workplace / "second"]
+    for folder in folders:
+        shutil.copytree(toy["data.root"], folder / "input")
+    return folders
+
+
+def run_on(folders: list[Path], options: dict[str, object]) -> list[int]:
+    """Exit codes of a training on machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [machine(rank, port, folder, options) for rank, folder in enumerate(folders)]
+    try:
+        return [process.wait(200) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_two_machines_without_a_common_disk_train_as_two_processes_of_one(toy, two_machines, workplace):
+    options = {**toy, "train.batch_size": 15, "train.epochs": 1}
+    with launched(2, "train_folds.py", *words(options), folder=workplace) as process:
+        assert process.wait(200) == 0, (workplace / "log.txt").read_text()
+    options |= {"data.root": "input", "split.groups": "input/groups.csv"}
+    codes = run_on(two_machines, options)
+    assert codes == [0, 0], "".join((folder / "log.txt").read_text() for folder in two_machines)
+    for table in ("oof", "holdout", "history"):
+        one, two = (pd.read_csv(folder / f"submissions/one/{table}.csv") for folder in (workplace, two_machines[0]))
+        pd.testing.assert_frame_equal(
+            one.drop(columns="seconds", errors="ignore"), two.drop(columns="seconds", errors="ignore")
+        )
+    assert not (two_machines[1] / "submissions/one").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_another_machine_is_printed_with_the_rank(toy, two_machines):
+    shutil.rmtree(two_machines[1] / "input")
+    codes = run_on(two_machines, {**toy, "data.root": "input", "split.groups": "input/groups.csv"})
+    assert 0 not in codes
+    assert "error of process 1: data.root input" in (two_machines[1] / "log.txt").read_text()

@@ -50,7 +50,6 @@ OPTIONS = {
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that share two cores with two threads each wait for one another."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
 
 
 def write_config(folder: Path, **tune: object) -> None:

@@ -1,10 +1,70 @@
-"""How many cores there are for this process."""
+"""How many cores this process may compute with, and calls that share them."""
 
+import functools
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import joblib
+import psutil
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+LOCAL_SIZES = "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: a container or a scheduler may grant fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the cores that this process may use: affinity or a container's quota may grant fewer than all."""
+    return joblib.cpu_count()
+
+
+def local_processes() -> int:
+    """Return the number of processes that were launched on this machine."""
+    return next((int(os.environ[name]) for name in LOCAL_SIZES if name in os.environ), 1)
+
+
+def cores_of_process() -> int:
+    """Return this process's share of the machine's cores."""
+    return max(1, usable_cores() // local_processes())
+
+
+def thread_count() -> int:
+    """Return the number of threads to compute with: OMP_NUM_THREADS if the user set it, else this process's cores."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if chosen == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ and not _launcher_was_given("OMP_NUM_THREADS"):
+        chosen = ""  # `accelerate launch` sets it to 1 by itself
+    return int(chosen) if chosen.isdigit() and int(chosen) else cores_of_process()
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call a function for each item, on all cores of this process.
+
+    Threads of PyTorch's operations wait for each other in busy loops, and other programs on the machine then slow them
+    several times over. Threads of this pool take the next item whenever they are done with one, so with one thread for
+    each operation nothing waits before the last item. What is an item must not depend on the number of threads: then
+    neither do the results.
+
+    Args:
+        function: Called in other threads, which do not inherit PyTorch's `no_grad` and `autocast`.
+        items: The most expensive ones first, or many of the same size.
+
+    Returns:
+        The results in the order of the items; the first error is raised here.
+    """
+    items, threads = list(items), thread_count()
+    if threads == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    return list(_pool(threads).map(function, items))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="compute")
+
+
+@functools.cache
+def _launcher_was_given(variable: str) -> bool:
+    try:
+        return variable in psutil.Process().parent().environ()
+    except (AttributeError, OSError, psutil.Error):
+        return False

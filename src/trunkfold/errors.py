@@ -25,11 +25,7 @@ class OutOfTime(Exception):
     """The time that was given is over; all is saved, and the message says how to go on."""
 
 
-class LocalError(InputError):
-    """Something that one of several processes met, which therefore says it itself."""
-
-
-class MemoryFullError(LocalError):
+class MemoryFullError(InputError):
     """The device's memory is too small."""
 
 
@@ -39,16 +35,16 @@ def exit_on_input_error() -> Iterator[None]:
 
     `OutOfTime` becomes its message and exit code 0.
 
-    Of several processes, which all find the same wrong, the first one speaks, unless it is a `LocalError`.
+    Of several processes, all but the first one add their rank: what one finds, the others may not.
     """
+    rank = os.environ.get("RANK", "0")
     try:
         yield
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, LocalError):
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}" if rank == "0" else f"error of process {rank}: {error}", file=sys.stderr)
         sys.exit(2)
     except OutOfTime as pause:
-        if os.environ.get("RANK", "0") == "0":
+        if rank == "0":
             print(pause)
         sys.exit(0)
 

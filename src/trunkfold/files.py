@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,34 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_writable(paths: Iterable[Path], fix: str) -> None:
+    """Try to write beside each of some paths before the work that they are for; their folders are made.
+
+    Args:
+        paths: Files that will be written.
+        fix: What the user can do, for the message.
+
+    Raises:
+        InputError: A folder takes no files, or something else is in a file's place.
+    """
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror or error}): {fix}") from error
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; {fix}")
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a folder exists and takes files, tried with one: permission bits mean nothing to root."""
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder):
+        return True
+    return False
 
 
 @contextmanager
@@ -116,10 +145,15 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(partial, index=False, float_format="%.8g")
 
 
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a binary file."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text file in UTF-8."""
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(text.encode(), path)
 
 
 def write_json(value: object, path: Path) -> None:

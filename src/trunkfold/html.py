@@ -18,7 +18,12 @@ def environment() -> jinja2.Environment:
 
 def write_html(path: Path, template: str, **values: object) -> None:
     """Fill a template of this package and write the page."""
-    write_text(environment().get_template(template).render(**values), path)
+    write_text(render_html(template, **values), path)
+
+
+def render_html(template: str, **values: object) -> str:
+    """Fill a template of this package."""
+    return environment().get_template(template).render(**values)
 
 
 def percent(share: float, digits: int = 0) -> str:

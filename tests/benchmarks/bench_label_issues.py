@@ -19,10 +19,10 @@ from machine import Table
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import read_labelled
 from trunkfold.demo.competition import DemoOptions, make_demo
-from trunkfold.evaluation.label_issues import write_label_issues
-from trunkfold.evaluation.predictions import read_predictions
+from trunkfold.evaluation.label_issues import find_label_issues
+from trunkfold.evaluation.predictions import read_folds, read_predictions
 from trunkfold.files import write_csv
-from trunkfold.runs import read_metrics
+from trunkfold.run_folder import RunFolder
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = SOURCE.parent / "configs" / "demo.yaml"
@@ -71,16 +71,15 @@ def train(work: Path, root: Path, epochs: int) -> Path:
 
 def report(run: Path, spoilt: pd.DataFrame) -> None:
     """Print the table."""
-    metrics, folds = read_metrics(run), read_text_table(run / "folds.csv", ["image_id", "filename", "group"])
-    oof = read_predictions(run / "oof.csv", metrics["classes"])
-    write_label_issues(run, oof, folds, metrics["classes"])
+    metrics, folds = RunFolder(run).read_metrics(), read_folds(RunFolder(run).folds)
+    oof = read_predictions(RunFolder(run).predictions("oof"), metrics.classes)
     truth = spoilt.set_index("image_id")["label"]
-    suspected = pd.read_csv(run / "label_issues.csv", dtype=str)
+    suspected = find_label_issues(oof, folds, metrics.classes)
     hits = suspected[suspected["image_id"].isin(spoilt["image_id"])]
     wrong = int(oof["image_id"].isin(spoilt["image_id"]).sum())
     restored = (hits["suggestion"] == hits["image_id"].map(truth)).mean()
     header = ["photos", "spoilt", "suspected", "precision", "recall", "suggestion is the true label", "macro F1"]
-    shares = [len(hits) / max(len(suspected), 1), len(hits) / wrong, restored, metrics["oof"]["macro_f1"]]
+    shares = [len(hits) / max(len(suspected), 1), len(hits) / wrong, restored, metrics.oof.macro_f1]
     print(Table(header, [[str(n) for n in (len(oof), wrong, len(suspected))] + [f"{share:.2f}" for share in shares]]))
 
 

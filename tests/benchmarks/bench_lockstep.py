@@ -22,13 +22,14 @@ from tqdm import tqdm
 from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.files import write_json
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, build_backbone, merge
-from trunkfold.model.dora import ExactLinear
+from trunkfold.model.backbone import Backbone, build_backbone
+from trunkfold.model.layers import ExactLinear, merge
 from trunkfold.model.linear import FastLinear
 from trunkfold.training.accelerator import start_process
-from trunkfold.training.lockstep import Lockstep, without_fold
+from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import trained_parameters
 from trunkfold.training.optimizers import make_optimizer
+from trunkfold.training.shares import without_fold
 
 CLASSES = 6
 

@@ -20,6 +20,7 @@ from trunkfold.deploy.graph import EnsembleModule, ensemble_module, example_phot
 from trunkfold.deploy.labelled import calibration_photos, held_out_photos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.calibration import scale
+from trunkfold.run_folder import RunFolder
 
 P = ["p_crack", "p_dent", "p_lamp broken"]
 
@@ -56,7 +57,7 @@ def refused(message: str, capsys: pytest.CaptureFixture, *words: object) -> None
 
 
 def test_the_module_is_the_calibrated_mean_over_views_and_tails(run):
-    finished = load_run(run)
+    finished = load_run(RunFolder(run))
     photos = example_photos(finished, 4)
     with torch.no_grad():
         views = [finished.trunk(photos), finished.trunk(photos.flip(3))]
@@ -66,7 +67,7 @@ def test_the_module_is_the_calibrated_mean_over_views_and_tails(run):
 
 
 def test_the_trunk_sees_each_view_once(run):
-    finished, calls = load_run(run), []
+    finished, calls = load_run(RunFolder(run)), []
     finished.trunk.register_forward_hook(lambda *call: calls.append(1))
     EnsembleModule(finished.trunk, finished.tails, ["plain", "hflip"], 1.0)(example_photos(finished))
     assert len(calls) == 2
@@ -81,7 +82,7 @@ def test_onnx_predicts_what_the_run_predicts_for_any_batch(run, photos, onnx_fil
     found = model.run(["probabilities"], {"photos": inputs})[0]
     one = model.run(["probabilities"], {"photos": inputs[:1]})[0]
     np.testing.assert_allclose(one, found[:1], atol=1e-5)
-    expected = ensemble_module(load_run(run))(torch.from_numpy(inputs)).numpy()
+    expected = ensemble_module(load_run(RunFolder(run)))(torch.from_numpy(inputs)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).all()
     groups = pd.read_csv(run / "groups.csv").set_index("image_id")["group"]  # holdout.csv averages over copies
@@ -106,7 +107,7 @@ def test_onnx_says_what_it_is(run, onnx_file):
 
 def test_onnx_holds_each_weight_once(run, onnx_file):
     onnx = pytest.importorskip("onnx")
-    finished = load_run(run)
+    finished = load_run(RunFolder(run))
     weights = sum(p.numel() for part in (finished.trunk, *finished.tails) for p in part.parameters())
     held = sum(np.prod(tensor.dims) for tensor in onnx.load(onnx_file).graph.initializer)
     assert held < 1.05 * weights
@@ -128,7 +129,7 @@ def test_torch_export_predicts_what_the_run_predicts(run, tmp_path):
     run_command("export_model.py", "--run", run, "--format", "torch", "--out", out)
     extra = {"metadata.json": ""}
     program = torch.export.load(out, extra_files=extra).module()
-    finished = load_run(run)
+    finished = load_run(RunFolder(run))
     for count in (1, 5):
         photos = example_photos(finished, count)
         np.testing.assert_allclose(program(photos).numpy(), ensemble_module(finished)(photos).numpy(), atol=1e-5)
@@ -141,7 +142,7 @@ def test_timm_loads_one_fold_or_the_average(run, tmp_path, fold):
     run_command("export_model.py", "--run", run, "--format", "timm", "--out", out, "--fold", fold)
     assert {path.name for path in out.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-    finished = load_run(run)
+    finished = load_run(RunFolder(run))
     config = timm.data.resolve_model_data_config(model)
     assert (config["input_size"], config["crop_mode"]) == ((3, 64, 64), "squash")
     np.testing.assert_allclose(config["mean"], finished.trunk.mean.flatten() / 255, atol=1e-6)
@@ -170,7 +171,7 @@ def test_without_the_photos_the_export_is_compared_on_noise(run, tmp_path, caplo
 
 
 def test_held_out_and_calibration_photos_share_nothing(run):
-    finished = load_run(run)
+    finished = load_run(RunFolder(run))
     held_out, calibration = held_out_photos(finished, None), calibration_photos(finished, None, 20)
     assert len(calibration) == 20
     assert not {*held_out.paths} & {*calibration.paths}

@@ -4,19 +4,20 @@ import pandas as pd
 import pytest
 from made_up_run import CLASSES, make_run
 
-from trunkfold.csv_table import read_text_table
 from trunkfold.errors import InputError
 from trunkfold.evaluation.error_analysis import (
-    ISSUES,
     SUSPECTS,
     choose_photos,
     class_samples,
     confused_pairs,
     copies_of,
     placed,
+    read_placed,
     read_suspects,
     surest_mistakes,
 )
+from trunkfold.evaluation.predictions import read_folds
+from trunkfold.run_folder import RunFolder
 
 
 def photos(labels: str, predictions: str, sure: list[float], groups: str) -> pd.DataFrame:
@@ -73,16 +74,17 @@ def test_rows_are_those_of_the_folds_whatever_the_order_of_the_predictions():
 
 @pytest.fixture
 def run(tmp_path):
-    return make_run(tmp_path)
+    return RunFolder(make_run(tmp_path))
 
 
 def folds_of(run):
-    return read_text_table(run / "folds.csv", ["image_id", "label", "group"])
+    return read_folds(run.folds)
 
 
 def test_every_photo_of_the_page_is_among_the_rows(run):
-    (run / ISSUES).write_text("image_id,label,suggestion\n50,1,2\n")
-    gallery = choose_photos(run, folds_of(run), CLASSES)
+    run.label_issues.write_text("image_id,label,suggestion\n50,1,2\n")
+    folds = folds_of(run)
+    gallery = choose_photos(read_placed(run, folds, CLASSES), read_suspects(run, folds), folds, CLASSES)
     assert set(gallery.mistakes) == {"holdout", "oof"}
     assert (gallery.mistakes["holdout"]["row"] >= 60).all()
     shown = {row for table in gallery.mistakes.values() for row in table["row"]} | {50}
@@ -94,7 +96,7 @@ def test_every_photo_of_the_page_is_among_the_rows(run):
 
 def test_suspects_are_the_first_rows_of_the_file_and_known_photos(run):
     lines = [f"{number},1,2" for number in range(80, 40, -1)]
-    (run / ISSUES).write_text("\n".join(["image_id,label,suggestion", "nobody,1,2", *lines]))
+    run.label_issues.write_text("\n".join(["image_id,label,suggestion", "nobody,1,2", *lines]))
     suspects = read_suspects(run, folds_of(run))
     assert suspects["row"].tolist() == list(range(80, 80 - SUSPECTS, -1))
 
@@ -102,11 +104,11 @@ def test_suspects_are_the_first_rows_of_the_file_and_known_photos(run):
 @pytest.mark.parametrize("text", [None, "", "image_id,label,suggestion\n"])
 def test_without_suspects_there_are_none(text, run):
     if text is not None:
-        (run / ISSUES).write_text(text)
+        run.label_issues.write_text(text)
     assert read_suspects(run, folds_of(run)).empty
 
 
 def test_a_file_of_suspects_without_its_columns_is_named(run):
-    (run / ISSUES).write_text("image_id,label\n1,2\n")
+    run.label_issues.write_text("image_id,label\n1,2\n")
     with pytest.raises(InputError, match="label_issues.csv has no column suggestion"):
         read_suspects(run, folds_of(run))

@@ -10,6 +10,7 @@ from toys import argmax_table
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
+from trunkfold.metrics import PartScores
 
 CLASSES = {"x": "crack", "y": "dent", "z": "lamp"}
 
@@ -35,16 +36,16 @@ def assess(folds: pd.DataFrame, truth: str, predicted: str, test_photos: int = 1
 def test_a_run_is_scored_as_a_whole_by_fold_and_on_its_hold_out():
     folds = make_folds("abcdefghi", [0, 1, 0, 1, 0, 1, -1, -1, -1])
     scores = assess(folds, "xxyyzzxyz", "xxyxzzxyy")
-    assert scores["oof"]["accuracy"] == pytest.approx(5 / 6)
-    assert scores["holdout"]["accuracy"] == pytest.approx(2 / 3)
-    assert [(fold["fold"], fold["photos"]) for fold in scores["folds"]] == [(0, 3), (1, 3)]
-    assert [fold["accuracy"] for fold in scores["folds"]] == pytest.approx([1, 2 / 3])
-    assert scores["leak"] is None
+    assert scores.oof.accuracy == pytest.approx(5 / 6)
+    assert scores.holdout.accuracy == pytest.approx(2 / 3)
+    assert [(fold.fold, fold.photos) for fold in scores.folds] == [(0, 3), (1, 3)]
+    assert [fold.accuracy for fold in scores.folds] == pytest.approx([1, 2 / 3])
+    assert scores.leak is None
 
 
 def test_without_a_hold_out_there_is_none_to_score():
     scores = assess(make_folds("abc", [0, 1, 0]), "xyz", "xyz")
-    assert scores["holdout"] is scores["calibration"]["holdout"] is None
+    assert scores.holdout is scores.calibration.holdout is None
 
 
 def test_calibration_is_of_both_sets_and_luck_of_the_folds_and_their_groups():
@@ -52,27 +53,27 @@ def test_calibration_is_of_both_sets_and_luck_of_the_folds_and_their_groups():
     oof, holdout = make_tables(folds, "xxyyzzxyz", "xxyxzzyyy")
     scores = assess_run(oof, holdout, folds, CLASSES, test_photos=50)
     groups = folds.set_index("image_id")["group"]
-    assert scores["calibration"] == calibrate(oof, holdout, CLASSES)
-    assert scores["luck"] == simulate_leaderboards(oof, groups, CLASSES, 50)
-    assert scores["luck"]["photos"] == 50
+    assert scores.calibration == calibrate(oof, holdout, CLASSES)
+    assert scores.luck == simulate_leaderboards(oof, groups, CLASSES, 50)
+    assert scores.luck.photos == 50
     assert json.loads(json.dumps(scores)) == scores
 
 
 def test_a_runs_leak_is_told_by_set():
     """Photos 0 and 1 are copies in two folds, 3 is held out and a copy of 2; 4, 5, 6 and 7 have no copies."""
     folds = make_folds("aabbcdef", [0, 1, 0, -1, 1, 0, -1, -1])
-    leak = assess(folds, "xyxyxyxy", "xyxyyxxx")["leak"]
-    assert leak["oof"]["with_copies"] == {"photos": 2, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak["oof"]["without_copies"] == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": 1 / 4})
-    assert leak["holdout"]["with_copies"] == {"photos": 1, "accuracy": 1.0, "macro_f1": 1.0}
-    assert leak["holdout"]["without_copies"] == pytest.approx({"photos": 2, "accuracy": 0.5, "macro_f1": 1 / 3})
+    leak = assess(folds, "xyxyxyxy", "xyxyyxxx").leak
+    assert leak.oof.with_copies == PartScores(photos=2, accuracy=1.0, macro_f1=1.0)
+    assert vars(leak.oof.without_copies) == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": 1 / 4})
+    assert leak.holdout.with_copies == PartScores(photos=1, accuracy=1.0, macro_f1=1.0)
+    assert vars(leak.holdout.without_copies) == pytest.approx({"photos": 2, "accuracy": 0.5, "macro_f1": 1 / 3})
 
 
 def test_a_run_without_a_hold_out_leaks_there_nothing():
     folds = make_folds("aab", [0, 1, 0])
-    leak = assess(folds, "xyx", "xyx")["leak"]
-    assert leak["holdout"] is None
-    assert leak["oof"]["with_copies"]["photos"] == 2
+    leak = assess(folds, "xyx", "xyx").leak
+    assert leak.holdout is None
+    assert leak.oof.with_copies.photos == 2
 
 
 @pytest.mark.parametrize(
@@ -82,4 +83,4 @@ def test_a_run_without_a_hold_out_leaks_there_nothing():
 )
 def test_where_nothing_was_learned_twice_there_is_no_leak(groups, folds):
     folds = make_folds(groups, folds)
-    assert assess(folds, "xyxy", "xyxy")["leak"] is None
+    assert assess(folds, "xyxy", "xyxy").leak is None

@@ -7,17 +7,20 @@ import pandas as pd
 import pytest
 from toys import argmax_table
 
-from trunkfold.evaluation.label_issues import BOTH, COPIES, MODEL, find_label_issues, write_label_issues
+from trunkfold.evaluation.label_issues import BOTH, COPIES, MODEL, find_label_issues
+from trunkfold.evaluation.predictions import scored_table
 
 CLASSES = {"1": "crack", "02": "dent", "3": "lamp"}
 COLUMNS = ["image_id", "filename", "label", "suggestion", "p_label", "p_suggestion", "group", "reason"]
 
 
-def toy(rows: list[tuple[str, str, list[float]]]) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
-    """Predictions, groups and file names of photos a0, a1 ...: group ("" = one of its own), label, probabilities."""
+def toy(rows: list[tuple[str, str, list[float]]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and folds of photos a0, a1 ...: group ("" = one of its own), label, probabilities."""
     ids = pd.Series([f"a{row}" for row in range(len(rows))])
     folds = pd.DataFrame({"image_id": ids, "fold": 0, "label": [label for _, label, _ in rows]})
     probabilities = np.array([p for _, _, p in rows])
+    groups = [group or f"g{row}" for row, (group, _, _) in enumerate(rows)]
+    return scored_table(folds, probabilities, CLASSES), folds.assign(group=groups, filename=ids + ".jpg")
     groups = pd.Series([group or f"g{row}" for row, (group, _, _) in enumerate(rows)], index=ids)
     return argmax_table(folds, probabilities, CLASSES), groups, (ids + ".jpg").set_axis(ids)
 
@@ -111,13 +114,13 @@ def test_the_model_suggests_where_it_disagrees_with_the_majority_too():
     ],
     ids=["a photo", "a label", "two", "a label, all mistaken", "a rare class", "unsure of all", "all right"],
 )
-def test_where_there_is_nothing_to_suspect_a_header_is_written_and_nothing_said(rows, tmp_path, capfd):
-    oof, groups, filenames = toy(rows)
-    folds = pd.DataFrame({"image_id": groups.index, "group": groups.to_numpy(), "filename": filenames.to_numpy()})
+def test_where_there_is_nothing_to_suspect_the_table_is_empty_and_nothing_said(rows, capfd):
+    oof, folds = toy(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert write_label_issues(tmp_path, oof, folds, CLASSES) == 0
-    assert (tmp_path / "label_issues.csv").read_text() == ",".join(COLUMNS) + "\n"
+        found = find_label_issues(oof, folds, CLASSES)
+    assert found.empty
+    assert list(found) == COLUMNS
     assert capfd.readouterr() == ("", "")
 
 
@@ -127,14 +130,9 @@ def test_a_class_that_no_photo_is_labelled_with_can_still_be_suggested_by_nobody
     assert find_label_issues(*toy(rows), CLASSES)["suggestion"].tolist() == ["02"]
 
 
-def test_what_is_written_is_what_was_found_in_whatever_order_the_photos_stand(tmp_path):
-    oof, groups, filenames = toy([*MANY, ("", "1", [0.02, 0.97, 0.01]), ("", "02", [0.88, 0.07, 0.05])])
-    folds = pd.DataFrame({"image_id": groups.index, "group": groups.to_numpy(), "filename": filenames.to_numpy()})
-    texts = set()
-    for order in (oof.index, oof.index[::-1]):
-        assert write_label_issues(tmp_path, oof.loc[order], folds, CLASSES) == 2
-        texts.add((tmp_path / "label_issues.csv").read_text())
-    assert len(texts) == 1
-    table = pd.read_csv(tmp_path / "label_issues.csv", dtype=str)
+def test_the_same_is_found_in_whatever_order_the_photos_stand():
+    oof, folds = toy([*MANY, ("", "1", [0.02, 0.97, 0.01]), ("", "02", [0.88, 0.07, 0.05])])
+    table, other = (find_label_issues(oof.loc[order], folds, CLASSES) for order in (oof.index, oof.index[::-1]))
+    pd.testing.assert_frame_equal(table, other)
     assert table["image_id"].tolist() == ["a60", "a61"]
     assert table["suggestion"].tolist() == ["02", "1"]  # labels, not the names of classes

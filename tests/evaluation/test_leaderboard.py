@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.evaluation.leaderboard import PUBLIC_SHARE, Pool, simulate_leaderboards
+from trunkfold.metrics import Draws, Range, Rival
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 SHARES = np.array([0.5, 0.35, 0.15])
@@ -32,7 +33,7 @@ def make_model(groups: int, copies: int, seed: int = 0) -> tuple[pd.DataFrame, p
 
 
 def width(described: dict[str, float]) -> float:
-    return described["high"] - described["low"]
+    return described.high - described.low
 
 
 def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -68,83 +69,81 @@ def simulated() -> dict:
 @pytest.mark.parametrize("part", ["public", "private"])
 def test_a_part_scores_as_on_fresh_test_sets(direct, simulated, part):
     low, high = np.quantile(direct[part], [0.025, 0.975])
-    assert simulated[part]["mean"] == pytest.approx(direct[part].mean(), abs=0.01)
+    assert getattr(simulated, part).mean == pytest.approx(direct[part].mean(), abs=0.01)
     assert width(simulated[part]) == pytest.approx(high - low, rel=0.1)
 
 
 def test_public_and_private_differ_as_on_fresh_test_sets(direct, simulated):
     """Copies lie in both parts, so that these are more alike than two test sets."""
     low, high = np.quantile(direct["public"] - direct["private"], [0.025, 0.975])
-    assert width(simulated["difference"]) == pytest.approx(high - low, rel=0.1)
-    assert simulated["difference"]["low"] < 0 < simulated["difference"]["high"]
-    assert width(simulated["difference"]) < np.hypot(width(simulated["public"]), width(simulated["private"])) * 0.85
+    assert width(simulated.difference) == pytest.approx(high - low, rel=0.1)
+    assert simulated.difference.low < 0 < simulated.difference.high
+    assert width(simulated.difference) < np.hypot(width(simulated.public), width(simulated.private)) * 0.85
 
 
 def test_equally_good_models_differ_as_two_on_fresh_test_sets(direct, simulated):
     expected = np.quantile(abs(direct["private"] - direct["rival"]), 0.95)
-    assert simulated["told_apart"][0]["difference"] == pytest.approx(expected, rel=0.1)
+    assert simulated.told_apart[0].difference == pytest.approx(expected, rel=0.1)
 
 
 def test_agreement_is_that_of_unrelated_mistakes_and_of_what_is_shared(simulated):
     unrelated = float(SHARES @ (CONFUSION**2).sum(1))
-    for told, shared in zip(simulated["told_apart"], (0, 0.5, 0.9), strict=True):
-        assert told["agreement"] == pytest.approx(shared + (1 - shared) * unrelated, abs=0.02)
+    for told, shared in zip(simulated.told_apart, (0, 0.5, 0.9), strict=True):
+        assert told.agreement == pytest.approx(shared + (1 - shared) * unrelated, abs=0.02)
 
 
 def test_the_more_two_submissions_agree_the_less_they_differ_by_chance(simulated):
     """The difference is made where they disagree: its spread goes with the root of that share."""
-    first, *others = simulated["told_apart"]
+    first, *others = simulated.told_apart
     for told in others:
-        ratio = np.sqrt((1 - told["agreement"]) / (1 - first["agreement"]))
-        assert told["difference"] / first["difference"] == pytest.approx(ratio, rel=0.1)
+        ratio = np.sqrt((1 - told.agreement) / (1 - first.agreement))
+        assert told.difference / first.difference == pytest.approx(ratio, rel=0.1)
 
 
 def test_the_spread_shrinks_with_the_root_of_the_photos(simulated):
     larger = simulate_leaderboards(*make_model(groups=4000, copies=3), CLASSES, photos=1200)
     for part in ("public", "private", "difference"):
         assert width(larger[part]) == pytest.approx(width(simulated[part]) / 2, rel=0.1)
-    assert larger["told_apart"][0]["difference"] == pytest.approx(simulated["told_apart"][0]["difference"] / 2, rel=0.1)
-    assert larger["photos"] == 1200
+    assert larger.told_apart[0].difference == pytest.approx(simulated.told_apart[0].difference / 2, rel=0.1)
+    assert larger.photos == 1200
 
 
 def test_copies_make_a_test_set_say_less():
     """Of 1,000 sources in four copies or without, private scores of 400 photos."""
-    with_copies, without = (
-        simulate_leaderboards(*make_model(1000, copies), CLASSES, 400)["private"] for copies in (4, 1)
-    )
+    with_copies, without = (simulate_leaderboards(*make_model(1000, copies), CLASSES, 400).private for copies in (4, 1))
     # 240 of 400 photos show about 100 sources, most of them more than once
     assert 1.3 < width(with_copies) / width(without) < 2
 
 
 def test_the_histogram_holds_all_simulations(simulated):
-    histogram = simulated["histogram"]
-    assert len(histogram["edges"]) == len(histogram["public"]) + 1 == len(histogram["private"]) + 1
+    histogram = simulated.histogram
+    assert len(histogram.edges) == len(histogram.public) + 1 == len(histogram.private) + 1
     for part in ("public", "private"):
-        middles = (np.array(histogram["edges"])[1:] + np.array(histogram["edges"])[:-1]) / 2
-        assert sum(histogram[part]) == pytest.approx(1)
-        assert middles @ histogram[part] == pytest.approx(simulated[part]["mean"], abs=0.005)
+        middles = (np.array(histogram.edges)[1:] + np.array(histogram.edges)[:-1]) / 2
+        assert sum(getattr(histogram, part)) == pytest.approx(1)
+        assert middles @ getattr(histogram, part) == pytest.approx(getattr(simulated, part).mean, abs=0.005)
 
 
 def test_the_result_is_json_and_repeats(simulated):
     again = simulate_leaderboards(*make_model(groups=4000, copies=3), CLASSES, photos=300)
     assert json.loads(json.dumps(again)) == simulated
-    assert simulated["simulations"] >= 1000
-    assert simulated["public_share"] == 0.4
+    assert simulated.simulations >= 1000
+    assert simulated.public_share == 0.4
 
 
 def test_a_perfect_model_leaves_nothing_to_luck():
     """Also where many test sets miss the rare class."""
     truth = np.repeat([0, 1], [19, 1])
     luck = simulate_leaderboards(*make_table(truth, truth, np.arange(20)), {"a": "crack", "b": "dent"}, 20)
-    assert luck["public"] == luck["private"] == {"mean": 1, "low": 1, "high": 1}
-    assert luck["difference"] == {"low": 0, "high": 0}
-    assert luck["told_apart"] == [{"agreement": 1, "difference": 0}] * 3
+    assert luck.public == luck.private == Draws(mean=1, low=1, high=1)
+    assert luck.difference == Range(low=0, high=0)
+    assert luck.told_apart == [Rival(agreement=1, difference=0)] * 3
 
 
 def test_a_class_that_no_photo_has_counts_as_zero_as_in_the_scores():
     truth = np.repeat([0, 1], 100)
     luck = simulate_leaderboards(*make_table(truth, truth, np.arange(200)), CLASSES, 200)
-    assert luck["private"]["mean"] == pytest.approx(2 / 3)
+    assert luck.private.mean == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("photos", [0, 1])
@@ -154,7 +153,7 @@ def test_a_test_set_that_cannot_be_divided_has_no_luck(photos):
 
 def test_the_smallest_test_set_is_divided():
     luck = simulate_leaderboards(*make_model(10, 1), CLASSES, 2)
-    assert 0 <= luck["private"]["low"] <= luck["private"]["high"] <= 1
+    assert 0 <= luck.private.low <= luck.private.high <= 1
 
 
 def uneven_pool() -> Pool:

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from trunkfold.evaluation.leaks import has_learned_copy, score_leak
+from trunkfold.evaluation.evaluate import has_learned_copy, score_leak
+from trunkfold.metrics import PartScores
 
 
 def make_folds(groups: str, folds: list[int]) -> pd.DataFrame:
@@ -54,15 +55,15 @@ def test_scores_with_and_without_copies_are_those_computed_by_hand():
     """With copies: x found in 2 of 2, y in 1 of 1. Without: x in 1 of 2, whose other is taken for z, y in 0 of 1."""
     table = make_table("xxyxxy", "xxyxzx")
     leak = score_leak(table, pd.Series([True, True, True, False, False, False]).to_numpy())
-    assert leak["with_copies"] == {"photos": 3, "accuracy": 1.0, "macro_f1": 1.0}
+    assert leak.with_copies == PartScores(photos=3, accuracy=1.0, macro_f1=1.0)
     # x: precision 1/2, recall 1/2; y: never named; z is not there, and does not count
-    assert leak["without_copies"] == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": (0.5 + 0) / 2})
+    assert vars(leak.without_copies) == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": (0.5 + 0) / 2})
 
 
 def test_where_there_are_no_such_photos_there_are_no_scores():
     table = make_table("xy", "xy")
     none, every = pd.Series([False, False]).to_numpy(), pd.Series([True, True]).to_numpy()
-    assert score_leak(table, none)["with_copies"] is None
-    assert score_leak(table, none)["without_copies"]["photos"] == 2
-    assert score_leak(table, every)["without_copies"] is None
-    assert score_leak(table, every)["with_copies"]["photos"] == 2
+    assert score_leak(table, none).with_copies is None
+    assert score_leak(table, none).without_copies.photos == 2
+    assert score_leak(table, every).without_copies is None
+    assert score_leak(table, every).with_copies.photos == 2

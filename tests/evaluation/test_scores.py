@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.evaluation.scores import bootstrap_intervals, paired_difference, score, validation_scores
+from trunkfold.metrics import ClassScores, Intervals
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 
@@ -27,24 +28,24 @@ def make_score(truth: str, predicted: str) -> dict:
 def test_scores_are_those_computed_by_hand():
     """crack: 2 of 3 found, never wrongly: F1 0.8; dent: 1 of 1, of 2 named: 2/3; lamp: 2 of 2: 1."""
     scores = make_score("aaabcc", "aabbcc")
-    assert scores["photos"] == scores["groups"] == 6
-    assert scores["accuracy"] == pytest.approx(5 / 6)
-    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 1) / 3)
-    assert scores["per_class"]["crack"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3})
-    assert scores["per_class"]["dent"] == pytest.approx({"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1})
-    assert list(scores["per_class"]) == ["crack", "dent", "lamp"]
+    assert scores.photos == scores.groups == 6
+    assert scores.accuracy == pytest.approx(5 / 6)
+    assert scores.macro_f1 == pytest.approx((0.8 + 2 / 3 + 1) / 3)
+    assert vars(scores.per_class["crack"]) == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3})
+    assert vars(scores.per_class["dent"]) == pytest.approx({"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1})
+    assert list(scores.per_class) == ["crack", "dent", "lamp"]
 
 
 def test_an_absent_class_counts_as_zero():
     scores = make_score("aaab", "aabb")
-    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-    assert scores["per_class"]["lamp"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-    low, high = scores["intervals"]["macro_f1"]
-    assert low <= scores["macro_f1"] <= high < 0.7
+    assert scores.macro_f1 == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert scores.per_class["lamp"] == ClassScores(precision=0, recall=0, f1=0, support=0)
+    low, high = scores.intervals.macro_f1
+    assert low <= scores.macro_f1 <= high < 0.7
 
 
 def test_rows_of_the_confusion_matrix_are_the_truth():
-    assert make_score("aaabcc", "aabbca")["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert make_score("aaabcc", "aabbca").confusion_matrix == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
 def test_validation_scores_are_those_computed_by_hand():
@@ -62,7 +63,7 @@ def test_a_certain_mistake_costs_a_finite_loss():
 def test_perfect_predictions_leave_no_doubt():
     """Also where many draws miss the rare class altogether."""
     truth = "a" * 12 + "b" * 6 + "c"
-    assert make_score(truth, truth)["intervals"] == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+    assert make_score(truth, truth).intervals == Intervals(accuracy=(1.0, 1.0), macro_f1=(1.0, 1.0))
 
 
 SHARES = np.array([0.5, 0.35, 0.15])
@@ -92,7 +93,7 @@ def test_copies_do_not_make_an_interval_narrower():
     by_group = bootstrap_intervals(truth, predicted, groups, list("abc"))
     by_row = bootstrap_intervals(truth, predicted, pd.Series(range(400)), list("abc"))
     for key in ("accuracy", "macro_f1"):
-        assert width(by_group[key]) == pytest.approx(2 * width(by_row[key]), rel=0.15)
+        assert width(getattr(by_group, key)) == pytest.approx(2 * width(getattr(by_row, key)), rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_only_intervals_by_group_hold_the_true_score_about_95_times_in_100(unit,
     for seed in range(200):
         truth, predicted, groups = simulate(seed, 80, 3)
         groups = groups if unit == "group" else pd.Series(range(240))
-        for key, (low, high) in bootstrap_intervals(truth, predicted, groups, list("abc")).items():
+        for key, (low, high) in vars(bootstrap_intervals(truth, predicted, groups, list("abc"))).items():
             covered[key].append(low <= expected[key] <= high)
     for key, hits in covered.items():
         assert least <= np.mean(hits) <= most, key
@@ -120,7 +121,7 @@ def test_copies_count_as_one_group_and_as_many_photos():
     table = make_table("aaabbb", "aaabbb")
     groups = pd.Series(["x", "x", "x", "y", "y", "z"], index=table["image_id"])
     scores = score(table, groups, CLASSES)
-    assert (scores["photos"], scores["groups"]) == (6, 3)
+    assert (scores.photos, scores.groups) == (6, 3)
 
 
 def series(*columns: str) -> list[pd.Series]:
@@ -162,7 +163,7 @@ def test_predictions_that_agree_nearly_everywhere_are_told_apart_by_their_few_di
     other = one.copy()
     other[np.flatnonzero(truth == one)[0]] = "c" if truth[np.flatnonzero(truth == one)[0]] == "a" else "a"
     paired = paired_difference(truth, one, other, groups, list("abc"))
-    alone = bootstrap_intervals(truth, one, groups, list("abc"))["macro_f1"]
+    alone = bootstrap_intervals(truth, one, groups, list("abc")).macro_f1
     assert 0 < paired["difference"] < paired["high"] < width(alone) / 4
     assert paired["low"] == 0  # where the photo is not drawn
 

@@ -17,7 +17,6 @@ from trunkfold.images.batches import (
     ViewedPhotos,
     choose_workers,
     training_loader,
-    usable_cores,
 )
 from trunkfold.images.views import VIEWS
 from trunkfold.images.workers import PhotoLoader
@@ -258,14 +257,15 @@ class Launched:
 )
 def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, chosen):
     """And on a CPU none, unless they are asked for: the model needs its cores."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert (
         choose_workers(DataConfig(workers=wanted, image_size=64), Launched(processes, torch.device(device))) == chosen
     )
 
 
 def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 3, 4}, raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     for _ in range(3):
         choose_workers(DataConfig(workers=70, image_size=64), Launched(1, torch.device("cpu")))
         choose_workers(DataConfig(workers=3, image_size=64), Launched(1, torch.device("cpu")))
@@ -276,7 +276,8 @@ def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
 def test_workers_have_to_fit_into_the_shared_memory(monkeypatch, caplog, tmp_path, megabytes, processes, workers):
     """Docker gives a container 64 MB; two pieces of 16 photos of 224 pixels take 10 MB at most."""
     module._warn_of_workers.cache_clear()
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16 * processes)), raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16 * processes)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=megabytes << 20))
     monkeypatch.setattr(module, "SHARED", tmp_path)
     data = DataConfig(image_size=224)
@@ -284,11 +285,3 @@ def test_workers_have_to_fit_into_the_shared_memory(monkeypatch, caplog, tmp_pat
     assert ("--shm-size" in caplog.text) == (workers < 16)
     monkeypatch.setattr(module, "SHARED", tmp_path / "absent")
     assert choose_workers(data, Launched(processes, torch.device("cuda"))) == 16
-
-
-def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 6}, raising=False)
-    assert usable_cores() == 2
-    monkeypatch.delattr("os.sched_getaffinity")
-    assert usable_cores() == 64

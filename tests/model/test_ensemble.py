@@ -15,7 +15,7 @@ from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConf
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import average
 from trunkfold.images.views import VIEWS, render
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, merge, trained_parameters
+from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
 from trunkfold.model.ensemble import (
     load_ensemble,
     predict,
@@ -23,6 +23,8 @@ from trunkfold.model.ensemble import (
     save_shared,
 )
 from trunkfold.model.features import FeatureSource
+from trunkfold.model.layers import merge
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import scoring_members
 
 FOLDS, CLASSES = 3, 4
@@ -54,9 +56,9 @@ def trained(config: Config) -> tuple[Backbone, list[Tail]]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     backbone, tails = trained(CONFIG)
-    save_shared(tmp_path, backbone)
+    save_shared(RunFolder(tmp_path, write=True), backbone)
     for fold, tail in enumerate(tails):
-        save_fold(tmp_path / f"fold_{fold}", tail)
+        save_fold(RunFolder(tmp_path, write=True), fold, tail)
     return tmp_path
 
 
@@ -75,10 +77,10 @@ def test_the_ensemble_is_the_mean_of_whole_models_that_peft_merged(accelerator, 
     """The other side reads the run's files with peft and timm alone."""
     config = replace(CONFIG, model=ModelConfig(name=name, pretrained=False, tune=tune))
     backbone, tails = trained(config)
-    save_shared(tmp_path, backbone)
+    save_shared(RunFolder(tmp_path, write=True), backbone)
     expected = []
     for fold, tail in enumerate(tails):
-        save_fold(tmp_path / f"fold_{fold}", tail)
+        save_fold(RunFolder(tmp_path, write=True), fold, tail)
         model = timm.create_model(name, num_classes=CLASSES)
         model.load_state_dict(without_base_layer(load_file(tmp_path / "shared.safetensors")), strict=False)
         model.load_state_dict(without_base_layer(load_file(tmp_path / f"fold_{fold}/tail.safetensors")), strict=False)
@@ -88,7 +90,7 @@ def test_the_ensemble_is_the_mean_of_whole_models_that_peft_merged(accelerator, 
         )
         with torch.no_grad():
             expected.append(adapters((inputs - backbone.trunk.mean) / backbone.trunk.std).softmax(1).numpy())
-    _, loaded = load_ensemble(tmp_path, config, CLASSES)
+    _, loaded = load_ensemble(RunFolder(tmp_path), config, CLASSES)
     found = probabilities(accelerator, config, backbone, loaded, ["plain"])
     np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
     assert np.ptp(found, axis=0).max() > 1e-3
@@ -103,11 +105,11 @@ def without_base_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 def test_save_load_merge_keeps_the_logits(tmp_path, tune, tune_stages):
     config = replace(CONFIG, model=replace(CONFIG.model, tune=tune, tune_stages=tune_stages))
     backbone, tails = trained(config)
-    save_shared(tmp_path, backbone)
+    save_shared(RunFolder(tmp_path, write=True), backbone)
     for fold, tail in enumerate(tails):
-        save_fold(tmp_path / f"fold_{fold}", tail)
+        save_fold(RunFolder(tmp_path, write=True), fold, tail)
     torch.manual_seed(99)  # what is built before loading starts from other numbers
-    loaded_backbone, loaded = load_ensemble(tmp_path, config, CLASSES)
+    loaded_backbone, loaded = load_ensemble(RunFolder(tmp_path), config, CLASSES)
     photos = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     for tail, other in zip(tails, loaded, strict=True):
         torch.testing.assert_close(
@@ -207,18 +209,18 @@ def test_a_row_that_is_not_predicted_exactly_once_is_a_bug(accelerator, rows):
 def test_a_missing_fold_is_named(run):
     shutil.rmtree(run / "fold_1")
     with pytest.raises(InputError, match=r"fold_1.*is missing"):
-        load_ensemble(run, CONFIG, CLASSES)
+        load_ensemble(RunFolder(run), CONFIG, CLASSES)
 
 
 @pytest.mark.parametrize("file", ["shared.safetensors", "fold_0/tail.safetensors", "fold_2/adapter_model.safetensors"])
 def test_a_damaged_file_is_named(run, file):
     (run / file).write_bytes((run / file).read_bytes()[:100])
     with pytest.raises(InputError, match=rf"{file} cannot be read"):
-        load_ensemble(run, CONFIG, CLASSES)
+        load_ensemble(RunFolder(run), CONFIG, CLASSES)
 
 
 def test_files_of_another_model_are_refused(run):
     with pytest.raises(InputError, match=r"tail\.safetensors does not fit .*head\.fc"):
-        load_ensemble(run, CONFIG, CLASSES + 1)
+        load_ensemble(RunFolder(run), CONFIG, CLASSES + 1)
     with pytest.raises(InputError, match=r"shared\.safetensors does not fit"):
-        load_ensemble(run, replace(CONFIG, model=replace(CONFIG.model, tune_stages=3)), CLASSES)
+        load_ensemble(RunFolder(run), replace(CONFIG, model=replace(CONFIG.model, tune_stages=3)), CLASSES)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,8 +200,17 @@ def test_another_process_is_sent_a_name_and_not_the_features(accelerator, photos
     torch.testing.assert_close(pickle.loads(sent)[7, 1][0], views[7, 1][0])
 
 
-def test_processes_share_the_work_and_each_reads_all(photos, config, backbone):
+def test_processes_share_the_work_and_each_reads_all(photos, config, backbone, monkeypatch):
     barrier, found, trunks = threading.Barrier(2), {}, [Counting(backbone.trunk) for _ in range(2)]
+
+    @contextmanager
+    def shared_folder(process, folder, option):
+        folder.mkdir(parents=True, exist_ok=True)
+        barrier.wait()
+        yield process.process_index, 2
+        barrier.wait()
+
+    monkeypatch.setattr(features, "shared_folder", shared_folder)
 
     def run(rank: int) -> None:
         process = SimpleNamespace(

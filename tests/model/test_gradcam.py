@@ -9,8 +9,9 @@ from toy_models import Toy, Trunk
 
 from trunkfold.config.schema import ModelConfig
 from trunkfold.errors import MemoryFullError
-from trunkfold.model.backbone import build_backbone, merge
+from trunkfold.model.backbone import build_backbone
 from trunkfold.model.gradcam import grad_cam, heat_maps
+from trunkfold.model.layers import merge
 
 
 def planted(channels: int, side: int = 4, **pixels: tuple[int, int, int]) -> torch.Tensor:

@@ -7,7 +7,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trunkfold.model.linear import FastLinear, linear, use_fast_linear
+from trunkfold.model import linear as module
+from trunkfold.model.linear import FastLinear, linear, product, use_fast_linear
+
+
+@pytest.fixture(params=[True, False], ids=["oneDNN", "MKL"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BY_CONVOLUTION", request.param)
+
+
+def test_products_are_those_of_pytorch():
+    a, b = torch.randn(5, 7), torch.randn(7, 3)
+    torch.testing.assert_close(product(a, b), a @ b)
+    torch.testing.assert_close(product(a.T.contiguous().T, b), a @ b)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
@@ -15,7 +27,7 @@ from trunkfold.model.linear import FastLinear, linear, use_fast_linear
 def test_results_and_gradients_are_those_of_pytorch(shape, bias):
     torch.manual_seed(0)
     tensors = [torch.randn(shape), torch.randn(3, 7), *([torch.randn(3)] if bias else [])]
-    ours, theirs = ([tensor.double().requires_grad_() for tensor in tensors] for _ in range(2))
+    ours, theirs = ([tensor.clone().requires_grad_() for tensor in tensors] for _ in range(2))
     results = linear(*ours), F.linear(*theirs)
     assert results[0].shape == results[1].shape
     torch.testing.assert_close(*results)

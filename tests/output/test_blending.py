@@ -6,21 +6,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_run import blend as blend_runs
+from made_up_run import change_metrics, metrics_of, report_on, summary_of
 from toys import argmax_table
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import probability_table
-from trunkfold.files import write_csv, write_json
-from trunkfold.output.blending import blend_runs
-from trunkfold.report.console import summary
-from trunkfold.report.page import write_report
-from trunkfold.runs import read_metrics
+from trunkfold.files import write_csv
+from trunkfold.metrics import Metrics, Split
+from trunkfold.run_folder import RunFolder
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(
     {
         "image_id": ["1", "2", "3", "4", "5", "6"],
         "label": ["1", "2", "1", "2", "1", "2"],
+        "filename": [f"{number}.jpg" for number in range(6)],
         "group": ["a", "b", "c", "d", "e", "f"],
         "fold": [0, 0, 1, 1, -1, -1],
     }
@@ -44,8 +45,9 @@ def make_run(name: str, p_crack: float, ids: str = "789", classes: dict = CLASSE
     own = np.array([p_crack + int(test_id) / 100 for test_id in ids])
     test = probability_table(pd.Series(list(ids)), np.stack([own, 1 - own], 1), classes)
     write_csv(test, run / "test_probabilities.csv")
-    write_json({"classes": classes, "split": {"groups": "groups.csv"}}, run / "metrics.json")
-    (run / "config.yaml").touch()
+    metrics = Metrics(classes=classes, split=Split("groups.csv", folds=2, holdout=0.2, seed=1))
+    RunFolder(run, write=True).save(metrics, run / "metrics.json")
+    (run / "shared.safetensors").touch()
     return run
 
 
@@ -61,7 +63,7 @@ def test_probabilities_are_averaged_by_id_with_the_weights():
     assert table["image_id"].tolist() == ["7", "8", "9"]
     np.testing.assert_allclose(table["p_crack"], [0.3 + 0.07, 0.3 + 0.08, 0.3 + 0.09])
     np.testing.assert_allclose(table["p_dent"], 1 - table["p_crack"])
-    assert read_metrics(folder)["runs"] == {"submissions/a": 0.75, "submissions/b": 0.25}
+    assert metrics_of(folder)["runs"] == {"submissions/a": 0.75, "submissions/b": 0.25}
 
 
 def test_columns_are_averaged_by_class_name_in_whatever_order_they_stand():
@@ -81,7 +83,7 @@ def test_runs_weigh_the_same_unless_told_otherwise():
 def test_runs_of_one_split_are_scored_together():
     """0.75 x 0.1 + 0.25 x 0.9 = 0.3 for class 1: everything is taken for class 2, which is right half the time."""
     folder = blend_runs([make_run("a", 0.1), make_run("b", 0.9)], weights=[3, 1])
-    metrics = read_metrics(folder)
+    metrics = metrics_of(folder)
     assert metrics["oof"]["accuracy"] == metrics["holdout"]["accuracy"] == 0.5
     assert metrics["oof"]["confusion_matrix"] == [[0, 2], [0, 2]]
     assert [fold["photos"] for fold in metrics["folds"]] == [2, 2]
@@ -93,13 +95,13 @@ def test_runs_of_one_split_are_scored_together():
 
 def test_the_order_of_the_rows_makes_no_other_split(caplog):
     folder = blend_runs([make_run("a", 0.1), make_run("b", 0.9, folds=FOLDS[::-1])])
-    assert read_metrics(folder)["oof"]["photos"] == 4
+    assert metrics_of(folder)["oof"]["photos"] == 4
     assert caplog.records == []
 
 
 def test_without_a_hold_out_only_the_folds_are_scored():
     folds = FOLDS.assign(fold=[0, 0, 1, 1, 0, 1])
-    metrics = read_metrics(blend_runs([make_run("a", 0.1, folds=folds), make_run("b", 0.9, folds=folds)]))
+    metrics = metrics_of(blend_runs([make_run("a", 0.1, folds=folds), make_run("b", 0.9, folds=folds)]))
     assert (metrics["oof"]["photos"], metrics["holdout"]) == (6, None)
 
 
@@ -110,14 +112,14 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     with caplog.at_level(logging.WARNING):
         folder = blend_runs(runs)
     assert "the runs have different splits: no honest score of their blend exists" in caplog.text
-    metrics = read_metrics(folder)
+    metrics = metrics_of(folder)
     assert (metrics["oof"], metrics["holdout"], metrics["folds"], metrics["leak"]) == (None, None, [], None)
     assert metrics["calibration"] is metrics["luck"] is None
     assert not (folder / "oof.csv").exists()
     assert len(read(folder / "test_probabilities.csv")) == 3
-    write_report(folder)
+    report_on(folder)
     assert "no honest score" in (folder / "report.html").read_text()
-    assert "out-of-fold" not in summary(folder)
+    assert "out-of-fold" not in summary_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -151,25 +153,18 @@ def test_weights_that_do_not_fit_are_refused(weights, message):
 
 def test_a_training_run_is_never_overwritten():
     runs = [make_run("a", 0.1), make_run("b", 0.9)]
-    with pytest.raises(InputError, match=r"submissions/a is a training run: give the blend another --name"):
+    with pytest.raises(InputError, match=r"submissions/a is a training run: choose another --out"):
         blend_runs(runs, name="a")
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "x/y"])
 def test_a_blend_lies_right_under_submissions(name):
-    with pytest.raises(InputError, match=r"--name '.*' must be a plain folder name"):
+    with pytest.raises(InputError, match=r"--out '.*' must be a plain folder name"):
         blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name=name)
 
 
-def test_a_run_that_has_not_predicted_yet_is_named():
-    runs = [make_run("a", 0.1), make_run("b", 0.9)]
-    (runs[1] / "test_probabilities.csv").unlink()
-    with pytest.raises(InputError, match=r"submissions/b/test_probabilities.csv does not exist"):
-        blend_runs(runs)
-
-
 def test_a_blend_may_not_lie_where_the_searches_for_copies_do():
-    with pytest.raises(InputError, match="--name copies is where the groups of copies lie"):
+    with pytest.raises(InputError, match="--out copies is where the groups of copies lie"):
         blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="copies")
 
 
@@ -178,13 +173,14 @@ def test_the_scores_of_a_blend_are_warned_of_as_those_of_its_runs():
     folds = FOLDS.assign(group=["a", "b", "a", "d", "e", "b"])
     runs = [make_run(name, p_crack, folds=folds) for name, p_crack in (("a", 0.9), ("b", 0.8))]
     for run in runs:
-        write_json({**read_metrics(run), "split": {"groups": "none"}}, run / "metrics.json")
+        split = {**metrics_of(run)["split"], "groups": "none"}
+        change_metrics(run, split=split)
     folder = blend_runs(runs)
-    leak = read_metrics(folder)["leak"]
+    leak = metrics_of(folder)["leak"]
     assert (leak["oof"]["with_copies"]["photos"], leak["oof"]["without_copies"]["photos"]) == (2, 2)
     assert (leak["holdout"]["with_copies"]["photos"], leak["holdout"]["without_copies"]["photos"]) == (1, 1)
-    assert "WARNING: out-of-fold, accuracy 1.000" in summary(folder)
+    assert "WARNING: out-of-fold, accuracy 1.000" in summary_of(folder)
 
 
 def test_a_blend_of_runs_without_copies_leaks_nothing():
-    assert read_metrics(blend_runs([make_run("a", 0.1), make_run("b", 0.9)]))["leak"] is None
+    assert metrics_of(blend_runs([make_run("a", 0.1), make_run("b", 0.9)]))["leak"] is None

@@ -1,6 +1,5 @@
 """What is written of predictions, and the size of the test set that luck is simulated for."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +9,16 @@ import pytest
 
 from trunkfold.config.schema import Config, DataConfig, PredictConfig
 from trunkfold.evaluation.ablation import CONSENSUS
-from trunkfold.output.outputs import save_predictions
+from trunkfold.metrics import Consensus, Metrics
+from trunkfold.output.outputs import save_results
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
 
 CLASSES = {"a": "crack", "b": "dent"}
 ROWS = 12
 
 
-def make_labelled(test_groups: int = 0) -> Labelled:
+def make_labelled() -> Labelled:
     """Pairs of copies in two folds and held out; no pixels, which only mistakes would need."""
     ids = [str(row) for row in range(ROWS)]
     table = pd.DataFrame(
@@ -30,8 +31,7 @@ def make_labelled(test_groups: int = 0) -> Labelled:
         }
     )
     groups = table[["image_id", "group"]].assign(set="train")
-    unlabelled = pd.DataFrame({"image_id": range(test_groups), "group": "of test", "set": "test"})
-    return Labelled(table, CLASSES, None, pd.concat([groups, unlabelled]))
+    return Labelled(table, CLASSES, None, groups, test_photos=7)
 
 
 def predict_rightly(labelled: Labelled) -> np.ndarray:
@@ -45,30 +45,8 @@ def config(tmp_path: Path) -> Config:
     return Config(data=DataConfig(root=tmp_path / "input"), predict=PredictConfig(views=("plain", "hflip")))
 
 
-def save(config: Config, labelled: Labelled, predicted: np.ndarray | None = None) -> dict:
-    run = config.data.root.parent
-    return save_predictions(run, config, labelled, predict_rightly(labelled) if predicted is None else predicted)
-
-
-def write_test_csv(root: Path, rows: int) -> None:
-    (root / "images").mkdir(parents=True)
-    (root / "test.csv").write_text("image_id,filename\n" + "".join(f"{row},{row}.png\n" for row in range(rows)))
-
-
-def test_luck_is_of_as_many_photos_as_test_csv_has(config):
-    write_test_csv(config.data.root, 7)
-    assert save(config, make_labelled(test_groups=5))["luck"]["photos"] == 7
-
-
-def test_without_test_csv_it_is_of_those_whose_group_is_known_or_as_many_as_are_labelled(config):
-    assert save(config, make_labelled(test_groups=5))["luck"]["photos"] == 5
-    assert save(config, make_labelled())["luck"]["photos"] == ROWS
-
-
-def test_a_test_csv_that_cannot_be_read_ends_no_training(config):
-    write_test_csv(config.data.root, 7)
-    (config.data.root / "test.csv").write_text("no such columns\n1\n")
-    assert save(config, make_labelled())["luck"]["photos"] == ROWS
+def save(config: Config, labelled: Labelled, predicted: np.ndarray, raw: np.ndarray | None = None) -> Metrics:
+    return save_results(RunFolder(config.data.root.parent, write=True), config, labelled, predicted, raw)
 
 
 def test_what_is_written_is_the_mean_over_views_and_tails_and_copies(config, tmp_path):
@@ -83,7 +61,8 @@ def test_what_is_written_is_the_mean_over_views_and_tails_and_copies(config, tmp
     assert holdout.tolist() == pytest.approx([0.85, 0.1, 0.85, 0.1])
     save(replace(config, predict=replace(config.predict, consensus=False)), labelled, predicted)
     assert pd.read_csv(tmp_path / "oof.csv")["p_crack"][:4].tolist() == pytest.approx([0.7, 0.1, 0.9, 0.1])
-    assert json.loads(json.dumps(scores)) == scores
+    assert RunFolder(tmp_path).read_metrics() == scores
+    assert scores.luck.photos == 7
 
 
 def test_what_the_consensus_adds_is_what_the_ablation_says(config):
@@ -92,19 +71,19 @@ def test_what_the_consensus_adds_is_what_the_ablation_says(config):
     predicted = predict_rightly(labelled)
     predicted[:, 0, 0] = [0.4, 0.6]
     scores = save(config, labelled, predicted)
-    gain = {row["part"]: row["gain"] for row in scores["ablation"]["oof"]}[CONSENSUS]
-    assert scores["consensus"] == {"macro_f1_gain": {"oof": gain, "holdout": 0}}
+    gain = {row.part: row.gain for row in scores.ablation.oof}[CONSENSUS]
+    assert scores.consensus == Consensus({"oof": gain, "holdout": 0})
     assert gain > 0.1
     without = save(
         replace(config, predict=replace(config.predict, consensus=False)), labelled, predict_rightly(labelled)
     )
-    assert without["consensus"] is None
-    assert CONSENSUS not in [row["part"] for row in without["ablation"]["oof"]]
+    assert without.consensus is None
+    assert CONSENSUS not in [row.part for row in without.ablation.oof]
 
 
 def test_raw_weights_are_told_from_averaged_ones(config):
     labelled = make_labelled()
     raw = predict_rightly(labelled)[..., ::-1]
-    scores = save_predictions(config.data.root.parent, config, labelled, predict_rightly(labelled), raw)
-    assert scores["ablation"]["oof"][-1]["accuracy"] == 0
-    assert scores["ablation"]["oof"][-1]["gain"] == 1
+    scores = save(config, labelled, predict_rightly(labelled), raw)
+    assert scores.ablation.oof[-1].accuracy == 0
+    assert scores.ablation.oof[-1].gain == 1

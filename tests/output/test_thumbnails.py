@@ -13,11 +13,10 @@ from made_up_run import CLASSES, make_run
 from PIL import Image
 from toy_models import Toy, Trunk
 
-from trunkfold.csv_table import read_text_table
-from trunkfold.evaluation.error_analysis import choose_photos
+from trunkfold.evaluation.predictions import read_folds
 from trunkfold.output.thumbnails import SIDE, overlay, predicted_mistakes, save_thumbnails, thumbnail
-from trunkfold.report.thumbnails import Thumbnails
-from trunkfold.runs import THUMBNAILS
+from trunkfold.report.contents import Thumbnails, read_findings
+from trunkfold.run_folder import RunFolder
 
 
 def test_a_thumbnail_keeps_the_photos_proportions():
@@ -50,9 +49,13 @@ def saved(tmp_path_factory):
     holdout["prediction"] = holdout["prediction"].map({1: 3, 2: 2, 3: 1})
     holdout["label"] = holdout["label"].map({1: 3, 2: 2, 3: 1})
     holdout.to_csv(run / "holdout.csv", index=False)
-    folds = read_text_table(run / "folds.csv", ["image_id"])
+    run = RunFolder(run, write=True)
+    folds = read_folds(run.folds)
     pixels = [np.full((30, 60, 3), (row, 2 * row, 255 - row), np.uint8) for row in range(len(folds))]
-    labelled = SimpleNamespace(table=folds, classes=CLASSES, pixels=pixels)
+    gallery = read_findings(run).gallery
+    fold_of_row = np.ones(84, int)
+    fold_of_row[predicted_mistakes(gallery, CLASSES)[0]] = 0  # the second tail predicts the photos that are not shown
+    labelled = SimpleNamespace(table=folds, classes=CLASSES, pixels=pixels, fold_of_row=fold_of_row)
 
     class Corners(torch.nn.Module):
         def forward(self, photos):
@@ -60,13 +63,9 @@ def saved(tmp_path_factory):
             corners[:, 0, :2, :2] = corners[:, 2, -2:, -2:] = 1
             return corners * (photos + 1)
 
-    gallery = choose_photos(run, folds, CLASSES)
     everywhere = Toy((1000 * np.eye(3)).tolist())
-    members = np.ones((84, 2), bool)
-    members[predicted_mistakes(gallery, CLASSES)[0], 1] = False  # it predicts the photos that are not shown
-    save_thumbnails(
-        run, labelled, Accelerator(cpu=True), Trunk(), [Toy(np.eye(3).tolist(), Corners()), everywhere], members, 8
-    )
+    tails = [Toy(np.eye(3).tolist(), Corners()), everywhere]
+    save_thumbnails(run, gallery, labelled, Accelerator(cpu=True), Trunk(), tails, 8)
     return run, gallery
 
 
@@ -80,7 +79,7 @@ def test_the_photos_that_are_shown_are_saved_by_their_rows(saved):
     run, gallery = saved
     heated = set(predicted_mistakes(gallery, CLASSES)[0])
     names = {f"{row}.jpg" for row in gallery.rows} | {f"{row}-cam.jpg" for row in heated}
-    assert {path.name for path in (run / THUMBNAILS).iterdir()} == names
+    assert {path.name for path in run.thumbnails.iterdir()} == names
     for row in gallery.rows:
         pixels = open_address(Thumbnails([run]).photo(row))
         assert pixels.shape == (SIDE // 2, SIDE, 3)
@@ -109,7 +108,7 @@ def test_the_predicted_class_is_what_heat_is_about(saved):
 def test_of_several_runs_the_first_that_has_a_photo_shows_it_and_heat_is_of_the_first_alone(saved, tmp_path):
     run, gallery = saved
     heated = predicted_mistakes(gallery, CLASSES)[0][0]
-    blend = Thumbnails([tmp_path, run])
+    blend = Thumbnails([RunFolder(tmp_path), run])
     assert blend.photo(heated) == Thumbnails([run]).photo(heated)
     assert blend.heat(heated) is None
     assert Thumbnails([run]).heat(heated)

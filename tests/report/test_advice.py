@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_run import change_metrics, extra_metrics, make_run
+from made_up_run import change_metrics, extra_metrics, make_run, metrics_of
 
 from trunkfold.report.advice import MOST, next_steps
 from trunkfold.report.contents import read_findings
+from trunkfold.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def run(tmp_path):
 
 
 def advice(run) -> str:
-    return "\n".join(next_steps(read_findings(run))).replace("\xa0", " ")
+    return "\n".join(next_steps(read_findings(RunFolder(run)))).replace("\xa0", " ")
 
 
 def write_history(run, losses: list[float], f1: list[float]) -> None:
@@ -28,7 +29,7 @@ def test_a_leak_comes_before_everything(tmp_path):
     run = make_run(tmp_path, "none", divided="oof")
     change_metrics(run, **extra_metrics())
     (run / "label_issues.csv").write_text("image_id,label,suggestion\n5,3,1\n")
-    sentences = next_steps(read_findings(run))
+    sentences = next_steps(read_findings(RunFolder(run)))
     assert sentences[0].startswith("The split puts copies of training photos among the scored ones.")
     assert "--split.groups copies" in sentences[0]
     assert "label_issues.csv" in sentences[1]
@@ -45,7 +46,7 @@ def test_suspected_labels_are_counted(run):
 
 
 def per_class(run, **f1: float) -> None:
-    metrics = read_findings(run).metrics
+    metrics = metrics_of(run)
     names = list(metrics["oof"]["per_class"])
     for name, value in zip(names, f1.values(), strict=True):
         metrics["oof"]["per_class"][name]["f1"] = value
@@ -123,7 +124,7 @@ def test_test_photos_of_another_mixture_are_told(tmp_path):
 
 def test_without_a_simulated_leaderboard_the_interval_says_what_can_be_told_apart(run):
     change_metrics(run, luck=None)
-    low, high = read_findings(run).metrics["oof"]["intervals"]["macro_f1"]
+    low, high = metrics_of(run)["oof"]["intervals"]["macro_f1"]
     assert f"macro F1 is known to within {(high - low) / 2:.3f}." in advice(run)
     change_metrics(run, luck=extra_metrics()["luck"])
     assert "known to within" not in advice(run)

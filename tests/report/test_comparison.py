@@ -2,20 +2,23 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_run import blend as blend_runs
+from made_up_run import metrics_of
 from toys import argmax_table, run_command
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import probability_table
-from trunkfold.files import write_csv, write_json
-from trunkfold.output.blending import blend_runs
+from trunkfold.files import write_csv
+from trunkfold.metrics import Metrics, Parameters, Split
 from trunkfold.report.comparison import compare_runs, finished_runs
-from trunkfold.runs import read_metrics
+from trunkfold.run_folder import RunFolder
 
 CLASSES = {"1": "crack", "2": "dent"}
 FOLDS = pd.DataFrame(  # 60 photos of 60 sources, half of them crack, in three folds and a hold-out
@@ -49,15 +52,15 @@ def make_run(
             write_csv(tables[part], run / f"{part}.csv")
     write_csv(folds, run / "folds.csv")
     write_csv(probability_table(pd.Series(["a"]), np.array([[0.5, 0.5]]), classes), run / "test_probabilities.csv")
-    metrics = {
-        **assess_run(tables["oof"], tables.get("holdout"), folds, classes, test_photos=40),
-        "classes": classes,
-        "split": split,
-        "parameters": {"trainable": 12867, "total": 213083},
-        "seconds": {"features": 30.5, "training": 100.0, "reading test photos": 7.0, "test prediction": 9.0},
-    }
-    write_json({**metrics, **changes}, run / "metrics.json")
-    (run / "config.yaml").touch()
+    metrics = Metrics(
+        **vars(assess_run(tables["oof"], tables.get("holdout"), folds, classes, test_photos=40)),
+        classes=classes,
+        split=Split(**split),
+        parameters=Parameters(trainable=12867, total=213083),
+        seconds={"features": 30.5, "training": 100.0, "reading test photos": 7.0, "test prediction": 9.0},
+    )
+    RunFolder(run, write=True).save(replace(metrics, **changes), run / "metrics.json")
+    (run / "shared.safetensors").touch()
     return run
 
 
@@ -74,7 +77,7 @@ def said(capsys: pytest.CaptureFixture, *words: object) -> str:
 def test_the_best_comes_first_with_the_scores_of_its_metrics():
     table = compare_runs([make_run("a", 12), make_run("b", 0), make_run("c", 24)])
     assert table["run"].tolist() == ["b", "a", "c"]
-    metrics = read_metrics(Path("submissions/a"))
+    metrics = metrics_of(Path("submissions/a"))
     row = table.set_index("run").loc["a"]
     for part in ("oof", "holdout"):
         low, high = metrics[part]["intervals"]["macro_f1"]
@@ -257,7 +260,7 @@ def damage(run: Path, what: str) -> None:
         case "list":
             (run / "metrics.json").write_text("[]")
         case "keys":
-            metrics = read_metrics(run)
+            metrics = metrics_of(run)
             del metrics["oof"]["intervals"]
             (run / "metrics.json").write_text(json.dumps(metrics))
         case "oof" | "folds":
@@ -273,9 +276,12 @@ def damage(run: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("metrics", r"submissions/b/metrics.json is damaged: .*"),
-        ("list", r"submissions/b/metrics.json is damaged: it has no classes, or another kind of them"),
-        ("keys", r"submissions/b/metrics.json is damaged, or of another version: KeyError\('intervals'\)"),
+        ("metrics", r"submissions/b/metrics.json is damaged or of another version: .*"),
+        (
+            "list",
+            r"submissions/b/metrics.json is damaged or of another version: metrics.json: Input should be an object",
+        ),
+        ("keys", r"submissions/b/metrics.json is damaged or of another version: oof.intervals: Field required"),
         ("oof", r"submissions/b/oof.csv does not exist"),
         ("folds", r"submissions/b/folds.csv does not exist"),
         ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv are about different photos"),

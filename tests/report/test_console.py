@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up_run import change_metrics, make_run, read_page
+from made_up_run import change_metrics, make_run, read_page, report_on, summary_of, typed
 
-from trunkfold.report.console import describe_split, summary
-from trunkfold.report.page import write_report
+from trunkfold.report.console import describe_split
+from trunkfold.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def _undrawn(monkeypatch) -> None:
 
 def assert_warned(run: Path, expected: list[str]) -> None:
     """The summary and the page hold these warnings and no others, and the page is marked when there are any."""
-    write_report(run)
-    page, lines = html.unescape(read_page(run)[0]), summary(run).splitlines()
+    report_on(run)
+    page, lines = html.unescape(read_page(run)[0]), summary_of(run).splitlines()
     assert [line for line in lines if line.startswith("WARNING")] == expected
     assert re.findall(r"<p>(WARNING.*?)\.</p>", page) == expected
     assert ('<div class="leaky">' in page) == bool(expected)
@@ -44,7 +44,7 @@ def test_a_split_by_group_names_its_groups_and_warns_of_nothing(choice, tmp_path
     assert_warned(run, [])
     sentence = f"by group ({choice}): no copy of a scored photo was trained on"
     assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
-    assert f"split: {sentence}" in summary(run).splitlines()
+    assert f"split: {sentence}" in summary_of(run).splitlines()
 
 
 def test_a_random_split_that_divides_copies_is_warned_of_with_what_is_left_without_them(tmp_path):
@@ -65,7 +65,7 @@ def test_a_random_split_that_divides_copies_is_warned_of_with_what_is_left_witho
         "RANDOM by photo (split.groups none), and photos have copies: these scores measure memory, and are too high"
     )
     assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
-    assert f"split: {sentence}" in summary(run).splitlines()
+    assert f"split: {sentence}" in summary_of(run).splitlines()
 
 
 def test_a_warnings_numbers_are_those_of_the_metrics(tmp_path):
@@ -86,7 +86,7 @@ def test_sets_without_copies_are_not_warned_of(tmp_path):
     leak = json.loads((run / "metrics.json").read_text())["leak"]
     assert leak["holdout"]["with_copies"] is None
     start = f"WARNING: out-of-fold, {told(leak['oof']['with_copies'])} on 12 photos"
-    lines = [line for line in summary(run).splitlines() if line.startswith("WARNING")]
+    lines = [line for line in summary_of(run).splitlines() if line.startswith("WARNING")]
     assert [line.startswith(start) for line in lines] == [True]
     assert_warned(run, lines)
 
@@ -107,7 +107,7 @@ def test_a_random_split_without_copies_says_so_and_warns_of_nothing(tmp_path):
     assert_warned(run, [])
     sentence = "random by photo (split.groups none); no copies were found"
     assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
-    assert f"split: {sentence}" in summary(run).splitlines()
+    assert f"split: {sentence}" in summary_of(run).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_a_random_split_without_copies_says_so_and_warns_of_nothing(tmp_path):
 )
 def test_what_the_consensus_did_is_told(consensus, line, run):
     change_metrics(run, consensus=consensus)
-    write_report(run)
-    lines = [found for found in summary(run).splitlines() if found.startswith("consensus of copies: ")]
+    report_on(run)
+    lines = [found for found in summary_of(run).splitlines() if found.startswith("consensus of copies: ")]
     assert len(lines) == 1
     assert lines[0].endswith(line)
     assert f">{lines[0]}.</p>" in read_page(run)[0]
@@ -143,8 +143,8 @@ def test_what_the_consensus_did_is_told(consensus, line, run):
 )
 def test_what_labelled_copies_say_is_told(labels, line, run):
     change_metrics(run, copy_labels=labels)
-    write_report(run)
-    lines = [found for found in summary(run).splitlines() if found.startswith("labels of copies for ")]
+    report_on(run)
+    lines = [found for found in summary_of(run).splitlines() if found.startswith("labels of copies for ")]
     assert len(lines) == 1
     assert line in lines[0]
     assert f"{labels['different']} of them unlike the prediction" in lines[0]
@@ -158,21 +158,19 @@ def test_what_labelled_copies_say_is_told(labels, line, run):
 )
 def test_nothing_is_said_of_what_copies_did_not_do(absent, run):
     change_metrics(run, **absent)
-    write_report(run)
-    for text in (summary(run), read_page(run)[0]):
+    report_on(run)
+    for text in (summary_of(run), read_page(run)[0]):
         assert "onsensus of copies" not in text
         assert "labels of copies" not in text
 
 
 def test_runs_of_different_splits_have_no_split_to_tell():
-    assert describe_split({"oof": None, "leak": None, "split": {"groups": "none"}}) == (
-        "different in each of the averaged runs"
-    )
+    assert describe_split(typed(oof=None)) == "different in each of the averaged runs"
 
 
 def test_the_summary_is_a_table_of_scores_and_files(run):
     metrics = json.loads((run / "metrics.json").read_text())
-    lines = summary(run).splitlines()
+    lines = summary_of(run).splitlines()
     assert lines[0].split() == ["macro", "F1", "accuracy", "photos", "groups"]
     for line, key, title in ((lines[1], "oof", "out-of-fold"), (lines[2], "holdout", "hold-out")):
         scores = metrics[key]
@@ -182,7 +180,7 @@ def test_the_summary_is_a_table_of_scores_and_files(run):
             assert part.endswith(f" {scores[name]:.4f} [{low:.3f}, {high:.3f}")
         assert line.split()[-2:] == [str(scores["photos"]), str(scores["groups"])]
     assert len({len(line) for line in lines[:3]}) == 1  # the columns stand under each other
-    assert lines[-2] == f"split: {describe_split(metrics)}"
+    assert lines[-2] == f"split: {describe_split(RunFolder(run).read_metrics())}"
     assert lines[-1] == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
-    write_report(run)
-    assert summary(run).splitlines()[-1].count(str(run)) == 3
+    report_on(run)
+    assert summary_of(run).splitlines()[-1].count(str(run)) == 3

@@ -10,6 +10,7 @@ from made_up_run import change_metrics, make_run
 
 from trunkfold.files import write_json
 from trunkfold.report.contents import predicted_classes, read_findings
+from trunkfold.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -27,11 +28,11 @@ def make_blend(run: Path, folder: Path, *others: Path) -> Path:
 
 
 def test_a_run_is_read_with_its_tables(run):
-    findings = read_findings(run)
+    findings = read_findings(RunFolder(run))
     assert list(findings.tables) == ["holdout", "oof"]
     assert len(findings.folds) == 84
     assert findings.predicted == {"crack": 1, "<script>alert(1)</script>": 0, "$\\oops$ & up": 2}
-    assert findings.thumbnails.runs == [run]
+    assert findings.thumbnails.runs == [RunFolder(run)]
 
 
 def test_an_average_has_the_folds_of_its_runs_and_photos_of_those_with_the_same(run, tmp_path):
@@ -42,23 +43,24 @@ def test_an_average_has_the_folds_of_its_runs_and_photos_of_those_with_the_same(
     table = pd.read_csv(run / "folds.csv", dtype=str)
     table.iloc[::-1].to_csv(different / "folds.csv", index=False)
     blend = make_blend(run, tmp_path / "blend", different, other, tmp_path / "gone")
-    findings = read_findings(blend)
+    findings = read_findings(RunFolder(blend))
     assert findings.folds["image_id"].tolist() == table["image_id"].tolist()
-    assert findings.thumbnails.runs == [blend, run, other]
+    assert findings.thumbnails.runs == [RunFolder(path) for path in (blend, run, other)]
 
 
 def test_an_average_of_different_splits_has_no_folds(run, tmp_path):
     blend = make_blend(run, tmp_path / "blend")
     (blend / "oof.csv").unlink()
     change_metrics(blend, oof=None, holdout=None)
-    findings = read_findings(blend)
+    findings = read_findings(RunFolder(blend))
     assert findings.folds is None
     assert findings.tables == findings.shifts == {}
 
 
 def test_labels_with_names_that_csv_readers_change_are_counted(run):
     (run / "submission.csv").write_text("image_id,label\n1,04\n2,NA\n3,04\n")
-    assert predicted_classes(run, {"04": "four", "4": "other", "NA": "none"}) == {"four": 2, "other": 0, "none": 1}
+    found = predicted_classes(RunFolder(run), {"04": "four", "4": "other", "NA": "none"})
+    assert found == {"four": 2, "other": 0, "none": 1}
 
 
 def test_the_test_photos_are_compared_by_what_is_predicted_of_both(tmp_path):
@@ -67,7 +69,7 @@ def test_the_test_photos_are_compared_by_what_is_predicted_of_both(tmp_path):
     predictions = [label for name in ("oof", "holdout") for label in pd.read_csv(run / f"{name}.csv")["prediction"]]
     lines = "\n".join(f"{number},{label}" for number, label in enumerate(predictions))
     (run / "submission.csv").write_text(f"image_id,label\n{lines}\n")
-    shift = read_findings(run).shifts["What was predicted for the test photos and for the labelled ones"]
+    shift = read_findings(RunFolder(run)).shifts["What was predicted for the test photos and for the labelled ones"]
     assert shift.distance == pytest.approx(0)
 
 
@@ -76,9 +78,9 @@ def test_copies_of_test_photos_are_one_draw(tmp_path):
     labels = "\n".join(f"{number},{1 + number % 2}" for number in range(300))
     (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
     name = "What was predicted for the test photos and for the labelled ones"
-    alone = read_findings(run).shifts[name]
+    alone = read_findings(RunFolder(run)).shifts[name]
     groups = "\n".join(f"{number},test,{number // 30}" for number in range(300))
     (run / "groups.csv").write_text(f"image_id,set,group\n{groups}\n")
-    together = read_findings(run).shifts[name]
+    together = read_findings(RunFolder(run)).shifts[name]
     assert together.distance == alone.distance
     assert together.chance > 1.5 * alone.chance

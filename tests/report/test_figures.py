@@ -1,18 +1,18 @@
 """Figures show the numbers that they are given, in both modes of the page, whatever the classes are called."""
 
 import base64
-import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_run import CLASSES, extra_metrics, make_run
+from made_up_run import CLASSES, extra_metrics, make_run, typed
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from trunkfold.evaluation.error_analysis import SETS
+from trunkfold.metrics import Bin, FoldScores
 from trunkfold.report.figures import (
     COLOURS,
     DARK_INK,
@@ -28,6 +28,7 @@ from trunkfold.report.figures import (
     save_figure,
     short,
 )
+from trunkfold.run_folder import RunFolder
 
 HOSTILE = ["<script>", "$x$", "$\\oops$", "شاحنة", "🚗💥", "x" * 300, "a\x01b\x00", "&amp;", "line\nbreak", ""]
 
@@ -98,10 +99,10 @@ def test_short_names_stay():
 
 
 def test_the_confusion_figure_holds_every_count_at_its_place(tmp_path):
-    scores = json.loads((make_run(tmp_path) / "metrics.json").read_text())["oof"]
+    scores = RunFolder(make_run(tmp_path)).read_metrics().oof
     axis = draw_confusion(scores).axes[0]
     shown = {text.get_position(): text.get_text() for text in axis.texts}
-    counts = scores["confusion_matrix"]
+    counts = scores.confusion_matrix
     assert shown == {(column, row): str(counts[row][column]) for row in range(3) for column in range(3)}
     assert [label.get_text() for label in axis.get_yticklabels()] == [short(name) for name in CLASSES.values()]
 
@@ -116,7 +117,7 @@ def test_learning_curves_are_thin_by_fold_and_thick_in_the_mean():
 
 
 def test_folds_are_points_around_their_mean():
-    folds = [{"fold": fold, "macro_f1": f1, "accuracy": 0.9} for fold, f1 in enumerate((0.6, 0.8))]
+    folds = [FoldScores(fold, photos=9, macro_f1=f1, accuracy=0.9) for fold, f1 in enumerate((0.6, 0.8))]
     axis = draw_fold_scores(folds).axes[0]
     lines = [list(line.get_ydata()) for line in axis.lines]
     assert lines[0] == pytest.approx([0.7, 0.7])
@@ -130,29 +131,29 @@ def test_shares_are_bars_in_percent_the_first_class_at_the_top():
 
 
 def test_the_figure_of_luck_shows_both_histograms_and_their_ranges():
-    luck = extra_metrics()["luck"]
+    luck = typed(luck=extra_metrics()["luck"]).luck
     axis = draw_luck(luck).axes[0]
     heights = {stairs.get_label(): stairs.get_data().values for stairs in axis.patches if stairs.get_label()}
     assert list(heights) == ["private: 95 % from 0.561 to 0.743", "public: 95 % from 0.512 to 0.787"]
     for name, values in zip(("private", "public"), heights.values(), strict=True):
-        counts = np.array(luck["histogram"][name])
+        counts = np.array(getattr(luck.histogram, name))
         np.testing.assert_allclose(values, 100 * counts / counts.sum())
     assert [line.get_xdata()[0] for line in axis.lines] == [0.561, 0.743, 0.512, 0.787]
 
 
 def test_the_reliability_diagram_shows_both_and_leaves_out_empty_bins():
-    part = extra_metrics()["calibration"]["oof"]
-    part = {**part, "bins_scaled": [{"confidence": 0.7, "accuracy": 0.6, "photos": 9}]}
+    part = typed(calibration=extra_metrics()["calibration"]).calibration.oof
+    part = replace(part, bins_scaled=[Bin(confidence=0.7, accuracy=0.6, photos=9)])
     axis = draw_reliability(part, "out-of-fold").axes[0]
     diagonal, before, after = axis.lines
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert list(before.get_ydata()) == [row["accuracy"] for row in part["bins"][1:]]  # the first one is empty
+    assert list(before.get_ydata()) == [row.accuracy for row in part.bins[1:]]  # the first one is empty
     assert (list(after.get_xdata()), list(after.get_ydata())) == ([0.7], [0.6])
     assert before.get_color() != after.get_color()
 
 
 def test_the_ablation_figure_shows_gains_with_their_intervals():
-    axis = draw_ablation(extra_metrics()["ablation"], SETS).axes[0]
+    axis = draw_ablation(typed(ablation=extra_metrics()["ablation"]).ablation).axes[0]
     holdout, oof = axis.containers
     assert list(holdout[0].get_xdata()) == [0.0321, -0.0111]
     segments = [tuple(segment[:, 0]) for segment in holdout[2][0].get_segments()]
@@ -169,5 +170,5 @@ def test_nothing_is_left_of_a_figure_that_fails(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        save_figure(tmp_path, "a", fail)
+        save_figure(RunFolder(tmp_path, write=True), "a", fail)
     assert list(Path(tmp_path / "figures").iterdir()) == []

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, read_page
+from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, read_page, report_on
 
 from trunkfold.errors import InputError
 from trunkfold.files import write_json
 from trunkfold.html import percent
 from trunkfold.report.contents import read_findings
-from trunkfold.report.page import SECTIONS, write_report
+from trunkfold.report.page import SECTIONS
+from trunkfold.run_folder import RunFolder
 
 ISSUES = "image_id,filename,label,suggestion,p_label,p_suggestion,group,reason\n5,5.jpg,3,1,0.012,0.977,a,far <off>\n"
 
@@ -39,8 +40,8 @@ def reported(tmp_path_factory) -> Path:
     change_metrics(run, **extra_metrics())
     (run / "label_issues.csv").write_text(ISSUES)
     (run / "config.yaml").write_text("run:\n  name: <b>bold\n")
-    add_pictures(run, read_findings(run).folds)
-    write_report(run)
+    add_pictures(run)
+    report_on(run)
     return run
 
 
@@ -155,14 +156,14 @@ def test_folds_are_shown_with_mean_and_spread(reported):
 def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
     page = (reported / "report.html").read_text()
     cards = section(page, "Mistakes").split('<div class="card">')[1:]
-    surest = read_findings(reported).gallery.mistakes["holdout"].iloc[0]
+    surest = read_findings(RunFolder(reported)).gallery.mistakes["holdout"].iloc[0]
     told = texts(cards[0])
     assert f"taken for {CLASSES[surest['prediction']]}" in told
     assert f"{CLASSES['1']} {percent(surest['sure'])}".replace("\xa0", " ") in told
     assert f"✓ {CLASSES[surest['label']]}" in told
     assert re.search(r'<div class="pair"><img src="data:image/jpeg[^>]*>\s*<img src="data:image/jpeg', cards[0])
     assert cards[0].partition("Its copies")[2].count("<img") == len(
-        read_findings(reported).gallery.copies[int(surest["row"])]
+        read_findings(RunFolder(reported)).gallery.copies[int(surest["row"])]
     )
 
 
@@ -174,7 +175,7 @@ def test_the_truth_is_shown_however_unlikely(tmp_path, undrawn):
     table.loc[53, columns] = [0.9, 0.05, 0.05, *[0.0] * 9]
     assert table.loc[53, "label"] == 5
     table.to_csv(run / "oof.csv", index=False)
-    write_report(run)
+    report_on(run)
     mistakes = section(read_page(run)[0], "Mistakes").partition("Out-of-fold")[2]
     card = re.search(r"<b>class 5</b> taken for <b>class 0</b>.*?</div>", mistakes, re.S)
     assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90 % class 1 5 % class 2 5 % ✓ class 5 0 %")
@@ -239,7 +240,7 @@ def test_the_page_stands_alone(reported):
 
 def test_an_older_run_shows_what_it_has(run):
     change_metrics(run, luck=None, calibration=None)
-    write_report(run)
+    report_on(run)
     titles = re.findall(r"<h2>(.*?)</h2>", read_page(run)[0])
     assert titles == ["Verdict", "Classes", "Folds", "Mistakes", "What to do next", "Data", "How it was made"]
 
@@ -247,8 +248,9 @@ def test_an_older_run_shows_what_it_has(run):
 @pytest.mark.usefixtures("undrawn")
 def test_photos_of_one_size_are_told_as_such(run):
     sizes = {"photos": 84, "width": [9, 9, 9], "height": [8, 8, 8], "frequent": {"9 x 8": 84}}
-    change_metrics(run, made_with={"data": {"sizes": sizes, "group_sizes": {}}})
-    write_report(run)
+    made = extra_metrics()["made_with"]
+    change_metrics(run, made_with={**made, "data": {"sizes": sizes, "group_sizes": {}}})
+    report_on(run)
     assert "All photos are 9 x 8 pixels large." in section(read_page(run)[0], "Data")
 
 
@@ -262,7 +264,7 @@ def test_no_mistake_is_not_told_as_certainty(run):
         "groups": 60,
     }
     change_metrics(run, holdout={**holdout, "intervals": {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}})
-    write_report(run)
+    report_on(run)
     verdict = html.unescape(section(read_page(run)[0], "Verdict"))
     assert "makes no mistake. That leaves open that up to 5.0\u00a0% of such sources would be mistaken" in verdict
     assert "out-of-fold, single models reach a macro F1 of" in verdict
@@ -273,7 +275,7 @@ def test_no_mistake_is_not_told_as_certainty(run):
 @pytest.mark.usefixtures("undrawn")
 def test_null_is_as_good_as_missing(run):
     change_metrics(run, **dict.fromkeys(extra_metrics()))
-    write_report(run)
+    report_on(run)
     assert "Luck" not in re.findall(r"<h2>(.*?)</h2>", read_page(run)[0])
 
 
@@ -282,11 +284,11 @@ def test_parts_of_the_newer_metrics_may_be_null(run):
     metrics = extra_metrics()
     metrics["calibration"]["holdout"] = None
     metrics["ablation"].update(holdout=None, folds_alone=None)
-    metrics["made_with"].update(commit=None, memory_gib={"process": None, "gpu": None}, data=None)
+    metrics["made_with"].update(commit=None, memory_gib={"process": None, "gpu": None})
     metrics["luck"]["told_apart"] = []
     change_metrics(run, holdout=None, **metrics)
     (run / "holdout.csv").unlink()
-    write_report(run)
+    report_on(run)
     page, _ = read_page(run)
     assert "hold-out" not in texts(section(page, "Calibration"))
     assert "commit" not in section(page, "How it was made")
@@ -296,7 +298,7 @@ def test_parts_of_the_newer_metrics_may_be_null(run):
 def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
     change_metrics(run, holdout=None)
     (run / "holdout.csv").unlink()
-    write_report(run)
+    report_on(run)
     verdict = section(read_page(run)[0], "Verdict")
     assert "hold-out" not in verdict
     assert "each fold&#39;s own model reaches a macro F1" in verdict
@@ -307,7 +309,7 @@ def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
 @pytest.mark.usefixtures("undrawn")
 def test_a_leak_is_part_of_the_verdict(tmp_path):
     run = make_run(tmp_path, "none", divided="oof and holdout")
-    write_report(run)
+    report_on(run)
     page, _ = read_page(run)
     assert "That is not to be believed: copies of these photos were learned from." in section(page, "Verdict")
     assert '<div class="leaky">' in section(page, "Verdict")
@@ -316,7 +318,7 @@ def test_a_leak_is_part_of_the_verdict(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_before_there_is_a_submission_its_counts_are_left_out(run):
     (run / "submission.csv").unlink()
-    write_report(run)
+    report_on(run)
     assert "<h3>Submission" not in read_page(run)[0]
 
 
@@ -330,7 +332,7 @@ def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tm
     for key in ("parameters", "made_with", "images_per_second", "seconds"):
         del metrics[key]
     write_json({**metrics, "runs": {str(reported): 0.75, "submissions/<gone>": 0.25}}, blend / "metrics.json")
-    write_report(blend)
+    report_on(blend)
     page = (blend / "report.html").read_text()
     mistakes = section(page, "Mistakes")
     assert "data:image/jpeg" in mistakes
@@ -343,16 +345,16 @@ def test_runs_of_different_splits_have_no_score(run):
     change_metrics(run, oof=None, holdout=None, folds=[], leak=None, runs={"a": 1.0})
     for name in ("oof.csv", "holdout.csv", "folds.csv", "history.csv"):
         (run / name).unlink()
-    write_report(run)
+    report_on(run)
     assert "no honest score of their average exists" in section(read_page(run)[0], "Verdict")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_photo_without_a_picture_is_named(run):
-    write_report(run)
+    report_on(run)
     assert '<span class="missing">photo ' in section(read_page(run)[0], "Mistakes")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(InputError, match="is not a run, or did not finish training"):
-        write_report(tmp_path)
+        report_on(tmp_path)

@@ -34,12 +34,12 @@ def test_a_limit_that_is_high_enough_stays(few_open_files, monkeypatch):
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1024
 
 
-def test_a_process_has_a_thread_for_each_core_that_it_may_use(monkeypatch):
+def test_an_operation_has_one_thread():
+    """The cores are shared by `trunkfold.cores.in_threads`."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(3)), raising=False)
     try:
         assert isinstance(start_process(TrainConfig()), Accelerator)
-        assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
 

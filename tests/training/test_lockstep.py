@@ -14,8 +14,10 @@ from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.errors import InputError, MemoryFullError
 from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone, build_backbone, trained_parameters
-from trunkfold.training.lockstep import Lockstep, without_fold
+from trunkfold.training import gradients
+from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.optimizers import balanced_class_weights, make_optimizer, make_scheduler
+from trunkfold.training.shares import without_fold
 
 FOLDS, CLASSES, STEPS = 3, 4, 6
 
@@ -27,8 +29,7 @@ class SeparateModel(nn.Module):
         super().__init__()
         tail = backbone.make_tail(seed)
         self.model = timm.create_model(config.name, num_classes=CLASSES)
-        tuned = "|".join(tail.stages)
-        targets = rf"stages\.({tuned})\.blocks\.\d+\.mlp\.fc[12]"
+        targets = tail.peft_config["default"].target_modules
         inject_adapter_in_model(
             LoraConfig(r=config.rank, lora_alpha=32, target_modules=targets, use_dora=True), self.model
         )
@@ -248,9 +249,10 @@ def test_memory_that_holds_nothing_is_told_with_what_to_change(accelerator, piec
 
 def test_on_a_cpu_nothing_is_tried(accelerator):
     lockstep = small_lockstep(accelerator)
-    lockstep.trunk = SmallMemory(lockstep.trunk, 12)
+    memory = SmallMemory(lockstep.trunk, 12)
+    lockstep.trunk = lockstep._by_threads.trunk = memory
     lockstep.step(*some_batch())
-    assert lockstep.trunk.seen == [12]
+    assert sum(memory.seen) == 12
 
 
 def some_batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -282,18 +284,18 @@ def test_without_fold_leaves_one_fold_out():
     assert without_fold(torch.arange(6), 1, 2).tolist() == [0, 1, 4, 5]
 
 
-def test_the_averaged_weights_are_shown_for_a_while_and_kept_in_the_end(accelerator):
+def test_averaged_weights_are_used_only_inside_the_block(accelerator):
     lockstep = small_lockstep(accelerator, ema_decay=0.5)
     for _ in range(4):
         lockstep.step(*some_batch())
     raw = lockstep.tails[0].head.fc.weight.clone()
-    with lockstep.final_weights() as tails:
+    with lockstep.weights() as tails:
         averaged = tails[0].head.fc.weight.clone()
         assert not tails[0].training
     assert not torch.equal(raw, averaged)
     assert torch.equal(lockstep.tails[0].head.fc.weight, raw)
-    lockstep.keep_final_weights()
-    assert torch.equal(lockstep.tails[0].head.fc.weight, averaged)
+    with lockstep.weights(raw=True) as tails:
+        assert torch.equal(tails[0].head.fc.weight, raw)
 
 
 def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
@@ -398,3 +400,28 @@ def test_the_same_seed_repeats_to_the_bit(accelerator):
             lockstep.step(*some_batch())
         runs.append(lockstep.tails[1].state_dict())
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+@pytest.mark.parametrize("worth", [(0, 0), (0, 1e30), (1e30, 1e30)], ids=["halves", "whole tails", "no threads"])
+def test_threads_learn_what_the_undivided_batch_does(accelerator, monkeypatch, worth):
+    """In halves of five rows of a fold, also where blocks are left out: to the bit as often as it is repeated."""
+    monkeypatch.setattr(gradients, "WORTH_A_THREAD", worth[0])
+    monkeypatch.setattr(gradients, "WORTH_TWO_PARTS", worth[1])
+    runs = []
+    for threads, pieces, drop_path in ((3, 0, 0.0), (1, 1, 0.0), (3, 0, 0.5), (1, 0, 0.5), (2, 0, 0.5)):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        torch.manual_seed(0)
+        config = ModelConfig(name="test_convnext", pretrained=False, scale=1.0, drop_path=drop_path, tune_stages=2)
+        backbone = build_backbone(config, CLASSES, load_weights=False)
+        batches = FoldBalancedBatches(np.arange(15) % FOLDS, 15, seed=0, accelerator=accelerator)
+        train = TrainConfig(epochs=2, batch_size=15, optimizer="sgd", tail_lr=0.1)
+        lockstep = Lockstep(accelerator, train, backbone, batches)
+        lockstep.pieces = pieces
+        photos = torch.randint(0, 256, (15, 3, 64, 64), dtype=torch.uint8)
+        losses = [lockstep.step(photos, torch.arange(15) % CLASSES) for _ in range(3)]
+        runs.append([torch.stack(losses), *learned(lockstep)])
+    for threaded, undivided in zip(runs[0], runs[1], strict=True):
+        torch.testing.assert_close(threaded, undivided, rtol=1e-4, atol=1e-6)
+    for other in runs[3:]:
+        assert all(torch.equal(*pair) for pair in zip(runs[2], other, strict=True))
+    assert not torch.equal(runs[2][0], runs[0][0])

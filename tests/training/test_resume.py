@@ -22,7 +22,7 @@ from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.files import write_csv, write_json, write_text
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.training.checkpoint import STATE
 from trunkfold.training.resume import LOCK, check_run, occupied_run
 

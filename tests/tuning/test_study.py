@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import TrialState
 
 from trunkfold.errors import InputError
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.tuning.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
 

@@ -94,12 +94,16 @@ class ModelConfig:
     """The network, and which part of it is tuned.
 
     Attributes:
-        name: A timm model with stem, stages and head: any ConvNeXt or ConvNeXtV2.
+        name: A timm model: ConvNeXt and ConvNeXtV2, ViT (DeiT, DINOv2, SigLIP 2), DINOv3, EVA02, Swin, EfficientNet or
+            ResNet.
         pretrained: Start from timm's pretrained weights (downloaded once); false starts from random weights.
-        weights: Local file of initial weights (safetensors or a PyTorch state dict), for machines without a network.
+        weights: Initial weights for machines without a network: a file (safetensors or a PyTorch state dict), a folder
+            with model.safetensors and config.json, or package:NAME for an installed Python package.
         tune: Parameters trained in the tuned stages. adapters: DoRA, final norm and head; block: also depthwise
-            convolutions, norms and layer scale; all: also the base weights that DoRA adapts.
-        tune_stages: Number of last stages to tune; 4 also tunes the stem and leaves no shared trunk.
+            convolutions, norms and layer scale; all: also the base weights that DoRA adapts. Batch norms keep the
+            statistics of pretraining.
+        tune_stages: Number of last stages to tune, of four (a transformer's are quarters of its blocks); 4 also tunes
+            the stem and leaves no shared trunk.
         rank: Rank of the DoRA update.
         scale: Scale of the DoRA update (peft's lora_alpha is rank x scale).
         drop_path: Stochastic depth rate of the last tuned block; it decreases linearly towards earlier blocks.
@@ -107,7 +111,7 @@ class ModelConfig:
 
     name: str = "convnext_tiny"
     pretrained: bool = True
-    weights: Path | None = None
+    weights: str | None = None
     tune: Literal["adapters", "block", "all"] = "block"
     tune_stages: Literal[1, 2, 3, 4] = 1
     rank: Count = 4

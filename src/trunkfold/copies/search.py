@@ -30,7 +30,7 @@ from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import has_table, read_labelled, read_unlabelled
 from trunkfold.errors import counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted

@@ -8,7 +8,7 @@ from trunkfold.config.schema import Config, DataConfig
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import class_names
 from trunkfold.errors import InputError, counted, first_few
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 
 
 def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -37,8 +37,8 @@ class DemoOptions:
         seed: Seed of everything that is drawn.
     """
 
-    photos: int = 4500
-    size: int = 96
+    photos: int = 900
+    size: int = 128
     seed: int = 0
 
 

@@ -1,7 +1,6 @@
 """A finished run, read from its folder for use: model, classes, calibration and embeddings of its training photos."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -10,8 +9,9 @@ from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.evaluation.known_photos import KnownPhotos, load_known_photos
 from trunkfold.evaluation.predictions import read_folds
+from trunkfold.metrics import Metrics
 from trunkfold.model.ensemble import load_ensemble
-from trunkfold.runs import read_metrics
+from trunkfold.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class FinishedRun:
         known: Embeddings of its training photos; None in runs made before they were saved.
     """
 
-    folder: Path
+    folder: RunFolder
     config: Config
-    metrics: dict
+    metrics: Metrics
     trunk: nn.Module
     tails: list[nn.Module]
     known: KnownPhotos | None
@@ -37,26 +37,26 @@ class FinishedRun:
     @property
     def classes(self) -> dict[str, str]:
         """Name of each label, in the order of the logits."""
-        return self.metrics["classes"]
+        return self.metrics.classes
 
     @property
     def temperature(self) -> float:
         """What calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
-        return float((self.metrics.get("calibration") or {}).get("temperature") or 1.0)
+        return self.metrics.calibration.temperature if self.metrics.calibration else 1.0
 
 
-def load_run(folder: Path) -> FinishedRun:
+def load_run(folder: RunFolder) -> FinishedRun:
     """Read a finished run, which may lie on a read-only disk.
 
     Raises:
         InputError: It is not a finished run, is an average of runs, or a file is damaged.
     """
-    metrics = read_metrics(folder)
-    if "runs" in metrics:
-        raise InputError(f"{folder} is an average of runs and has no model: use one of {', '.join(metrics['runs'])}")
-    config = load_config(folder / "config.yaml")
+    metrics = folder.read_metrics()
+    if metrics.runs:
+        raise InputError(f"{folder} is an average of runs and has no model: use one of {', '.join(metrics.runs)}")
+    config = load_config(folder.config)
     if config.data.image_size is None:
-        raise InputError(f"{folder / 'config.yaml'} has no data.image_size: restore the one the training wrote")
-    backbone, tails = load_ensemble(folder, config, len(metrics["classes"]))
-    known = load_known_photos(folder, read_folds(folder / "folds.csv"))
+        raise InputError(f"{folder.config} has no data.image_size: restore the one the training wrote")
+    backbone, tails = load_ensemble(folder, config, len(metrics.classes))
+    known = load_known_photos(folder, read_folds(folder.folds))
     return FinishedRun(folder, config, metrics, backbone.trunk, tails, known)

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.evaluation.calibration import LEAST
+from trunkfold.run_folder import RunFolder
 
 MIRRORS = {"plain": False, "hflip": True}  # the views that can be made from the plain view alone
 PREPROCESSING = (
@@ -68,7 +68,7 @@ def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
 def describe(run: FinishedRun) -> dict[str, str]:
     """What a model file says of itself, as texts: classes, preprocessing, origin."""
     return {
-        "run": run.folder.resolve().name,
+        "run": run.folder.name,
         "run_digest": run_digest(run.folder),
         "model": run.config.model.name,
         "folds": str(len(run.tails)),
@@ -80,10 +80,10 @@ def describe(run: FinishedRun) -> dict[str, str]:
     }
 
 
-def run_digest(folder: Path) -> str:
+def run_digest(run: RunFolder) -> str:
     """The same for runs with the same configuration and weights."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in [folder / "config.yaml", *sorted(folder.rglob("*.safetensors"))]:
-        digest.update(path.relative_to(folder).as_posix().encode())
+    for path in [run.config, *sorted(run.path.rglob("*.safetensors"))]:
+        digest.update(path.relative_to(run.path).as_posix().encode())
         digest.update(hashlib.blake2b(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -78,7 +78,7 @@ def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> Plain
 
 
 def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
-    table = read_folds(run.folder / "folds.csv")
+    table = read_folds(run.folder.folds)
     table = table[choose(table["fold"].to_numpy())]
     folder = find_table(root or run.config.data.root, "train.csv").parent / "images"
     paths = [folder / name for name in table["filename"]]

@@ -24,6 +24,7 @@ from trunkfold.images.batches import to_tensor
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.embeddings import pool_features
 from trunkfold.model.ensemble import predict
+from trunkfold.model.features import through_trunk
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.output.thumbnails import overlay
 from trunkfold.split.dataset import side_to_keep
@@ -102,8 +103,7 @@ class Predictor:
         return torch.stack(shown).permute(0, 3, 1, 2)
 
     def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
-        with self.accelerator.autocast():
-            return self.trunk(self._shown(photos, view).to(self.accelerator.device))
+        return through_trunk(self.accelerator, self.trunk, self._shown(photos, view))
 
 
 def find_photos(words: Sequence[str]) -> list[Path]:

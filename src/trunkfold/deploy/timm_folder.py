@@ -127,9 +127,9 @@ def _card(run: FinishedRun, which: str, own: float | None) -> str:
     )
     from_timm = model.pretrained and model.weights is None
     license_name = timm.get_pretrained_cfg(model.name).license if from_timm else None
-    split = ", ".join(f"{name}: {value}" for name, value in run.metrics["split"].items())
+    split = ", ".join(f"{name}: {value}" for name, value in vars(run.metrics.split).items())
     return CARD.format(
-        name=run.folder.resolve().name,
+        name=run.folder.name,
         which=which,
         model=model.name,
         photos=sum((run.metrics.get(name) or {}).get("photos", 0) for name in ("oof", "holdout")),

@@ -9,6 +9,7 @@ from trunkfold.evaluation.consensus import average_in_folds
 from trunkfold.evaluation.decoding import Metric, decode_labelled
 from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import macro_f1, paired_difference
+from trunkfold.metrics import Ablation, Alone, Gain
 from trunkfold.split.folds import HELD_OUT, scoring_members
 
 CONSENSUS, EMA, DECODING = "consensus of copies", "averaging of weights (EMA)", "decoding for macro F1"
@@ -22,7 +23,7 @@ def ablate(
     consensus: bool,
     metric: Metric,
     raw: np.ndarray | None = None,
-) -> dict[str, list[dict] | None]:
+) -> Ablation:
     """Scores of a run's predictions without their parts, one at a time.
 
     Args:
@@ -36,10 +37,8 @@ def ablate(
             weights were not averaged.
 
     Returns:
-        oof and holdout (null without one): a list of {part, macro_f1, accuracy, gain, interval}, the scores without the
-        part, the macro F1 with everything minus that without it, and its 95 % interval (see
-        `trunkfold.evaluation.scores.paired_difference`). folds_alone (null without a hold-out): {part, macro_f1,
-        accuracy} of each tail by itself on the hold-out.
+        The scores without each part, with the gain of `trunkfold.evaluation.scores.paired_difference`; and those of
+        each tail by itself on the hold-out.
     """
     tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
     members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
@@ -61,31 +60,29 @@ def ablate(
         without[EMA] = labels(raw)
     if metric != "accuracy":
         without[DECODING] = labels(predicted, metric="accuracy")
-    result = {"oof": _gains(everything, without, folds, fold_of_row >= 0, classes), "holdout": None}
+    oof = _gains(everything, without, folds, fold_of_row >= 0, classes)
     if not held_out.any():
-        return {**result, "folds_alone": None}
+        return Ablation(oof, None, None)
     if len(tails) > 1:
         without |= {f"fold {tail}": labels(predicted, members & (tails != tail)) for tail in tails}
     alone = {f"fold {tail} alone": labels(predicted, members & (tails == tail)) for tail in tails}
-    return {
-        **result,
-        "holdout": _gains(everything, without, folds, held_out, classes),
-        "folds_alone": [{"part": part, **_scores(chosen, folds, held_out, classes)} for part, chosen in alone.items()],
-    }
+    return Ablation(
+        oof,
+        holdout=_gains(everything, without, folds, held_out, classes),
+        folds_alone=[Alone(part, **_scores(chosen, folds, held_out, classes)) for part, chosen in alone.items()],
+    )
 
 
 def _gains(
     everything: pd.Series, without: dict[str, pd.Series], folds: pd.DataFrame, rows: np.ndarray, classes: dict[str, str]
-) -> list[dict]:
+) -> list[Gain]:
     """What is lost of some rows' scores without each part."""
     table = []
     for part, rest in without.items():
         truth, groups = folds.loc[rows, "label"], folds.loc[rows, "group"]
         paired = paired_difference(truth, everything[rows], rest[rows], groups, list(classes))
         scores = _scores(rest, folds, rows, classes)
-        table.append(
-            {"part": part, **scores, "gain": paired["difference"], "interval": [paired["low"], paired["high"]]}
-        )
+        table.append(Gain(part, **scores, gain=paired["difference"], interval=(paired["low"], paired["high"])))
     return table
 
 

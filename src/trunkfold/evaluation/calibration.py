@@ -5,13 +5,14 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from trunkfold.evaluation.predictions import probabilities_of
+from trunkfold.metrics import Bin, Calibration, Reliability
 
 BINS = 15
 LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount
 TEMPERATURES = (0.05, 20.0)
 
 
-def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str, str]) -> dict:
+def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str, str]) -> Calibration:
     """Reliability of a run's probabilities, as they are and scaled by one temperature.
 
     The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
@@ -21,20 +22,17 @@ def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str
         oof: label and p_<class name> of the out-of-fold photos.
         holdout: The same of the held-out ones; None without any.
         classes: Name of each label, in order.
-
-    Returns:
-        temperature; oof and holdout (null without one): ece, nll and bins, ece_scaled, nll_scaled and bins_scaled, see
-        `reliability`.
     """
     tables = {"oof": _truth_and_probabilities(oof, classes)}
     if holdout is not None:
         tables["holdout"] = _truth_and_probabilities(holdout, classes)
     temperature = fit_temperature(*tables["oof"])
-    result = {"temperature": temperature, "oof": None, "holdout": None}
+    found = {}
     for name, (truth, probabilities) in tables.items():
         scaled = reliability(truth, scale(probabilities, temperature))
-        result[name] = reliability(truth, probabilities) | {f"{key}_scaled": value for key, value in scaled.items()}
-    return result
+        scaled = {f"{key}_scaled": value for key, value in scaled.items()}
+        found[name] = Reliability(**reliability(truth, probabilities), **scaled)
+    return Calibration(temperature, found["oof"], found.get("holdout"))
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -71,8 +69,8 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
         probabilities: Of shape (rows, classes).
 
     Returns:
-        ece (expected calibration error over 15 bins of equal width), nll (mean negative log-likelihood), bins: a list
-        of {confidence, accuracy, photos} of those that have photos.
+        ece (expected calibration error over 15 bins of equal width), nll (mean negative log-likelihood), bins (those
+        that have photos).
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     bin_of_row = np.ceil(confidence * BINS).clip(1, BINS)  # a bin holds its upper edge, as in Guo et al.
@@ -82,7 +80,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
     return {
         "ece": float((gaps * bins["photos"]).sum() / len(truth)),
         "nll": _negative_log_likelihood(truth, probabilities),
-        "bins": bins.to_dict("records"),
+        "bins": [Bin(**row) for row in bins.to_dict("records")],
     }
 
 

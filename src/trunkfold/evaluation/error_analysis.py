@@ -1,18 +1,16 @@
-"""Which photos the report shows: pure functions of a run's tables, asked when thumbnails are saved and when read."""
+"""Which photos the report shows: pure functions of a run's tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.evaluation.label_issues import ISSUES
 from trunkfold.evaluation.predictions import probabilities_of, read_predictions
+from trunkfold.run_folder import SETS, RunFolder
 
-SETS = {"holdout": "hold-out", "oof": "out-of-fold"}
-MISTAKES, SUSPECTS = 12, 24  # photos of a set; rows of label_issues.csv
+MISTAKES, SUSPECTS = 12, 24  # photos of a set; suspected labels
 PAIRS, IN_PAIR = 4, 4  # confused classes, and photos of each pair
 COPIES = 3  # beside a photo
 SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
@@ -26,7 +24,7 @@ class Gallery:
         mistakes: By set: the surest wrong predictions, one a group; a table as `placed` makes it.
         pairs: The most confused classes: label, prediction, count, and rows of some such photos.
         samples: Rows of some photos of each label, one a group.
-        suspects: The first rows of label_issues.csv.
+        suspects: The first suspected labels.
         copies: Rows of the same group for each row of mistakes and suspects.
     """
 
@@ -44,17 +42,18 @@ class Gallery:
         return sorted(shown | set(self.copies))
 
 
-def choose_photos(folder: Path, folds: pd.DataFrame, classes: Mapping[str, str]) -> Gallery:
-    """What the report of a run shows.
+def choose_photos(
+    tables: Mapping[str, pd.DataFrame], suspects: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]
+) -> Gallery:
+    """Choose the photos that the report of a run shows.
 
     Args:
-        folder: The run, with oof.csv, and perhaps holdout.csv and label_issues.csv.
+        tables: The run's predictions by set, see `read_placed`.
+        suspects: See `read_suspects`.
         folds: image_id, label and group of each row of folds.csv.
         classes: Name of each label, in order.
     """
-    tables = read_placed(folder, folds, classes)
     mistakes = {name: surest_mistakes(table) for name, table in tables.items()}
-    suspects = read_suspects(folder, folds)
     beside = [*(row for table in mistakes.values() for row in table["row"])]
     beside += suspects["row"].tolist() if len(suspects) else []
     return Gallery(
@@ -66,12 +65,12 @@ def choose_photos(folder: Path, folds: pd.DataFrame, classes: Mapping[str, str])
     )
 
 
-def read_placed(folder: Path, folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, pd.DataFrame]:
-    """The prediction tables that a run has, the hold-out's first, see `placed`."""
+def read_placed(run: RunFolder, folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Read the prediction tables that a run has, the hold-out's first, see `placed`."""
     return {
-        name: placed(read_predictions(folder / f"{name}.csv", classes), folds, classes)
+        name: placed(read_predictions(run.predictions(name), classes), folds, classes)
         for name in SETS
-        if (folder / f"{name}.csv").exists()
+        if run.predictions(name).exists()
     }
 
 
@@ -124,12 +123,12 @@ def copies_of(folds: pd.DataFrame, rows: list[int]) -> dict[int, list[int]]:
     return {int(row): [int(other) for other in members[groups[row]] if other != row][:COPIES] for row in map(int, rows)}
 
 
-def read_suspects(folder: Path, folds: pd.DataFrame) -> pd.DataFrame:
-    """The first rows of label_issues.csv, with row, group and the other columns; empty where there is no such file."""
-    path = folder / ISSUES
+def read_suspects(run: RunFolder, folds: pd.DataFrame) -> pd.DataFrame:
+    """Read the first suspected labels, with row, group and the other columns; empty where there are none."""
+    path = run.label_issues
     if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # all rows may have been deleted
         return pd.DataFrame()
-    issues = read_text_table(folder / ISSUES, ["image_id", "label", "suggestion"])
+    issues = read_text_table(path, ["image_id", "label", "suggestion"])
     row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
     issues = issues[issues["image_id"].isin(row_of_id.index)].head(SUSPECTS)
     return issues.assign(row=row_of_id.reindex(issues["image_id"]).to_numpy(int))

@@ -1,17 +1,20 @@
-"""All that is said of a run's predictions: scores by set and fold, what a split leaks, calibration, luck."""
+"""Everything that follows from a run's predictions: scores by set and fold, leaks of the split, calibration, luck."""
 
+import numpy as np
 import pandas as pd
+from sklearn.metrics import accuracy_score, f1_score
 
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
-from trunkfold.evaluation.leaks import has_learned_copy, score_leak
 from trunkfold.evaluation.scores import score
+from trunkfold.metrics import Assessment, FoldScores, Leak, LeakScores, PartScores
+from trunkfold.split.folds import learned_from
 
 
 def assess_run(
     oof: pd.DataFrame, holdout: pd.DataFrame | None, folds: pd.DataFrame, classes: dict[str, str], test_photos: int
-) -> dict[str, object]:
-    """The part of a run's metrics.json that follows from its tables.
+) -> Assessment:
+    """Score a run's tables.
 
     Args:
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
@@ -21,30 +24,69 @@ def assess_run(
         test_photos: Size of the competition's test set.
 
     Returns:
-        oof, holdout (null without one), the folds' own as a list, leak (see `trunkfold.evaluation.leaks`; null where no
-        photo was predicted by a tail that had learned from its copy), calibration (see
-        `trunkfold.evaluation.calibration`) and luck (see `trunkfold.evaluation.leaderboard`).
+        leak is None where no photo was predicted by a tail that was trained on its copy.
     """
     groups = folds.set_index("image_id")["group"]
-    of_fold = []
-    for fold, rows in oof.groupby("fold"):
-        scores = score(rows, groups, classes)
-        of_fold.append({"fold": int(fold), **{key: scores[key] for key in ("photos", "accuracy", "macro_f1")}})
-    return {
-        "oof": score(oof, groups, classes),
-        "holdout": None if holdout is None else score(holdout, groups, classes),
-        "folds": of_fold,
-        "leak": _leak({"oof": oof, "holdout": holdout}, folds),
-        "calibration": calibrate(oof, holdout, classes),
-        "luck": simulate_leaderboards(oof, groups, classes, test_photos),
-    }
+    of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
+    return Assessment(
+        oof=score(oof, groups, classes),
+        holdout=None if holdout is None else score(holdout, groups, classes),
+        folds=[FoldScores(fold, found.photos, found.accuracy, found.macro_f1) for fold, found in of_fold.items()],
+        leak=_leak({"oof": oof, "holdout": holdout}, folds),
+        calibration=calibrate(oof, holdout, classes),
+        luck=simulate_leaderboards(oof, groups, classes, test_photos),
+    )
 
 
-def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> dict | None:
+def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak | None:
     leaked = pd.Series(has_learned_copy(folds), index=folds["image_id"])
     if not leaked.any():
         return None
-    return {
+    parts = {
         name: None if table is None else score_leak(table, leaked[table["image_id"]].to_numpy())
         for name, table in tables.items()
     }
+    return Leak(**parts)
+
+
+def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
+    """Whether what predicts a photo has learned from a copy of it.
+
+    An out-of-fold photo is predicted by the tail of its fold, which learned from all other folds (or from the photos of
+    no fold, where there is one); a held-out one (fold -1) by the tails of all folds.
+
+    Args:
+        folds: group and fold of each labelled photo.
+
+    Returns:
+        bool of shape (photos,).
+    """
+    learning = folds[learned_from(folds["fold"].to_numpy())]
+    copies = folds["group"].map(learning["group"].value_counts()).fillna(0).to_numpy()
+    in_fold = learning.groupby(["group", "fold"]).size()
+    not_learned = in_fold.reindex(pd.MultiIndex.from_frame(folds[["group", "fold"]])).fillna(0).to_numpy()
+    return copies > not_learned
+
+
+def score_leak(predictions: pd.DataFrame, leaked: np.ndarray) -> LeakScores:
+    """Score photos with and without a copy that was learned from.
+
+    Args:
+        predictions: label and prediction.
+        leaked: bool by row, see `has_learned_copy`.
+
+    Returns:
+        Their macro F1 is that of the classes that are there.
+    """
+    return LeakScores(with_copies=_scores(predictions[leaked]), without_copies=_scores(predictions[~leaked]))
+
+
+def _scores(predictions: pd.DataFrame) -> PartScores | None:
+    if predictions.empty:
+        return None
+    truth, predicted = predictions["label"], predictions["prediction"]
+    return PartScores(
+        photos=len(predictions),
+        accuracy=float(accuracy_score(truth, predicted)),
+        macro_f1=float(f1_score(truth, predicted, labels=sorted(set(truth)), average="macro", zero_division=0)),
+    )

@@ -6,7 +6,6 @@ kind; no assumption about the shape of the training distribution.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from trunkfold.errors import InputError
-from trunkfold.files import whole_file
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import learned_from
 
-EMBEDDINGS = "embeddings.safetensors"
 FLAGGED = 0.01  # share of out-of-fold photos that lie beyond the threshold
 SCORED = 2000  # out-of-fold photos that the threshold is fitted on, at most
 ROWS = 512  # photos compared at once
@@ -75,8 +73,8 @@ def fit_threshold(embeddings: np.ndarray, folds: pd.DataFrame) -> float:
     return float(max(np.quantile(distances, 1 - FLAGGED), 1e-6)) if len(distances) else 2.0
 
 
-def save_known_photos(run: Path, embeddings: np.ndarray, folds: pd.DataFrame) -> None:
-    """Write embeddings.safetensors.
+def save_known_photos(run: RunFolder, embeddings: np.ndarray, folds: pd.DataFrame) -> None:
+    """Write the embeddings of the labelled photos.
 
     Args:
         run: The run's folder.
@@ -84,17 +82,17 @@ def save_known_photos(run: Path, embeddings: np.ndarray, folds: pd.DataFrame) ->
         folds: fold and group of each labelled photo.
     """
     threshold = np.array(fit_threshold(embeddings, folds), np.float32)
-    with whole_file(run / EMBEDDINGS) as partial:
-        partial.write_bytes(save({"embeddings": np.ascontiguousarray(embeddings), "threshold": threshold}))
+    tensors = {"embeddings": np.ascontiguousarray(embeddings), "threshold": threshold}
+    run.save(save(tensors), run.embeddings)
 
 
-def load_known_photos(run: Path, folds: pd.DataFrame) -> KnownPhotos | None:
+def load_known_photos(run: RunFolder, folds: pd.DataFrame) -> KnownPhotos | None:
     """Read embeddings.safetensors; None where the run was made before there was such a file.
 
     Raises:
         InputError: The file is damaged, or does not fit folds.csv.
     """
-    path = run / EMBEDDINGS
+    path = run.embeddings
     if not path.exists():
         return None
     try:
@@ -103,7 +101,7 @@ def load_known_photos(run: Path, folds: pd.DataFrame) -> KnownPhotos | None:
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): copy the run again") from error
     if embeddings.ndim != 2 or len(embeddings) != len(folds) or not threshold > 0:
-        raise InputError(f"{path} does not fit {run / 'folds.csv'}: copy the run again")
+        raise InputError(f"{path} does not fit {run.folds}: copy the run again")
     rows = np.flatnonzero(learned_from(folds["fold"].to_numpy()))
     return KnownPhotos(embeddings[rows], rows, threshold)
 

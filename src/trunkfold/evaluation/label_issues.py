@@ -3,46 +3,21 @@
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) as cleanlab implements it.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from cleanlab import filter as confident_learning
 
 from trunkfold.evaluation.predictions import probabilities_of
-from trunkfold.files import write_csv
 
 MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model and its copies disagree"
-ISSUES = "label_issues.csv"  # in a run's folder
 
 
-def write_label_issues(run: Path, oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str, str]) -> int:
-    """Write label_issues.csv into a run's folder; see `find_label_issues`.
-
-    Args:
-        run: The folder.
-        oof: Out-of-fold predictions.
-        folds: image_id, filename and group of all labelled photos.
-        classes: Name of each label, in order.
-
-    Returns:
-        The number of suspected photos.
-    """
-    known = folds.set_index("image_id")
-    issues = find_label_issues(oof, known["group"], known["filename"], classes)
-    write_csv(issues, run / ISSUES)
-    return len(issues)
-
-
-def find_label_issues(
-    oof: pd.DataFrame, groups: pd.Series, filenames: pd.Series, classes: dict[str, str]
-) -> pd.DataFrame:
+def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str, str]) -> pd.DataFrame:
     """The photos whose label is suspected to be wrong.
 
     Args:
         oof: Out-of-fold predictions: image_id, label, p_<class name> ...
-        groups: Group by image_id.
-        filenames: File name by image_id.
+        folds: image_id, filename and group of all labelled photos.
         classes: Name of each label, in order.
 
     Returns:
@@ -51,16 +26,17 @@ def find_label_issues(
         p_suggestion (the model's probabilities), group and reason.
     """
     rows, labels = np.arange(len(oof)), np.array(list(classes))
+    known = folds.set_index("image_id").loc[oof["image_id"]]
     probabilities = probabilities_of(oof, classes)
     given = pd.Index(labels).get_indexer(oof["label"])
-    group = oof["image_id"].map(groups).to_numpy()
+    group = known["group"].to_numpy()
     doubted, shared = _doubted(given, probabilities), _labels_of_groups(given, probabilities, group)
     apart = given != shared
     suggested = np.where(doubted, probabilities.argmax(1), shared)
     issues = pd.DataFrame(
         {
             "image_id": oof["image_id"].to_numpy(),
-            "filename": oof["image_id"].map(filenames).to_numpy(),
+            "filename": known["filename"].to_numpy(),
             "label": oof["label"].to_numpy(),
             "suggestion": labels[suggested],
             "p_label": probabilities[rows, given].round(4),

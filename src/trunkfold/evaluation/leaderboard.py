@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.evaluation.scores import interval, macro_f1_of_draws
+from trunkfold.metrics import Draws, Histogram, Luck, Range, Rival
 
 PUBLIC_SHARE = 0.4
 SIMULATIONS = 2000
@@ -13,7 +14,7 @@ BINS = 40
 
 def simulate_leaderboards(
     predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int
-) -> dict | None:
+) -> Luck | None:
     """What a leaderboard could show for this very model, if its out-of-fold score were its true one.
 
     Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
@@ -26,11 +27,7 @@ def simulate_leaderboards(
         photos: Size of the test set.
 
     Returns:
-        photos, public_share, simulations; public and private {mean, low, high} (macro F1, 95 % of the simulations);
-        difference {low, high} (public minus private); histogram {edges, public, private} (shares of the simulations);
-        told_apart: a list of {agreement, difference}, the second being what the private macro F1 of two submissions
-        that are exactly as good differs by in at most 95 % of the simulations, where they give that share of the photos
-        the same label. None for less than two photos, which cannot be divided.
+        Macro F1 in the simulations; None for less than two photos, which cannot be divided.
     """
     if photos < 2:
         return None
@@ -49,20 +46,19 @@ def simulate_leaderboards(
         agreement.append([np.mean(predicted == pool.predicted[rows]) for predicted in rivals])
     whole = pool.confusion(slice(None), pool.predicted)
     public, private, *rivals = (macro_f1_of_draws(drawn, whole) for drawn in np.moveaxis(np.array(confusions), 1, 0))
-    low, high = interval(public - private)
-    return {
-        "photos": photos,
-        "public_share": PUBLIC_SHARE,
-        "simulations": SIMULATIONS,
-        "public": _describe(public),
-        "private": _describe(private),
-        "difference": {"low": low, "high": high},
-        "histogram": _histogram(public, private),
-        "told_apart": [
-            {"agreement": float(share), "difference": float(np.quantile(abs(private - rival), 0.95))}
+    return Luck(
+        photos=photos,
+        public_share=PUBLIC_SHARE,
+        simulations=SIMULATIONS,
+        public=Draws(*interval(public), float(public.mean())),
+        private=Draws(*interval(private), float(private.mean())),
+        difference=Range(*interval(public - private)),
+        histogram=_histogram(public, private),
+        told_apart=[
+            Rival(float(share), float(np.quantile(abs(private - rival), 0.95)))
             for share, rival in zip(np.mean(agreement, axis=0), rivals, strict=True)
         ],
-    }
+    )
 
 
 class Pool:
@@ -128,13 +124,8 @@ class Pool:
         return np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
-def _describe(scores: np.ndarray) -> dict[str, float]:
-    low, high = interval(scores)
-    return {"mean": float(scores.mean()), "low": low, "high": high}
-
-
-def _histogram(public: np.ndarray, private: np.ndarray) -> dict[str, list[float]]:
+def _histogram(public: np.ndarray, private: np.ndarray) -> Histogram:
     """Shares of the simulations in bins of equal width, the same for both parts."""
     edges = np.histogram_bin_edges(np.concatenate([public, private]), BINS)
-    counts = {name: np.histogram(scores, edges)[0] for name, scores in {"public": public, "private": private}.items()}
-    return {"edges": edges.tolist(), **{name: (count / SIMULATIONS).tolist() for name, count in counts.items()}}
+    shares = ((np.histogram(scores, edges)[0] / SIMULATIONS).tolist() for scores in (public, private))
+    return Histogram(edges.tolist(), *shares)

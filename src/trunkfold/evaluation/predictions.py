@@ -9,6 +9,7 @@ from trunkfold.csv_table import read_text_table
 from trunkfold.errors import InputError, first_few
 
 PREFIX = "p_"
+FOLDS_COLUMNS = ["image_id", "filename", "label", "group", "fold"]
 
 
 def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
@@ -70,12 +71,12 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
 
 
 def read_folds(path: Path) -> pd.DataFrame:
-    """Read a run's folds.csv: image_id, label and group as texts, fold as a number.
+    """Read a run's folds.csv: image_id, filename, label and group as texts, fold as a number.
 
     Raises:
         InputError: The file is missing or damaged.
     """
-    folds = read_text_table(path, ["image_id", "label", "group", "fold"])
+    folds = read_text_table(path, FOLDS_COLUMNS)
     wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
     if len(wrong):
         raise InputError(f"{path}: fold must be a whole number, not {first_few(wrong.unique())}")

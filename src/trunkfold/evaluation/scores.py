@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+from trunkfold.metrics import ClassScores, Interval, Intervals, Scores
+
 RESAMPLES = 1000
 COVERAGE = 0.95
 
@@ -25,36 +27,31 @@ def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[st
     }
 
 
-def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str]) -> dict:
-    """All numbers about a prediction table.
+def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str]) -> Scores:
+    """Score a prediction table.
 
     Args:
         predictions: image_id, label and prediction, in the competition's labels.
         groups: Group of each image_id, the index; copies of one photo count as one draw in the intervals.
         classes: Name of each label, in order.
-
-    Returns:
-        photos, groups, accuracy, macro_f1, intervals {accuracy, macro_f1: [low, high]}, per_class {name: {precision,
-        recall, f1, support}}, confusion_matrix (rows are the truth, columns the prediction, in the order of `classes`).
     """
     labels, names = list(classes), list(classes.values())
     truth, predicted = predictions["label"], predictions["prediction"]
     columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
     per_class = {
-        name: dict(zip(("precision", "recall", "f1"), map(float, values[:3]), strict=True))
-        | {"support": int(values[3])}
+        name: ClassScores(*map(float, values[:3]), support=int(values[3]))
         for name, *values in zip(names, *columns, strict=True)
     }
     group_of_row = predictions["image_id"].map(groups)
-    return {
-        "photos": len(predictions),
-        "groups": int(group_of_row.nunique()),
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": macro_f1(predictions, classes),
-        "intervals": bootstrap_intervals(truth, predicted, group_of_row, labels),
-        "per_class": per_class,
-        "confusion_matrix": confusion_matrix(truth, predicted, labels=labels).tolist(),
-    }
+    return Scores(
+        photos=len(predictions),
+        groups=int(group_of_row.nunique()),
+        accuracy=float(accuracy_score(truth, predicted)),
+        macro_f1=macro_f1(predictions, classes),
+        intervals=bootstrap_intervals(truth, predicted, group_of_row, labels),
+        per_class=per_class,
+        confusion_matrix=confusion_matrix(truth, predicted, labels=labels).tolist(),
+    )
 
 
 def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
@@ -63,9 +60,7 @@ def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
     return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
 
 
-def bootstrap_intervals(
-    truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]
-) -> dict[str, list[float]]:
+def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> Intervals:
     """95 % intervals of accuracy and macro F1 by drawing whole groups with replacement (percentile bootstrap).
 
     The draws are seeded: the same table gives the same interval.
@@ -75,7 +70,7 @@ def bootstrap_intervals(
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     accuracy = hits.sum(1) / drawn.sum((1, 2))
     f1 = macro_f1_of_draws(drawn, whole=of_groups.sum(0))
-    return {"accuracy": interval(accuracy), "macro_f1": interval(f1)}
+    return Intervals(interval(accuracy), interval(f1))
 
 
 def paired_difference(
@@ -127,9 +122,10 @@ def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return f1.sum(1) / averaged.sum(1)
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The range that holds the middle 95 % of simulated values: [low, high]."""
-    return np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+def interval(values: np.ndarray) -> Interval:
+    """The range that holds the middle 95 % of simulated values."""
+    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+    return low, high
 
 
 def _confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:

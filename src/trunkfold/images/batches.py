@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from trunkfold.config.schema import DataConfig
-from trunkfold.cores import usable_cores
+from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
@@ -172,13 +172,12 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     There are no more than its share of the cores, which would only wait for each other, and of the shared memory, the
     lack of which kills them: the number is cut, with a warning.
     """
-    processes, cores = accelerator.num_processes, counted(usable_cores(), "usable core")
-    most = max(1, usable_cores() // processes)
-    wanted = data.workers
+    most = cores_of_process()
+    processes, wanted = local_processes(), data.workers
     if wanted is None:
         wanted = most if accelerator.device.type == "cuda" else 0
     if wanted > most:
-        _warn_of_workers(wanted, most, f"there are {cores}", processes)
+        _warn_of_workers(wanted, most, f"there are {counted(usable_cores(), 'usable core')}", processes)
     wanted = min(wanted, most)
     room = _workers_in_shared_memory(data.image_size, processes)
     if wanted > room:

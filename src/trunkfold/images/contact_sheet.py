@@ -1,14 +1,13 @@
 """Contact sheets: photos as the model is shown them while it learns."""
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trunkfold.files import whole_file
 from trunkfold.images.augmentation import Augmentation
 
 SHOWN = 7  # augmented pictures beside each photo
@@ -19,21 +18,22 @@ GAP = 4  # pixels
 TEXT = 15  # pixels; height of the names
 
 
-def write_sheet(
-    path: Path,
+def draw_sheet(
     pixels: Sequence[np.ndarray],
     rows: Sequence[int],
     names: Sequence[str],
     augment: Augmentation,
-) -> None:
+) -> bytes:
     """Draw a line for each photo: its name, the whole photo, then the photo augmented seven times.
 
     Args:
-        path: The PNG file.
         pixels: uint8 of shape (height, width, 3) by row.
         rows: The photos to show, one for each name.
         names: What is written before them, such as their class.
         augment: Its seeds are 0, 1, 2 ... along the lines: the same photos give the same sheet.
+
+    Returns:
+        A PNG file.
     """
     side = _side(len(rows))
     font = ImageFont.load_default(TEXT)
@@ -48,8 +48,9 @@ def write_sheet(
         pictures = [_whole(pixels[row], side), *(_resize(augment(pixels[row], seed), side, side) for seed in seeds)]
         for column, picture in enumerate(pictures):
             sheet.paste(Image.fromarray(picture), (margin + column * (side + GAP), top))
-    with whole_file(path) as partial:
-        Image.fromarray(np.asarray(sheet) | LOW_BITS).save(partial, "PNG", optimize=True)
+    png = io.BytesIO()
+    Image.fromarray(np.asarray(sheet) | LOW_BITS).save(png, "PNG", optimize=True)
+    return png.getvalue()
 
 
 def _side(lines: int) -> int:

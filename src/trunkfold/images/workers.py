@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trunkfold.errors import LocalError
+from trunkfold.errors import InputError
 
 # Photos that a worker passes at once through shared memory, of which a container has as little as 64 MB: each worker
 # has two such pieces there. Whole batches of 512 photos would take 2.5 GB with 16 workers.
 PIECE = 16
 
 
-class PhotoError(LocalError):
+class PhotoError(InputError):
     """A photo cannot be prepared for the model; the message names its file."""
 
     def __init__(self, message: str) -> None:
@@ -24,7 +24,7 @@ class PhotoError(LocalError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
-class DeadWorkerError(LocalError):
+class DeadWorkerError(InputError):
     """A data-loader worker was killed."""
 
 

@@ -1,70 +1,109 @@
-"""A timm model cut in two: the trunk, frozen and shared by all folds, and the tail, tuned and there once a fold."""
+"""A timm model cut in two: the trunk, frozen and shared by all folds, and the tail, tuned once per fold."""
 
 import copy
-import difflib
-import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import isqrt
+from operator import attrgetter
 
-import timm
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
-from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
-from trunkfold.model.dora import use_exact_dora
+from trunkfold.metrics import Parameters
+from trunkfold.model.families import KNOWN, Family, family_of
+from trunkfold.model.layers import add_adapters, is_pointwise
 from trunkfold.model.linear import use_fast_linear
-
-logger = logging.getLogger(__name__)
-ADAPTED = r"stages\.({})\.blocks\.\d+\.mlp\.fc[12]"  # peft adapts the layers whose whole name matches
-HEAD = "head.fc."  # the classification layer, new in every run
+from trunkfold.model.pretrained import check_tensors, create_model, digest_weights
 
 
-class Trunk(nn.Module):
-    """All that lies before the first tuned layer: uint8 photos (batch, 3, side, side) in, features out.
+class Part(nn.Module):
+    """Some layers of a timm model, under timm's names. It is mixed into the model's own class, whose methods it uses.
 
-    Normalisation belongs to it, so that with the whole network tuned the features are the normalised photo.
+    Attributes:
+        before: Layers and methods that run before the units.
+        units: Blocks, or stages of blocks.
+        after: Layers that run after the units.
     """
 
-    def __init__(self, normalization: Normalization, stem: nn.Module, stages: nn.Module) -> None:
-        super().__init__()
-        self.register_buffer("mean", _pixels(normalization.mean), persistent=False)
-        self.register_buffer("std", _pixels(normalization.std), persistent=False)
-        self.stem, self.stages = stem, stages
-        self.requires_grad_(False).eval()
+    before: Sequence[str]
+    units: Sequence[str]
+    after: Sequence[str]
+
+    def run(self, x: Tensor) -> Tensor:
+        """Photos or features in, features out: (batch, channels, height, width), or (batch, tokens, channels)."""
+        for name in self.before:
+            x = attrgetter(name)(self)(x)
+            if isinstance(x, tuple):
+                x, _ = x  # EVA's rotary positions, which follow from the number of tokens
+        positions = {}
+        if self.units and getattr(self, "rope", None) is not None:
+            side = isqrt(x.shape[1] - self.num_prefix_tokens)
+            positions = {"rope": self.rope.get_embed(shape=(side, side))}
+        for name in self.units:
+            x = attrgetter(name)(self)(x, **positions)
+        for name in self.after:
+            x = attrgetter(name)(self)(x)
+        return x
+
+
+class Trunk(Part):
+    """The layers before the first tuned one: uint8 photos (batch, 3, side, side) in, features out.
+
+    It normalises the photos, so with the whole network tuned its features are the normalised photos.
+    """
 
     def train(self, mode: bool = True) -> "Trunk":
-        """Stays in evaluation mode: the trunk must be the same function at all times."""
+        """Stay in evaluation mode: the trunk must be the same function at all times."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, photos: Tensor) -> Tensor:
         normalised = (photos.to(self.mean.dtype) - self.mean) / self.std
-        features = self.stem(normalised.to(memory_format=torch.channels_last))
-        for stage in self.stages.values():
-            features = stage(features)
-        return features
+        features = self.run(normalised.to(memory_format=torch.channels_last))
+        # Of one layout for whoever pools them; Swin's own is channels last.
+        return features.permute(0, 3, 1, 2) if self.units and _is_nhwc(self) else features
 
 
-class Tail(nn.Module):
-    """The tuned stages and the head: features in, logits (batch, classes) out; parameters have timm's names."""
+class Tail(Part):
+    """The tuned layers and the head: features in, logits (batch, classes) out.
 
-    def __init__(self, stem: nn.Module, stages: nn.ModuleDict, norm_pre: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.stages, self.norm_pre, self.head = stem, stages, norm_pre, head
+    Attributes:
+        closing: Names of the neck and the layers of the head.
+        adapted: Names of the layers that DoRA adapts.
+    """
+
+    closing: Sequence[str]
+    adapted: Sequence[str]
+
+    def train(self, mode: bool = True) -> "Tail":
+        """Set the mode of all layers but batch norms, whose statistics stay those of pretraining."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.eval()
+        return self
 
     def forward(self, features: Tensor) -> Tensor:
-        features = self.stem(features)
-        for stage in self.stages.values():
-            features = stage(features)
-        return self.head(self.norm_pre(features))
+        shared = features.permute(0, 2, 3, 1) if _is_nhwc(self) and not self.before else features
+        return self.forward_head(self.run(shared))
+
+    def mapped_layers(self) -> list[nn.Module]:
+        """Layers whose outputs `as_map` can read, and on all of whose positions the logits depend."""
+        units = [attrgetter(name)(self) for name in self.units]
+        # Behind the last block of a transformer, the head may read the class token alone.
+        return units[:-1] if hasattr(self, "num_prefix_tokens") else units
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """The output of a mapped layer, of whatever layout, as (batch, channels, height, width)."""
+        if output.ndim == 3:
+            tokens = output[:, self.num_prefix_tokens :].transpose(1, 2)
+            return tokens.unflatten(2, (isqrt(tokens.shape[2]), -1))
+        return output.permute(0, 3, 1, 2) if _is_nhwc(self) else output
 
 
 @dataclass
@@ -75,19 +114,23 @@ class Backbone:
         trunk: The shared part.
         tail: The part that is tuned, as it was before tuning and without adapters.
         config: What is tuned.
+        digest: SHA-256 of the weights it starts from; None for a saved run, which brings its own.
     """
 
     trunk: Trunk
     tail: Tail
     config: ModelConfig
+    digest: str | None = None
 
     def frozen(self) -> dict[str, nn.Parameter]:
-        """What of the tail stays as it was, by name; adapters come on top and always learn."""
+        """Parameters of the tail that never change, by name; adapters are added to them."""
+        if self.config.tune == "all":
+            return {}
         chosen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
         return {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) in chosen}
 
     def make_tail(self, seed: int) -> Tail:
-        """A tail of its own for one fold: new head, new adapters, and the frozen weights shared with all others.
+        """Make a fold's own tail: new head, new adapters, and the frozen weights shared with all others.
 
         Args:
             seed: Decides the initial head and adapters, whatever was drawn before.
@@ -96,19 +139,22 @@ class Backbone:
         tail = copy.deepcopy(self.tail, dict(shared))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            nn.init.trunc_normal_(tail.head.fc.weight, std=0.02)
-            nn.init.zeros_(tail.head.fc.bias)
-            add_adapters(tail, self.config)
+            head = tail.get_classifier()
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+            add_adapters(tail, tail.adapted, self.config.rank, self.config.scale)
         for parameter in tail.parameters():
             parameter.requires_grad_(id(parameter) not in shared)
         return tail
 
     def shared_state(self) -> dict[str, Tensor]:
-        """What all folds share, by timm's names: the trunk, and the frozen weights of the tails."""
-        return {**self.trunk.state_dict(), **{name: parameter.data for name, parameter in self.frozen().items()}}
+        """All that folds share, by timm's names: the trunk, and the frozen weights and statistics of the tails."""
+        learned = {name for name, _ in self.tail.named_parameters()} - self.frozen().keys()
+        tail = {name: tensor for name, tensor in self.tail.state_dict().items() if name not in learned}
+        return {**self.trunk.state_dict(), **tail}
 
     def load_shared_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `shared_state` gave.
+        """Load what `shared_state` returned.
 
         Raises:
             ValueError: Names or shapes are not those of this backbone.
@@ -127,17 +173,14 @@ def build_backbone(
     Args:
         config: Name, weights, what is tuned.
         classes: Number of classes of the new head.
-        load_weights: Whether to load the weights that `config` names, and to warn where it names none; a run that
-            is read back brings its own.
+        load_weights: See `trunkfold.model.pretrained.create_model`.
         normalize: What pixels are normalised by; "model" takes the model's own.
 
     Raises:
-        InputError: Unknown name, weights that cannot be had or do not fit, or a model of another architecture.
+        InputError: Unknown name, weights that are missing or do not fit, or a model that cannot be cut.
     """
-    model = _create(config, classes, load_weights)
-    for part in ("stem", "stages", "head.fc"):
-        if part not in dict(model.named_modules()):
-            raise InputError(f"model.name {config.name} has no {part}: only models of stem, stages and head can be cut")
+    model = create_model(config, classes, load_weights)
+    digest = digest_weights(model) if load_weights else None
     own = resolve_model_data_config(model)
     normalization = Normalization(list(own["mean"]), list(own["std"])) if normalize == "model" else normalize
     model.eval().to(memory_format=torch.channels_last)
@@ -145,200 +188,111 @@ def build_backbone(
     with torch.no_grad():
         expected = model((probe - _pixels(normalization.mean)) / _pixels(normalization.std))
         use_fast_linear(model)
-        trunk, tail = _cut(model, config.tune_stages, normalization)
-        if not torch.allclose(tail(trunk(probe)), expected, atol=1e-4, rtol=1e-4):
-            raise InputError(
-                f"model.name {config.name} does more than stem, stages and head in turn: "
-                "choose a ConvNeXt or ConvNeXtV2"
-            )
-    return Backbone(trunk, tail, config)
-
-
-def native_image_size(name: str) -> int:
-    """Side in pixels of the photos that a timm model was made for.
-
-    Raises:
-        InputError: timm has no such model.
-    """
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
-        raise InputError(f"model.name: timm has no model {name!r}; near it: {', '.join(near)}")
-    return timm.get_pretrained_cfg(name).input_size[-1]
-
-
-def check_weights(config: ModelConfig) -> None:
-    """Raise an `InputError` where local weights cannot be loaded into the model."""
-    native_image_size(config.name)
-    if config.weights is not None:
-        _load_weights(timm.create_model(config.name), config)
-
-
-def add_adapters(tail: Tail, config: ModelConfig) -> None:
-    """Put DoRA on the fully connected layers of the tail's blocks, in place.
-
-    Raises:
-        InputError: The model has no such layers.
-    """
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.rank * config.scale,  # peft's factor is lora_alpha / r
-        target_modules=ADAPTED.format("|".join(tail.stages)),
-        use_dora=True,
-    )
-    try:
-        inject_adapter_in_model(lora, tail)
-    except ValueError as error:
+        try:
+            trunk, tail = _cut(model, family_of(config.name), config.tune_stages, normalization)
+            tail.adapted, logits = _find_adapted(tail, trunk(probe))
+            fits = torch.allclose(logits, expected, atol=1e-4, rtol=1e-4) and tail.adapted
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # layers that timm runs in another way
+            fits = False
+    if not fits:
         raise InputError(
-            f"model.name {config.name} has no mlp.fc1 and mlp.fc2 in its blocks that DoRA could adapt"
-        ) from error
-    use_exact_dora(tail)
-
-
-def merge(tail: Tail) -> Tail:
-    """A copy of a tuned tail with the adapters merged into plain layers: the same function, twice as fast."""
-    merged = copy.deepcopy(tail).requires_grad_(False).eval()  # peft merges in place, and frozen weights are shared
-    adapted = [(name, layer) for name, layer in merged.named_modules() if isinstance(layer, LoraLayer)]
-    for name, layer in adapted:
-        layer.merge(safe_merge=True)
-        parent, _, child = name.rpartition(".")
-        setattr(merged.get_submodule(parent), child, layer.get_base_layer())
-    return merged
+            f"model.name {config.name} does more than run stem, blocks and head in turn: choose a model of {KNOWN}"
+        )
+    return Backbone(trunk, tail, config, digest)
 
 
 def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters of a tail that learn."""
+    """Names and parameters of a tail that are trained."""
     return ((name, parameter) for name, parameter in tail.named_parameters() if parameter.requires_grad)
 
 
-def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError that names the first differences, unless names and shapes are the same and all is finite."""
-    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    common = [name for name in expected if name in found]
-    shapes = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in common
-        if expected[name].shape != found[name].shape
-    ]
-    infinite = [name for name in common if not torch.isfinite(found[name]).all()]
-    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
-    wrong = {kind: names for kind, names in kinds.items() if names}
-    if wrong:
-        raise ValueError(
-            "; ".join(f"{len(names)} are {kind} ({', '.join(names[:3])})" for kind, names in wrong.items())
-        )
-
-
-def count_parameters(backbone: Backbone, tail: Tail) -> dict[str, int]:
-    """How many numbers one fold's model has, and how many of them learn."""
+def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
+    """Count the parameters of one fold's model, and those that are trained."""
     trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
-    return {
-        "trainable": sum(parameter.numel() for _, parameter in trained_parameters(tail)),
-        "total": trunk + sum(parameter.numel() for parameter in tail.parameters()),
-    }
+    return Parameters(
+        trainable=sum(parameter.numel() for _, parameter in trained_parameters(tail)),
+        total=trunk + sum(parameter.numel() for parameter in tail.parameters()),
+    )
+
+
+def _is_nhwc(model: nn.Module) -> bool:
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
 def _pixels(values: list[float]) -> Tensor:
     return 255 * torch.tensor(values).view(1, -1, 1, 1)
 
 
-def _create(config: ModelConfig, classes: int, load_weights: bool) -> nn.Module:
-    from_timm = load_weights and config.pretrained and config.weights is None
-    native_image_size(config.name)  # the name is checked
-    try:
-        model = timm.create_model(
-            config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path
-        )
-    except Exception as error:  # whatever the hub's client raises without a network
-        raise InputError(_no_weights(config, error)) from error
-    if load_weights and config.weights is not None:
-        _load_weights(model, config)
-    elif load_weights and not from_timm:
-        logger.warning(
-            "%s starts from RANDOM weights (model.pretrained false): expect far less than from pretrained ones",
-            config.name,
-        )
-    return model
-
-
-def _no_weights(config: ModelConfig, error: Exception) -> str:
-    return (
-        f"timm's weights of {config.name} cannot be had ({type(error).__name__}: {str(error).splitlines()[0]}): "
-        "without a network give model.weights FILE, or start from random weights with model.pretrained false"
-    )
-
-
-def _load_weights(model: nn.Module, config: ModelConfig) -> None:
-    """Load a local file of timm's or the original authors' layout, all but its classification layer."""
-    path = config.weights
-    state = _read_weights(path)
-    try:
-        if isinstance(model, ConvNeXt):
-            state = checkpoint_filter_fn(state, model)
-    except Exception as error:  # of names or shapes that it does not expect
-        raise InputError(f"model.weights {path} is of another architecture: {error}") from error
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(HEAD)}
-    try:
-        check_tensors(own, state)
-    except ValueError as error:
-        raise InputError(f"model.weights {path} do not fit model.name {config.name}: {error}") from error
-    model.load_state_dict(state, strict=False)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"model.weights {path} does not exist, or is no file")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # each format has its own errors
-        raise InputError(f"model.weights {path} cannot be loaded: {_why_unreadable(path, error)}") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # the original authors' layout
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"model.weights {path} holds no state dict: a mapping of names to tensors")
-    return state
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """In our words, because PyTorch advises to load it in a way that runs its code."""
-    with path.open("rb") as file:
-        begin = file.read(512).lstrip()
-    if begin.startswith(b"<"):
-        return "it is a web page: download the weights again"
-    if path.suffix == ".safetensors":
-        return f"it is no safetensors file, or was copied in part ({str(error).splitlines()[0]})"
-    if type(error).__name__ == "UnpicklingError" and begin.startswith((b"PK", b"\x80")):
-        return "it holds more than tensors, which could be code: save its state dict alone, best as safetensors"
-    return "it is no PyTorch state dict, or was copied in part"
-
-
-def _cut(model: nn.Module, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
-    """Divide the model behind the downsampling of the first tuned stage; its layers move, they are not copied."""
-    numbers = [str(number) for number in range(len(model.stages))]
-    first = max(len(numbers) - tune_stages, 0)
-    stages = dict(zip(numbers, model.stages, strict=True))
-    whole = nn.ModuleDict({number: stages[number] for number in numbers[:first]})
-    trunk_stem, tail_stem = (model.stem, nn.Identity()) if first else (nn.Identity(), model.stem)
-    if first and isinstance(getattr(stages[numbers[first]], "downsample", None), nn.Module):
+def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
+    """Divide the model before the first tuned stage, or behind the downsampling that opens it."""
+    stages = family.find_stages(model)
+    first = max(len(stages) - tune_stages, 0)
+    trunk_units, tail_units = sum(stages[:first], []), sum(stages[first:], [])
+    trunk, tail = _part(model, Trunk), _part(model, Tail)
+    containers = [family.units] if isinstance(family.units, str) else family.units
+    of_tail = {*containers, *family.neck, *family.head, "rope"}
+    of_stem = {name for name, _ in (*model.named_children(), *model.named_parameters(recurse=False))} - of_tail
+    _delete(trunk, [*family.neck, *family.head, *([] if first else of_stem), *tail_units])
+    _delete(tail, [*(of_stem if first else []), *trunk_units])
+    tail.before, tail.units, tail.after = ([] if first else family.stem), tail_units, family.neck
+    tail.closing = [name for name in (*family.neck, *family.head) if hasattr(tail, name)]
+    for layer in tail.modules():
+        if getattr(layer, "inplace", False):
+            layer.inplace = False  # the backward pass of an adapted layer needs its output
+    opened = tail.get_submodule(tail_units[0])
+    if first and isinstance(getattr(opened, "downsample", None), nn.Module):
         # Behind the downsampling a photo's features are half as large, and its work is shared too.
-        opened = stages[numbers[first]]
-        whole[numbers[first]] = nn.Sequential(OrderedDict(downsample=opened.downsample))
-        opened.downsample = nn.Identity()
-    trunk = Trunk(normalization, trunk_stem, whole)
-    tuned = nn.ModuleDict({number: stages[number] for number in numbers[first:]})
-    norm_pre = getattr(model, "norm_pre", nn.Identity())
-    return trunk, Tail(tail_stem, tuned, norm_pre, model.head)
+        parent, _, child = tail_units[0].rpartition(".")
+        shared = nn.Sequential(OrderedDict(downsample=opened.downsample))
+        trunk.get_submodule(parent).add_module(child, shared)
+        trunk_units, opened.downsample = [*trunk_units, tail_units[0]], nn.Identity()
+    trunk.before, trunk.units, trunk.after = (family.stem if first else []), trunk_units, []
+    trunk.register_buffer("mean", _pixels(normalization.mean), persistent=False)
+    trunk.register_buffer("std", _pixels(normalization.std), persistent=False)
+    trunk.requires_grad_(False).eval()
+    return trunk, tail
+
+
+def _part(model: nn.Module, kind: type[Part]) -> Part:
+    """The model under another class, with the same weights."""
+    part = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    part.__class__ = type(kind.__name__, (kind, type(model)), {})
+    return part
+
+
+def _delete(part: Part, names: Sequence[str]) -> None:
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        if hasattr(part.get_submodule(parent), child):
+            delattr(part.get_submodule(parent), child)
+
+
+def _find_adapted(tail: Tail, features: Tensor) -> tuple[list[str], Tensor]:
+    """Names of the layers that DoRA adapts, and the logits of the features.
+
+    They are the linear maps and pointwise convolutions behind the stem, and all ungrouped convolutions of a unit whose
+    blocks have none (ResNet-18's). Layers that timm does not call are left out: of some of EVA's it reads the weight.
+    """
+    called: set[nn.Module] = set()
+    hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in tail.modules()]
+    logits = tail(features)
+    for hook in hooks:
+        hook.remove()
+    matrices = {name: layer for name, layer in tail.named_modules() if layer in called and _is_matrix(layer)}
+    names = []
+    for part in (*tail.units, *tail.closing):
+        inside = [name for name in matrices if f"{name}.".startswith(f"{part}.")]
+        pointwise = [name for name in inside if is_pointwise(matrices[name])]
+        names += pointwise if any("downsample" not in name for name in pointwise) else inside
+    return [name for name in names if matrices[name] is not tail.get_classifier()], logits
+
+
+def _is_matrix(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
 def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
-    if tune == "all":
-        return
-    for part in (tail.stem, tail.stages):
-        if tune == "adapters":
-            yield from part.parameters()
-            continue
-        for layer in part.modules():
-            depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-            if isinstance(layer, nn.Linear | nn.Conv2d) and not depthwise:
-                yield from layer.parameters()
+    for name, layer in tail.named_modules():
+        closing = name.split(".")[0] in tail.closing  # whose norms always learn
+        if layer is not tail.get_classifier() and (_is_matrix(layer) or (tune == "adapters" and not closing)):
+            yield from layer.parameters(recurse=False)

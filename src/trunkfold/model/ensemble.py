@@ -13,18 +13,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trunkfold.config.schema import Config
+from trunkfold.cores import in_threads
 from trunkfold.errors import InputError, first_few
-from trunkfold.files import whole_file, write_text
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, check_tensors, merge, trained_parameters
+from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
 from trunkfold.model.device_memory import PREDICTING, in_pieces, told_of_memory
 from trunkfold.model.features import FeatureBatches
+from trunkfold.model.layers import merge
+from trunkfold.model.pretrained import check_tensors
+from trunkfold.run_folder import FoldFiles, RunFolder
 
-SHARED, ADAPTER, ADAPTER_CONFIG, TAIL = (
-    "shared.safetensors",
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "tail.safetensors",
-)
 PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_model, fold_0) read the adapter too
 
 
@@ -49,45 +46,49 @@ def predict(
         RuntimeError: A row was not predicted exactly once a view.
         MemoryFullError: The device's memory is too small.
     """
-    classes, device = tails[0].head.fc.out_features, accelerator.device
+    classes, device = tails[0].get_classifier().out_features, accelerator.device
+    by_cores = in_threads if device.type == "cpu" else map
     found = torch.zeros(len(views), *members.shape, classes, device=device)
     visits = torch.zeros(len(views), len(members), device=device)
     for batches, found_in_view, visits_in_view in zip(views, found, visits, strict=True):
         for rows, features in batches:
             features = features.to(device).float()
-            visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
-            for place, (tail, chosen) in enumerate(zip(tails, members[rows].T, strict=True)):
-                if chosen.any():
+
+            def logits_of(place: int, rows: np.ndarray = rows, features: Tensor = features) -> Tensor:
+                chosen = members[rows, place]
+                with torch.no_grad(), accelerator.autocast():
                     own = features if chosen.all() else features[torch.from_numpy(chosen)]
-                    with accelerator.autocast():
-                        logits = in_pieces(tail, own, PREDICTING)
-                    found_in_view[torch.from_numpy(rows[chosen]), place] = logits.float().softmax(1)
+                    return in_pieces(tails[place], own, PREDICTING)
+
+            visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
+            places = [place for place, of_tail in enumerate(members[rows].T) if of_tail.any()]
+            for place, logits in zip(places, by_cores(logits_of, places), strict=True):
+                found_in_view[torch.from_numpy(rows[members[rows, place]]), place] = logits.float().softmax(1)
     found, visits = accelerator.reduce(found, "sum").cpu().numpy(), accelerator.reduce(visits, "sum").cpu().numpy()
     if not (visits[:, members.any(1)] == 1).all():
         raise RuntimeError("a photo was predicted twice or not at all")
     return np.where(members[:, :, None], found, np.float32(np.nan))
 
 
-def save_shared(folder: Path, backbone: Backbone) -> None:
+def save_shared(run: RunFolder, backbone: Backbone) -> None:
     """Write what all folds share, once a run, so that the run needs neither a network nor the first weights."""
-    _write(backbone.shared_state(), folder / SHARED)
+    run.save(_packed(backbone.shared_state()), run.shared)
 
 
-def save_fold(folder: Path, tail: Tail) -> None:
-    """Write a tuned tail: peft's own adapter files, and the other numbers that learned in tail.safetensors."""
-    folder.mkdir(exist_ok=True)
-    adapter = get_peft_model_state_dict(tail)
-    _write({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}, folder / ADAPTER)
+def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
+    """Write a tuned tail: peft's own adapter files, and everything else that was trained."""
+    files, adapter = run.fold(fold), get_peft_model_state_dict(tail)
+    run.save(_packed({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}), files.adapter)
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
-    write_text(json.dumps(config, indent=2, default=str) + "\n", folder / ADAPTER_CONFIG)
-    _write(_without_adapters(tail), folder / TAIL)
+    run.save(json.dumps(config, indent=2, default=str) + "\n", files.adapter_config)
+    run.save(_packed(_without_adapters(tail)), files.tail)
 
 
-def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
+def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
     """Rebuild a run's model from its folder alone.
 
     Args:
-        folder: The run.
+        run: A finished run.
         config: Its configuration.
         classes: Its number of classes.
 
@@ -99,46 +100,44 @@ def load_ensemble(folder: Path, config: Config, classes: int) -> tuple[Backbone,
     """
     backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
     try:
-        backbone.load_shared_state(_load(folder / SHARED))
+        backbone.load_shared_state(_load(run.shared))
     except ValueError as error:
-        raise InputError(f"{folder / SHARED} does not fit the model of config.yaml: {error}") from error
+        raise InputError(f"{run.shared} does not fit the model of {run.config.name}: {error}") from error
     folds = range(config.split.folds)
-    more = [path.name for path in folder.glob("fold_*") if path.name not in {f"fold_{fold}" for fold in folds}]
+    more = run.saved_folds() - {f"fold_{fold}" for fold in folds}
     if more:
-        raise InputError(f"{folder} has {first_few(sorted(more))}, but config.yaml has split.folds {len(folds)}")
-    return backbone, [merge(_load_fold(folder / f"fold_{fold}", backbone)) for fold in folds]
+        raise InputError(f"{run} has {first_few(sorted(more))}, but {run.config.name} has split.folds {len(folds)}")
+    return backbone, [merge(_load_fold(run.fold(fold), run.config.name, backbone)) for fold in folds]
 
 
-def _load_fold(folder: Path, backbone: Backbone) -> Tail:
+def _load_fold(files: FoldFiles, config_name: str, backbone: Backbone) -> Tail:
     tail = backbone.make_tail(seed=0)
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(folder / ADAPTER).items()}
-    others = _load(folder / TAIL)
-    for file, own, found in (
-        (ADAPTER, get_peft_model_state_dict(tail), adapter),
-        (TAIL, _without_adapters(tail), others),
+    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(files.adapter).items()}
+    others = _load(files.tail)
+    for path, own, found in (
+        (files.adapter, get_peft_model_state_dict(tail), adapter),
+        (files.tail, _without_adapters(tail), others),
     ):
         try:
             check_tensors(own, found)
         except ValueError as error:
-            raise InputError(f"{folder / file} does not fit the model of config.yaml: {error}") from error
+            raise InputError(f"{path} does not fit the model of {config_name}: {error}") from error
     set_peft_model_state_dict(tail, adapter)
     tail.load_state_dict(others, strict=False)
     return tail
 
 
 def _without_adapters(tail: Tail) -> dict[str, Tensor]:
-    state = {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
-    return {**state, **dict(tail.named_buffers())}
+    return {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
 
 
 def _adapter_config(tail: Tail) -> dict:
     return tail.peft_config["default"].to_dict()
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    with whole_file(path) as partial:
-        # Not by safetensors' save_file, whose error for a full disk is not Python's.
-        partial.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+def _packed(tensors: dict[str, Tensor]) -> bytes:
+    """A safetensors file; not by its save_file, whose error for a full disk is not Python's."""
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def _load(path: Path) -> dict[str, Tensor]:

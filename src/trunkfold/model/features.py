@@ -3,7 +3,6 @@
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +16,18 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from trunkfold.config.schema import Config
+from trunkfold.cores import in_threads
 from trunkfold.data.pixel_cache import CachedPhotos
-from trunkfold.files import locked_folder, make_blocks, read_blocks
+from trunkfold.files import make_blocks, read_blocks
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
 from trunkfold.images.workers import PhotoLoader
 from trunkfold.model.backbone import Tail, Trunk
 from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
+from trunkfold.model.shared_folder import shared_folder
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
-
+PIXELS_A_PART = 2 * 224**2  # few large photos or many small ones, so that a part is work for a thread
 VERSION = 1  # of views and augmentations: raise it when they show other pixels, so that old features are not read
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
@@ -164,8 +165,7 @@ class FeatureSource:
         return largest_batch(attempt, 512, PREDICTING)
 
     def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
-        """Features of a photo for each row; every process makes its share of the files that are not there yet."""
-        main, share = self.accelerator.is_main_process, (self.accelerator.process_index, self.accelerator.num_processes)
+        """Features of a photo for each row; the processes of each machine share the files that are not there yet."""
         folder, count = self.config.cache.dir / f"{NAME}-{self._key(what)}", len(self.pixels)
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
@@ -174,18 +174,15 @@ class FeatureSource:
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
-        with locked_folder(folder, "--cache.dir") if main else nullcontext():
-            self.accelerator.wait_for_everyone()  # the first one has made the folder
-            make_blocks(folder / NAME, count, BLOCK, make, bar if main else None, share)
-            self.accelerator.wait_for_everyone()
+        with shared_folder(self.accelerator, folder, "--cache.dir") as share:
+            make_blocks(folder / NAME, count, BLOCK, make, bar if self.accelerator.is_main_process else None, share)
         return KeptFeatures(folder, count)
 
     def _features(self, photos: Tensor) -> Tensor:
         return in_pieces(self._pass, photos, PREDICTING)
 
     def _pass(self, photos: Tensor) -> Tensor:
-        with self.accelerator.autocast():
-            return self.trunk(photos.to(self.accelerator.device, non_blocking=True))
+        return through_trunk(self.accelerator, self.trunk, photos)
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -209,6 +206,19 @@ class FeatureSource:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.digest()
+
+
+def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Tensor:
+    """Features of a batch of photos, on the accelerator's device; on a CPU its cores share the batch."""
+
+    def features(part: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return trunk(part.to(accelerator.device, non_blocking=True))
+
+    if accelerator.device.type != "cpu":
+        return features(photos)
+    size = max(1, PIXELS_A_PART // photos[0, 0].numel())
+    return torch.cat(in_threads(features, photos.split(size)))
 
 
 class _Visit(Dataset):

@@ -15,28 +15,30 @@ BATCH = 8  # photos a pass: what is kept for the gradients of a whole network is
 
 
 def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
-    """relu(sum over channels c of mean(d logit / d A_c) A_c) of the last stage whose maps A are fine enough.
+    """relu(sum over channels c of mean(d logit / d A_c) A_c) of the last layer whose maps A are fine enough.
 
     Args:
         tail: In evaluation mode; its parameters need no gradients.
-        features: What the trunk makes of the photos: shape (photos, channels, height, width).
+        features: Trunk features of the photos, of the tail's own layout.
         targets: Class number that each photo's map is about.
 
     Returns:
         Maps of shape (photos, height, width), not negative, on no common scale.
     """
-    stages: list[Tensor] = []
-    hooks = [stage.register_forward_hook(lambda *call: stages.append(call[-1])) for stage in tail.stages.values()]
+    features = features.detach().requires_grad_()
+    outputs = [features] if features.ndim == 3 else []  # a transformer's tail may have a single block, behind its map
+    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in tail.mapped_layers()]
     try:
         with torch.enable_grad():
-            logits = tail(features.detach().requires_grad_())
-            maps = next((stage for stage in reversed(stages) if min(stage.shape[2:]) >= LEAST), stages[-1])
-            (gradient,) = torch.autograd.grad(GAIN * logits.float().gather(1, targets[:, None]).sum(), maps)
+            logits = tail(features)
+            fine = [output for output in outputs if min(tail.as_map(output).shape[2:]) >= LEAST]
+            output = (fine or outputs)[-1]
+            (gradient,) = torch.autograd.grad(GAIN * logits.float().gather(1, targets[:, None]).sum(), output)
     finally:
         for hook in hooks:
             hook.remove()
-    weights = gradient.float().mean((2, 3), keepdim=True) / GAIN
-    return (weights * maps.detach()).sum(1).relu()
+    weights = tail.as_map(gradient).float().mean((2, 3), keepdim=True) / GAIN
+    return (weights * tail.as_map(output.detach())).sum(1).relu()
 
 
 def heat_maps(

@@ -1,10 +1,24 @@
-"""Linear maps by the faster of PyTorch's two CPU libraries: oneDNN, which it keeps for convolutions, instead of MKL.
+"""Linear maps by the faster of PyTorch's two CPU libraries.
 
-On processors of AMD, MKL does without AVX-512 and takes about twice as long (`tests/benchmarks/bench_lockstep.py`).
+That is MKL; but on AMD processors, where MKL does without AVX-512 and may take twice as long, it is oneDNN, which
+PyTorch keeps for convolutions.
 """
 
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+BY_CONVOLUTION = _is_amd()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -18,12 +32,29 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Shape (..., out).
     """
-    if x.device.type != "cpu":
+    if not _convolve(x, weight):
         return F.linear(x, weight, bias)
     # Rows as the pixels of one picture, channels last: neither way copies anything.
     picture = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    rows = F.conv2d(picture, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    rows = _pointwise(picture, weight, bias).permute(0, 2, 3, 1)
     return rows.reshape(*x.shape[:-1], -1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """What `a @ b` gives for matrices, within rounding; `linear(a, b.T)` would copy b transposed."""
+    if not _convolve(a, b):
+        return a @ b
+    return _pointwise(b.reshape(1, len(b), -1, 1), a, None)[0, :, :, 0]
+
+
+def _convolve(x: Tensor, weight: Tensor) -> bool:
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    return plain and BY_CONVOLUTION and not torch.is_autocast_enabled("cpu")
+
+
+def _pointwise(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # With one thread F.conv2d would take MKL again.
+    return torch.ops.aten.mkldnn_convolution(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
 
 
 class FastLinear(nn.Linear):

@@ -1,65 +1,93 @@
-"""What a run's folder is given: what it starts from, and what it predicts of the labelled photos."""
+"""What training writes into a run's folder: inputs, tuned weights, predictions of labelled photos, metrics."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
+from accelerate import Accelerator
+from torch import nn
 
 from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
-from trunkfold.data.tables import read_unlabelled
-from trunkfold.errors import InputError
 from trunkfold.evaluation.ablation import CONSENSUS, ablate
 from trunkfold.evaluation.consensus import average_in_folds
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.label_issues import write_label_issues
+from trunkfold.evaluation.label_issues import find_label_issues
 from trunkfold.evaluation.predictions import average, scored_table
-from trunkfold.files import write_csv, write_text
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.contact_sheet import write_sheet
+from trunkfold.images.contact_sheet import draw_sheet
+from trunkfold.metrics import Consensus, Metrics, Split
 from trunkfold.model.backbone import Backbone, Tail
-from trunkfold.model.ensemble import save_fold, save_shared
-from trunkfold.runs import AUGMENTED
+from trunkfold.model.ensemble import predict, save_fold, save_shared
+from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import HELD_OUT, scoring_members
 
 
-def save_inputs(run: Path, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
+def save_inputs(run: RunFolder, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
     """Write what the run starts from: the configuration with its classes, the folds and groups, the weights that all
     folds share, and samples of what the model will be shown."""
     resolved = replace(config, data=replace(config.data, classes=labelled.classes))
-    write_text(dump_config(resolved), run / "config.yaml")
-    write_csv(labelled.table, run / "folds.csv")
-    write_csv(labelled.groups, run / "groups.csv")
+    run.save(dump_config(resolved), run.config)
+    run.save(labelled.table, run.folds)
+    run.save(labelled.groups, run.groups)
     save_shared(run, backbone)
-    (run / "figures").mkdir(exist_ok=True)
     rows = [int(np.flatnonzero(labelled.targets == place)[0]) for place in range(len(labelled.classes))]
-    write_sheet(run / "figures" / AUGMENTED, labelled.pixels, rows, list(labelled.classes.values()), augment)
+    run.save(draw_sheet(labelled.pixels, rows, list(labelled.classes.values()), augment), run.augmented)
 
 
-def save_tails(run: Path, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
+def save_tails(run: RunFolder, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
     """Write what was learned: the tails of all folds, and the history of their training."""
-    write_csv(history, run / "history.csv")
+    run.save(history, run.history)
     for fold, tail in enumerate(tails):
-        save_fold(run / f"fold_{fold}", tail)
+        save_fold(run, fold, tail)
 
 
-def save_predictions(
-    run: Path, config: Config, labelled: Labelled, predicted: np.ndarray, raw: np.ndarray | None = None
-) -> dict:
-    """Write oof.csv, holdout.csv and label_issues.csv.
+def predict_labelled(
+    accelerator: Accelerator,
+    tails: Sequence[nn.Module],
+    raw: Sequence[nn.Module],
+    source: FeatureSource,
+    clean: FeatureBatches,
+    labelled: Labelled,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predict every labelled photo by the tails that have not seen it, in every view of the configuration.
 
     Args:
-        predicted: Of each photo by each tail in each view of the configuration, see `trunkfold.model.ensemble.predict`.
-        raw: The same with the last weights instead of averaged ones; None where weights were not averaged.
+        tails: One of each fold, merged.
+        raw: The same with the last weights instead of averaged ones; empty where weights were not averaged.
+        source: Of the labelled photos.
+        clean: Their features in the plain view.
 
     Returns:
-        The scores (see `trunkfold.evaluation.evaluate.assess_run`), what each part of the predictions added to them
-        (ablation, see `trunkfold.evaluation.ablation.ablate`), and again for the consensus (null where there is none).
+        Predictions of the tails and of the raw ones, see `trunkfold.model.ensemble.predict`; None without raw ones.
+    """
+    views = [
+        clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
+        for view in source.config.predict.views
+    ]
+    members = scoring_members(labelled.fold_of_row, len(tails))
+    predicted = predict(accelerator, [*tails, *raw], np.hstack([members, members] if raw else [members]), views)
+    return predicted[:, :, : len(tails)], predicted[:, :, len(tails) :] if raw else None
+
+
+def save_results(
+    run: RunFolder,
+    config: Config,
+    labelled: Labelled,
+    predicted: np.ndarray,
+    raw: np.ndarray | None = None,
+    **facts: object,
+) -> Metrics:
+    """Write oof.csv, holdout.csv, label_issues.csv and metrics.json.
+
+    Args:
+        predicted: Of each photo by each tail in each view, see `predict_labelled`.
+        raw: The same with the last weights instead of averaged ones; None where weights were not averaged.
+        facts: What the metrics also hold: parameters, made_with, seconds, images_per_second.
     """
     folds, fold_of_row, classes = labelled.table, labelled.fold_of_row, labelled.classes
     probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))
@@ -70,21 +98,22 @@ def save_predictions(
     for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
         if rows.any():
             tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
-            write_csv(tables[name], run / f"{name}.csv")
-    write_label_issues(run, tables["oof"], folds, classes)
+            run.save(tables[name], run.predictions(name))
+    run.save(find_label_issues(tables["oof"], folds, classes), run.label_issues)
     ablation = ablate(
         predicted, folds, classes, config.predict.views, config.predict.consensus, config.decode.metric, raw
     )
-    gains = {name: row["gain"] for name in tables for row in ablation[name] if row["part"] == CONSENSUS}
-    return {
-        **assess_run(tables["oof"], tables.get("holdout"), folds, classes, _test_photos(labelled, config.data.root)),
-        "ablation": ablation,
-        "consensus": {"macro_f1_gain": gains} if config.predict.consensus else None,
-    }
-
-
-def _test_photos(labelled: Labelled, root: Path) -> int:
-    """Size of the test set; where none is known, as many photos as are labelled."""
-    with suppress(InputError):  # what is wrong with test.csv is for make_submission to say, and ends no training
-        return len(read_unlabelled(root, []))
-    return int((labelled.groups["set"] == "test").sum()) or len(labelled.table)
+    by_set = {"oof": ablation.oof, "holdout": ablation.holdout or []}
+    gains = {name: row.gain for name, rows in by_set.items() for row in rows if row.part == CONSENSUS}
+    assessment = assess_run(tables["oof"], tables.get("holdout"), folds, classes, labelled.test_photos)
+    metrics = Metrics(
+        **vars(assessment),
+        classes=classes,
+        split=Split(**asdict(config.split)),
+        ablation=ablation,
+        consensus=Consensus(gains) if config.predict.consensus else None,
+        search_key=labelled.search_key,
+        **facts,
+    )
+    run.save(metrics, run.metrics)
+    return metrics

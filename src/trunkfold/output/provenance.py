@@ -1,12 +1,13 @@
-"""What a run was made with: versions, commit, device, memory, and the photos as their files are."""
+"""What a run was made with: versions, commit, device, memory, seconds, and the photos as their files are."""
 
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,32 +16,75 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from trunkfold.config.schema import Config
-from trunkfold.data.tables import read_labelled
+from trunkfold.metrics import MadeWith, Memory, Parameters, PhotoFacts, Sizes
+from trunkfold.split.dataset import Labelled
 
 PACKAGES = ("trunkfold", "torch", "torchvision", "timm", "peft", "accelerate", "albumentations", "numpy")
 FREQUENT = 5  # sizes that are listed
 GIB = 2**30
 
 
-def made_with(config: Config, accelerator: Accelerator, groups: pd.Series) -> dict:
-    """All of it, as metrics.json holds it; what cannot be known is null.
+class Stopwatch:
+    """Seconds by phase: `with stopwatch("training"): ...`.
+
+    Attributes:
+        started: When it was made, on the monotonic clock.
+        seconds: Of each phase that has ended, in order.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = round(time.perf_counter() - started, 3)
+
+
+def describe_training(
+    accelerator: Accelerator,
+    labelled: Labelled,
+    parameters: Parameters,
+    history: pd.DataFrame,
+    photos: int,
+    seconds: Mapping[str, float],
+) -> dict[str, object]:
+    """Facts of a training for its metrics: what it was made with, its size and speed.
 
     Args:
-        config: Where the photos lie.
-        accelerator: Of the run, which has used its memory.
-        groups: Group of each labelled photo.
+        parameters: Of one fold's model.
+        history: Of the training, whose seconds count also what was done before an interruption.
+        photos: How many were trained on.
+        seconds: By phase.
     """
-    paths = read_labelled(config.data.root, [])["path"]
+    training = round(history.drop_duplicates("epoch")["seconds"].sum(), 3)
     return {
-        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
-        "commit": commit(Path(__file__)),
-        "device": device_name(accelerator.device),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "memory_gib": peak_memory(accelerator.device),
-        "data": {"sizes": photo_sizes(paths), "group_sizes": group_sizes(groups)},
+        "parameters": parameters,
+        "made_with": made_with(accelerator, labelled.paths, labelled.table["group"]),
+        "seconds": {**seconds, "training": training},
+        "images_per_second": round(photos / training, 1),
     }
+
+
+def made_with(accelerator: Accelerator, paths: Sequence[str], groups: pd.Series) -> MadeWith:
+    """Describe the run's software, hardware and photos; what cannot be known is None.
+
+    Args:
+        accelerator: Of the run, which has used its memory.
+        paths: File of each labelled photo.
+        groups: Its group.
+    """
+    return MadeWith(
+        versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        commit=commit(Path(__file__)),
+        device=device_name(accelerator.device),
+        processes=accelerator.num_processes,
+        precision=accelerator.mixed_precision,
+        memory_gib=peak_memory(accelerator.device),
+        data=PhotoFacts(photo_sizes(paths), group_sizes(groups)),
+    )
 
 
 def package_version(name: str) -> str | None:
@@ -75,7 +119,7 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def peak_memory(device: torch.device) -> dict[str, float | None]:
+def peak_memory(device: torch.device) -> Memory:
     """The most GiB that the first process has used of the machine's memory, and of its GPU's."""
     peak = None
     with suppress(ImportError):
@@ -84,25 +128,21 @@ def peak_memory(device: torch.device) -> dict[str, float | None]:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 2)
     on_gpu = round(torch.cuda.max_memory_allocated(device) / GIB, 2) if device.type == "cuda" else None
-    return {"process": peak, "gpu": on_gpu}
+    return Memory(peak, on_gpu)
 
 
-def photo_sizes(paths: Sequence[str]) -> dict:
-    """Sizes of photos, read from the heads of their files: smallest, median and largest sides, the most frequent sizes.
-
-    Returns:
-        photos (how many could be read), width and height ([smallest, median, largest]), frequent ({"640 x 480": 12}).
-    """
+def photo_sizes(paths: Sequence[str]) -> Sizes:
+    """Sizes of the photos that can be read, from the heads of their files."""
     with ThreadPoolExecutor() as pool:
         sizes = pd.DataFrame([size for size in pool.map(_size, paths) if size], columns=["width", "height"])
     if sizes.empty:
-        return {"photos": 0, "width": None, "height": None, "frequent": {}}
+        return Sizes(0, None, None, {})
     frequent = sizes.value_counts().head(FREQUENT)
-    return {
-        "photos": len(sizes),
+    return Sizes(
+        photos=len(sizes),
         **{side: sizes[side].quantile([0, 0.5, 1]).astype(int).tolist() for side in sizes},
-        "frequent": {f"{width} x {height}": int(count) for (width, height), count in frequent.items()},
-    }
+        frequent={f"{width} x {height}": int(count) for (width, height), count in frequent.items()},
+    )
 
 
 def group_sizes(groups: pd.Series) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,12 +10,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from trunkfold.errors import MemoryFullError
-from trunkfold.evaluation.error_analysis import Gallery, choose_photos
-from trunkfold.files import whole_file
+from trunkfold.evaluation.error_analysis import Gallery
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.gradcam import heat_maps
-from trunkfold.runs import THUMBNAILS
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
+from trunkfold.split.folds import scoring_members
 
 logger = logging.getLogger(__name__)
 SIDE, QUALITY = 208, 80  # pixels of the long side; of a JPEG
@@ -24,44 +23,43 @@ STRONGEST = 0.65  # share of the heat's colour where it is hottest
 
 
 def save_thumbnails(
-    run: Path,
+    run: RunFolder,
+    gallery: Gallery,
     labelled: Labelled,
     accelerator: Accelerator,
     trunk: nn.Module,
     tails: Sequence[nn.Module],
-    members: np.ndarray,
     side: int,
 ) -> None:
-    """Write figures/photos/<row>.jpg of each photo that the report shows, and <row>-cam.jpg of each mistake.
+    """Write a thumbnail of each photo that the report shows, and a heat map of each mistake.
 
     Where heat maps cannot be computed, the mistakes are shown without them: a run that is trained is not lost for them.
 
     Args:
-        run: Its tables are written.
+        run: Where to.
+        gallery: The photos.
         labelled: The photos, in the rows of folds.csv.
         accelerator: The device of trunk and tails.
         trunk: The shared part.
         tails: Merged.
-        members: bool of shape (rows, tails): which of them predict a photo.
         side: Of the plain view, in pixels.
     """
-    (run / THUMBNAILS).mkdir(parents=True, exist_ok=True)
-    gallery = choose_photos(run, labelled.table, labelled.classes)
     for row in gallery.rows:
-        _write(run / THUMBNAILS / f"{row}.jpg", thumbnail(labelled.pixels[row]))
+        run.save(_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))
     rows, targets = predicted_mistakes(gallery, labelled.classes)
     if not rows:
         return
     shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
     photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+    members = scoring_members(labelled.fold_of_row[rows], len(tails))
     try:
-        heats = heat_maps(accelerator, trunk, tails, photos, torch.tensor(targets), members[rows])
+        heats = heat_maps(accelerator, trunk, tails, photos, torch.tensor(targets), members)
     except (MemoryFullError, RuntimeError) as error:  # whatever PyTorch refuses
         logger.warning("the report shows no heat maps: %s", str(error).partition("\n")[0])
         return
     for row, picture, heat in zip(rows, shown, heats, strict=True):
         height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
-        _write(run / THUMBNAILS / f"{row}-cam.jpg", cv2.resize(overlay(picture, heat), (width, height)))
+        run.save(_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))
 
 
 def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[list[int], list[int]]:
@@ -96,7 +94,6 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (picture * (1 - share) + colours * share).round().astype(np.uint8)
 
 
-def _write(path: Path, pixels: np.ndarray) -> None:
+def _jpeg(pixels: np.ndarray) -> bytes:
     _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    with whole_file(path) as partial:
-        partial.write_bytes(jpeg.tobytes())
+    return jpeg.tobytes()

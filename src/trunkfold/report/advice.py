@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from trunkfold.errors import counted
-from trunkfold.evaluation.error_analysis import SETS
-from trunkfold.evaluation.label_issues import ISSUES
 from trunkfold.html import percent
+from trunkfold.report.console import leaks
 from trunkfold.report.contents import Findings
+from trunkfold.run_folder import SETS
 from trunkfold.split.folds import learned_from
 
 MOST = 5  # sentences
@@ -25,7 +25,7 @@ def next_steps(findings: Findings) -> list[str]:
 
 
 def _leak(findings: Findings) -> Iterator[str]:
-    if any(part and part["with_copies"] for part in (findings.metrics.get("leak") or {}).values()):
+    if leaks(findings.metrics):
         yield (
             "The split puts copies of training photos among the scored ones. Train again with --split.groups copies "
             "before anything else: no other number on this page can be trusted until then."
@@ -36,8 +36,8 @@ def _labels(findings: Findings) -> Iterator[str]:
     suspects = len(findings.gallery.suspects)
     if suspects:
         yield (
-            f"Look at the suspected labels in {ISSUES}: the {suspects} most suspect are shown above. Mending labels is "
-            "cheaper than any change of the model."
+            f"Look at the suspected labels in {findings.folder.label_issues.name}: the {suspects} most suspect are "
+            "shown above. Correcting labels is cheaper than any change of the model."
         )
 
 
@@ -53,14 +53,14 @@ def _shift(findings: Findings) -> Iterator[str]:
 
 
 def _weakest(findings: Findings) -> Iterator[str]:
-    scores = findings.metrics["oof"]
+    scores = findings.metrics.oof
     if not scores or findings.folds is None:
         return
-    f1 = {name: row["f1"] for name, row in scores["per_class"].items()}
+    f1 = {name: row.f1 for name, row in scores.per_class.items()}
     names, weakest = list(f1), min(f1, key=f1.get)
     if len(f1) < 2 or np.mean(list(f1.values())) - f1[weakest] < WEAK:
         return
-    mistaken = np.array(scores["confusion_matrix"])[names.index(weakest)].copy()
+    mistaken = np.array(scores.confusion_matrix)[names.index(weakest)].copy()
     mistaken[names.index(weakest)] = 0
     label = next(label for label, name in findings.classes.items() if name == weakest)
     learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
@@ -94,8 +94,8 @@ def _epochs(findings: Findings) -> Iterator[str]:
 
 
 def _calibration(findings: Findings) -> Iterator[str]:
-    temperature = (findings.metrics.get("calibration") or {}).get("temperature")
-    if temperature and not COLD < temperature < WARM:
+    calibration = findings.metrics.calibration
+    if calibration and not COLD < (temperature := calibration.temperature) < WARM:
         what = "too sure of itself" if temperature > 1 else "less sure than it could be"
         yield (
             f"The model is {what} (temperature {temperature:.2f}). Labels do not change by that, but scale the "
@@ -104,30 +104,29 @@ def _calibration(findings: Findings) -> Iterator[str]:
 
 
 def _ablation(findings: Findings) -> Iterator[str]:
-    ablation = findings.metrics.get("ablation") or {}
-    for name in ("holdout", "oof"):
-        useless = [row["part"] for row in ablation.get(name) or [] if row["interval"][1] < 0]
+    ablation = findings.metrics.ablation
+    for name in SETS if ablation else ():
+        useless = [row.part for row in getattr(ablation, name) or [] if row.interval[1] < 0]
         if useless:
             yield f"Leave out {' and '.join(useless)}: on the {SETS[name]} the score is higher without."
             return
 
 
 def _luck(findings: Findings) -> Iterator[str]:
-    told_apart = (findings.metrics.get("luck") or {}).get("told_apart") or []
-    if told_apart:
-        rival = min(told_apart, key=lambda row: abs(row["agreement"] - 0.9))
+    if findings.metrics.luck:
+        rival = min(findings.metrics.luck.told_apart, key=lambda row: abs(row.agreement - 0.9))
         yield (
-            f"Do not choose between submissions by less than {rival['difference']:.3f}: two equally good ones that "
-            f"agree on {percent(rival['agreement'])} of the photos differ by that much through luck. Compare runs by "
+            f"Do not choose between submissions by less than {rival.difference:.3f}: two equally good ones that "
+            f"agree on {percent(rival.agreement)} of the photos differ by that much through luck. Compare runs by "
             "their out-of-fold scores, which rest on more photos than the public leaderboard."
         )
 
 
 def _precision(findings: Findings) -> Iterator[str]:
     """What the scores can tell apart, where no simulated leaderboard says it."""
-    scores = findings.metrics["oof"]
-    if scores and not findings.metrics.get("luck"):
-        low, high = scores["intervals"]["macro_f1"]
+    scores = findings.metrics.oof
+    if scores and not findings.metrics.luck:
+        low, high = scores.intervals.macro_f1
         yield (
             f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. A change that gains less cannot be "
             "told from luck by one run: try it with several seeds (train.seed) on the same split."

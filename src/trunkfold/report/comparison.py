@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from trunkfold.csv_table import read_text_table
 from trunkfold.errors import InputError, counted, first_few
-from trunkfold.evaluation.predictions import read_predictions
+from trunkfold.evaluation.predictions import read_folds, read_predictions
 from trunkfold.evaluation.scores import paired_difference
-from trunkfold.files import write_csv
-from trunkfold.runs import read_metrics
+from trunkfold.metrics import Metrics, Split
+from trunkfold.run_folder import METRICS, RunFolder
 
 REAL, UNKNOWN = "yes", "cannot be told"
 NO_SPLIT = "blends of runs with different splits, for which no honest score exists"
@@ -26,7 +25,7 @@ class Run:
         numbers: Its own columns of the comparison.
         classes: Name of each label.
         leak: Whether photos were predicted whose copies were learned from.
-        folds: label, group and fold (a text) by image_id; empty for a blend of several splits.
+        folds: label, group and fold by image_id; empty for a blend of several splits.
         predicted: The out-of-fold prediction by image_id; empty for such a blend.
     """
 
@@ -52,9 +51,9 @@ def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist: name folders of runs, such as submissions/*")
-    runs = [path for path in paths if (path / "metrics.json").is_file()]
+    runs = [path for path in paths if RunFolder(path).metrics.is_file()]
     if not runs:
-        raise InputError(f"there is no finished run among {first_few(paths)}: name folders with a metrics.json")
+        raise InputError(f"there is no finished run among {first_few(paths)}: name folders with a {METRICS}")
     return runs, [path for path in paths if path not in runs]
 
 
@@ -78,7 +77,7 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
     names = [path.absolute().name for path in paths]
     splits: dict[tuple, list[Run]] = {}
     for path, name in zip(paths, names, strict=True):
-        run = _read_run(path, name if names.count(name) == 1 else str(path))
+        run = _read_run(RunFolder(path), name if names.count(name) == 1 else str(path))
         splits.setdefault(run.split, []).append(run)
     for runs in splits.values():
         runs.sort(key=lambda run: -run.numbers.get("oof_macro_f1", 0))
@@ -94,73 +93,54 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=columns).astype({"photos": "Int64", "trainable": "Int64"})
 
 
-def write_comparison(comparison: pd.DataFrame, path: Path) -> None:
-    """Write the table as CSV.
-
-    Raises:
-        InputError: Nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(comparison, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror or error}): choose another --out") from error
-
-
-def _read_run(path: Path, name: str) -> Run:
-    metrics = read_metrics(path)
-    try:
-        numbers, classes, leak = _numbers(metrics), metrics["classes"], bool(metrics.get("leak"))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path / 'metrics.json'} is damaged, or of another version: {error!r}") from error
-    if metrics["oof"] is None:
+def _read_run(run: RunFolder, name: str) -> Run:
+    metrics = run.read_metrics()
+    numbers, classes, leak = _numbers(metrics), metrics.classes, metrics.leak is not None
+    if metrics.oof is None:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
         return Run({"run": name, **numbers}, classes, leak, nothing, pd.Series(dtype=str))
-    file = _folds_file(path, metrics)
-    folds = read_text_table(file, ["image_id", "label", "group", "fold"]).set_index("image_id")
-    oof = read_predictions(path / "oof.csv", classes)
+    path, file = run.predictions("oof"), _folds_file(run, metrics)
+    folds = read_folds(file).set_index("image_id")
+    oof = read_predictions(path, classes)
     if "prediction" not in oof or not oof["prediction"].isin(list(classes)).all():
-        raise InputError(f"{path / 'oof.csv'} is damaged: prediction is missing, or is not one of the labels")
-    scored = folds.index[~folds["fold"].str.startswith("-")]
+        raise InputError(f"{path} is damaged: prediction is missing, or is not one of the labels")
+    scored = folds.index[folds["fold"] >= 0]
     if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
-        raise InputError(f"{path / 'oof.csv'} and {file} are about different photos")
+        raise InputError(f"{path} and {file} are about different photos")
     predicted = oof.set_index("image_id")["prediction"].reindex(scored)
     return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, folds, predicted)
 
 
-def _folds_file(path: Path, metrics: dict) -> Path:
-    """folds.csv of a run; that of a blend lies with the runs that it averages, all of one split."""
-    averaged = [Path(name) for name in metrics.get("runs", [])]
-    if not averaged:
-        return path / "folds.csv"
-    folders = [*averaged, *(path.parent / run.name for run in averaged)]
-    found = next((folder / "folds.csv" for folder in folders if (folder / "folds.csv").exists()), None)
-    if found is None:
-        raise InputError(f"{path} is a blend of {first_few(averaged)}, none of which has its folds.csv: leave it out")
-    return found
+def _folds_file(run: RunFolder, metrics: Metrics) -> Path:
+    """folds.csv of a run; that of a blend is in the folders of the runs that it averages, all of one split."""
+    averaged = [Path(name) for name in metrics.runs]
+    folders = [run.path, *averaged, *(run.path.parent / path.name for path in averaged)]
+    found = next((path for path in (RunFolder(folder).folds for folder in folders) if path.exists()), None)
+    if found is None and averaged:
+        raise InputError(f"{run} is a blend of {first_few(averaged)}, none of which has its folds: leave it out")
+    return found or run.folds
 
 
-def _numbers(metrics: dict) -> dict:
+def _numbers(metrics: Metrics) -> dict:
     """The columns that metrics.json gives."""
-    numbers = {"options": _in_words(metrics["split"]) if metrics["oof"] else NO_SPLIT}
-    for part in ("oof", "holdout"):
-        if metrics[part]:
-            low, high = metrics[part]["intervals"]["macro_f1"]
-            numbers |= {f"{part}_macro_f1": metrics[part]["macro_f1"], f"{part}_low": low, f"{part}_high": high}
-    if metrics["oof"]:
-        numbers["oof_accuracy"] = metrics["oof"]["accuracy"]
-    if "seconds" in metrics:
-        numbers["seconds"] = sum(seconds for phase, seconds in metrics["seconds"].items() if phase not in TEST_PHASES)
-    if "parameters" in metrics:
-        numbers["trainable"] = metrics["parameters"]["trainable"]
+    numbers = {"options": _in_words(metrics.split) if metrics.oof else NO_SPLIT}
+    for part, scores in metrics.by_set().items():
+        low, high = scores.intervals.macro_f1
+        numbers |= {f"{part}_macro_f1": scores.macro_f1, f"{part}_low": low, f"{part}_high": high}
+    if metrics.oof:
+        numbers["oof_accuracy"] = metrics.oof.accuracy
+    if metrics.seconds:
+        numbers["seconds"] = sum(seconds for phase, seconds in metrics.seconds.items() if phase not in TEST_PHASES)
+    if metrics.parameters:
+        numbers["trainable"] = metrics.parameters.trainable
     return numbers
 
 
-def _in_words(split: dict) -> str:
-    by = "random by photo" if split["groups"] == "none" else f"by group ({split['groups']})"
-    share = split["holdout"]
+def _in_words(split: Split) -> str:
+    by = "random by photo" if split.groups == "none" else f"by group ({split.groups})"
+    share = split.holdout
     held_out = "no hold-out" if share == 0 else f"hold-out {share if share == 'legacy' else f'{share:.1%}'}"
-    return f"{by}, {counted(split['folds'], 'fold')}, {held_out}, seed {split['seed']}"
+    return f"{by}, {counted(split.folds, 'fold')}, {held_out}, seed {split.seed}"
 
 
 def _against(run: Run, best: Run) -> dict:

@@ -1,77 +1,140 @@
-"""What a run achieved, as a short text: scores, how they were separated from the training, what copies did."""
+"""Texts for the terminal: the summary of a run, and the table of a comparison."""
 
-from pathlib import Path
+import pandas as pd
 
 from trunkfold.errors import counted
-from trunkfold.evaluation.error_analysis import SETS
-from trunkfold.runs import read_metrics
+from trunkfold.metrics import Interval, LeakScores, Metrics, PartScores
+from trunkfold.report.comparison import NO_SPLIT
+from trunkfold.run_folder import SETS, RunFolder
+
+MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 
 
-def summary(run: Path) -> str:
+def summary(run: RunFolder, metrics: Metrics) -> str:
     """The run's result as a short text table: each score with its interval, and where the files lie."""
-    metrics = read_metrics(run)
     lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
-    for name, title in reversed(SETS.items()):
-        if metrics[name] is not None:
-            values = [_with_interval(metrics[name], key) for key in ("macro_f1", "accuracy")]
-            counts = [metrics[name][key] for key in ("photos", "groups")]
-            lines.append(f"{title:12} {values[0]:>22} {values[1]:>22} {counts[0]:>8} {counts[1]:>8}")
+    for name, scores in reversed(metrics.by_set().items()):
+        values = [_with_interval(getattr(scores, key), getattr(scores.intervals, key)) for key in MEASURES]
+        lines.append(f"{SETS[name]:12} {values[0]:>22} {values[1]:>22} {scores.photos:>8} {scores.groups:>8}")
     lines += ["", f"split: {describe_split(metrics)}", *describe_leak(metrics), *describe_copies(metrics)]
-    made = [name for name in ("submission.csv", "report.html", "metrics.json") if (run / name).exists()]
-    lines += [f"files: {', '.join(str(run / name) for name in made)}"]
+    made = [path for path in (run.submission, run.report, run.metrics) if path.exists()]
+    lines += [f"files: {', '.join(map(str, made))}"]
     return "\n".join(lines)
 
 
-def describe_split(metrics: dict) -> str:
+def describe_split(metrics: Metrics) -> str:
     """How the scored photos were separated from the training photos, in one sentence."""
-    choice = metrics["split"]["groups"]
-    if metrics["oof"] is None:
+    choice = metrics.split.groups
+    if metrics.oof is None:
         return "different in each of the averaged runs"
     if choice != "none":
         return f"by group ({choice}): no copy of a scored photo was trained on"
-    if metrics["leak"]:
+    if metrics.leak:
         return (
             "RANDOM by photo (split.groups none), and photos have copies: these scores measure memory, and are too high"
         )
     return "random by photo (split.groups none); no copies were found"
 
 
-def describe_leak(metrics: dict) -> list[str]:
+def describe_leak(metrics: Metrics) -> list[str]:
     """What a random split claims, and what is left of it where no copy was learned from; empty without a leak."""
 
-    def scores(part: dict) -> str:
-        return f"accuracy {part['accuracy']:.3f}, macro F1 {part['macro_f1']:.3f}"
+    def scores(part: PartScores) -> str:
+        return f"accuracy {part.accuracy:.3f}, macro F1 {part.macro_f1:.3f}"
 
     lines = []
-    for name, leak in (metrics["leak"] or {}).items():
-        if leak and leak["with_copies"]:
-            copies, others = leak["with_copies"], leak["without_copies"]
-            rest = f"on the other {others['photos']}: {scores(others)}" if others else "there are no others"
-            lines.append(
-                f"WARNING: {SETS[name]}, {scores(copies)} on {counted(copies['photos'], 'photo')} "
-                f"whose copies were learned from; {rest}"
-            )
-    return lines
-
-
-def describe_copies(metrics: dict) -> list[str]:
-    """What the consensus of copies and the labels of labelled copies did."""
-    lines = []
-    consensus, labels = metrics.get("consensus"), metrics.get("copy_labels")
-    if consensus:
-        gains = [f"{gain:+.4f} {SETS[name]}" for name, gain in consensus.get("macro_f1_gain", {}).items()]
-        if "test_labels_changed" in consensus:
-            gains.append(f"{counted(consensus['test_labels_changed'], 'test label')} changed")
-        lines.append(f"consensus of copies: macro F1 {', '.join(gains)}")
-    if labels and labels["photos"]:
-        done = "were given" if labels["used"] else "could be given"
+    for name, leak in leaks(metrics).items():
+        copies, others = leak.with_copies, leak.without_copies
+        rest = f"on the other {others.photos}: {scores(others)}" if others else "there are no others"
         lines.append(
-            f"labels of copies for {counted(labels['photos'], 'test photo')} {done} (decode.copy_labels), "
-            f"{labels['different']} of them unlike the prediction"
+            f"WARNING: {SETS[name]}, {scores(copies)} on {counted(copies.photos, 'photo')} "
+            f"whose copies were learned from; {rest}"
         )
     return lines
 
 
-def _with_interval(scores: dict, key: str) -> str:
-    low, high = scores["intervals"][key]
-    return f"{scores[key]:.4f} [{low:.3f}, {high:.3f}]"
+def leaks(metrics: Metrics) -> dict[str, LeakScores]:
+    """Sets with photos that were predicted by a model trained on their copies."""
+    found = {} if metrics.leak is None else {"oof": metrics.leak.oof, "holdout": metrics.leak.holdout}
+    return {name: leak for name, leak in found.items() if leak and leak.with_copies}
+
+
+def describe_copies(metrics: Metrics) -> list[str]:
+    """What the consensus of copies and the labels of labelled copies did."""
+    lines = []
+    consensus, labels = metrics.consensus, metrics.copy_labels
+    if consensus:
+        gains = [f"{gain:+.4f} {SETS[name]}" for name, gain in consensus.macro_f1_gain.items()]
+        if consensus.test_labels_changed is not None:
+            gains.append(f"{counted(consensus.test_labels_changed, 'test label')} changed")
+        lines.append(f"consensus of copies: macro F1 {', '.join(gains)}")
+    if labels and labels.photos:
+        done = "were given" if labels.used else "could be given"
+        lines.append(
+            f"labels of copies for {counted(labels.photos, 'test photo')} {done} (decode.copy_labels), "
+            f"{labels.different} of them unlike the prediction"
+        )
+    return lines
+
+
+def _with_interval(value: float, interval: Interval) -> str:
+    return f"{value:.4f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def describe_comparison(comparison: pd.DataFrame) -> str:
+    """What `compare_runs` found, as tables for the terminal: two a split, the scores and their differences."""
+    blocks = []
+    for number, runs in comparison.groupby("split"):
+        first = runs.iloc[0]
+        title = f"split {number}: {' / '.join(runs['options'].unique())}"
+        lines = [title if pd.isna(first["photos"]) else f"{title}, {counted(first['photos'], 'photo')}"]
+        if first["apart"] not in ("", NO_SPLIT):
+            lines.append(f"not compared with split 1: {first['apart']}")
+        if first["leak"]:
+            lines.append("LEAKY: the scores measure memory, since photos were predicted whose copies were learned from")
+        lines += _aligned(
+            ["run", "OOF macro F1 [95 %]", "hold-out macro F1 [95 %]", "OOF accuracy", "training", "parameters"],
+            [
+                [run.run, _interval(run.oof_macro_f1, run.oof_low, run.oof_high)]
+                + [_interval(run.holdout_macro_f1, run.holdout_low, run.holdout_high)]
+                + [_number(run.oof_accuracy, "{:.3f}"), _duration(run.seconds), _number(run.trainable, "{:,}")]
+                for run in runs.itertuples()
+            ],
+        )
+        compared = runs[runs["real"].notna()]
+        if len(compared):
+            lines.append("")
+            lines += _aligned(
+                [f"OOF macro F1 minus that of {first['run']}", "[95 %]", "real?"],
+                [
+                    [run.run, _interval(run.difference, run.difference_low, run.difference_high, "+"), run.real]
+                    for run in compared.itertuples()
+                ],
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table, its first column on the left, the others on the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  " + "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    form = f"{{:{sign}.3f}}"
+    return "-" if pd.isna(value) else f"{form} [{form}, {form}]".format(value, low, high)
+
+
+def _duration(seconds: float) -> str:
+    if pd.isna(seconds):
+        return "-"
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02}"

@@ -1,5 +1,6 @@
 """All that a run's folder says about its result, read for the report."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +8,34 @@ import pandas as pd
 
 from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.class_shift import Shift, compare_shares
-from trunkfold.evaluation.error_analysis import Gallery, choose_photos, read_placed
-from trunkfold.report.thumbnails import Thumbnails
-from trunkfold.runs import read_metrics
+from trunkfold.evaluation.error_analysis import Gallery, choose_photos, read_placed, read_suspects
+from trunkfold.evaluation.predictions import read_folds
+from trunkfold.html import data_address
+from trunkfold.metrics import Metrics
+from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import HELD_OUT
 from trunkfold.split.groups import read_groups
+
+
+class Thumbnails:
+    """Saved pictures by row of folds.csv, as addresses that a page embeds; None where there is no such picture."""
+
+    def __init__(self, runs: Sequence[RunFolder]) -> None:
+        """Look in the first of these runs first; Grad-CAM of another run would not be about this one's prediction."""
+        self.runs = runs
+
+    def photo(self, row: int) -> str | None:
+        """The photo."""
+        found = (_address(run.thumbnail(row)) for run in self.runs)
+        return next((address for address in found if address), None)
+
+    def heat(self, row: int) -> str | None:
+        """The photo under the heat of what predicted it."""
+        return _address(self.runs[0].heat_map(row)) if self.runs else None
+
+
+def _address(path: Path) -> str | None:
+    return data_address(path.read_bytes(), "jpeg") if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -31,8 +55,8 @@ class Findings:
         thumbnails: Their pictures.
     """
 
-    folder: Path
-    metrics: dict
+    folder: RunFolder
+    metrics: Metrics
     folds: pd.DataFrame | None
     tables: dict[str, pd.DataFrame]
     history: pd.DataFrame | None
@@ -44,54 +68,53 @@ class Findings:
     @property
     def classes(self) -> dict[str, str]:
         """Name of each label."""
-        return self.metrics["classes"]
+        return self.metrics.classes
 
 
-def read_findings(folder: Path) -> Findings:
+def read_findings(run: RunFolder) -> Findings:
     """Read a run's folder; of an average of several runs, the folds and photos are theirs.
 
     Raises:
         InputError: A file is damaged, or metrics.json is missing.
     """
-    metrics = read_metrics(folder)
-    classes = metrics["classes"]
-    folds, photographed = _folds([folder, *map(Path, metrics.get("runs", {}))] if metrics["oof"] else [folder])
-    tables = {} if folds is None else read_placed(folder, folds, classes)
-    predicted = predicted_classes(folder, classes)
+    metrics = run.read_metrics()
+    classes = metrics.classes
+    folds, photographed = _folds([run, *(RunFolder(Path(path)) for path in metrics.runs)] if metrics.oof else [run])
+    tables = {} if folds is None else read_placed(run, folds, classes)
+    predicted = predicted_classes(run, classes)
+    gallery = Gallery() if folds is None else choose_photos(tables, read_suspects(run, folds), folds, classes)
     return Findings(
-        folder=folder,
+        folder=run,
         metrics=metrics,
         folds=folds,
         tables=tables,
-        history=pd.read_csv(folder / "history.csv") if (folder / "history.csv").exists() else None,
+        history=pd.read_csv(run.history) if run.history.exists() else None,
         predicted=predicted,
-        shifts={} if folds is None else _shifts(folder, folds, tables, predicted, classes),
-        gallery=Gallery() if folds is None else choose_photos(folder, folds, classes),
-        thumbnails=Thumbnails([folder, *(run for run in photographed if run != folder)]),
+        shifts={} if folds is None else _shifts(run, folds, tables, predicted, classes),
+        gallery=gallery,
+        thumbnails=Thumbnails([run, *(other for other in photographed if other != run)]),
     )
 
 
-def predicted_classes(folder: Path, classes: dict[str, str]) -> dict[str, int]:
+def predicted_classes(run: RunFolder, classes: dict[str, str]) -> dict[str, int]:
     """How many test photos were given each class, by name; empty before there is a submission."""
-    if not (folder / "submission.csv").exists():
+    if not run.submission.exists():
         return {}
-    labels = read_text_table(folder / "submission.csv", ["label"])["label"]
+    labels = read_text_table(run.submission, ["label"])["label"]
     return {name: int((labels == label).sum()) for label, name in classes.items()}
 
 
-def _folds(runs: list[Path]) -> tuple[pd.DataFrame | None, list[Path]]:
+def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
     """The first folds.csv, and the runs whose rows are the same photos."""
-    columns = ["image_id", "filename", "label", "group", "fold"]
-    tables = {run: read_text_table(run / "folds.csv", columns) for run in runs if (run / "folds.csv").exists()}
+    tables = {run: read_folds(run.folds) for run in runs if run.folds.exists()}
     if not tables:
         return None, []
     first = next(iter(tables.values()))
-    same = [run for run, table in tables.items() if table["image_id"].equals(first["image_id"])]
-    return first.astype({"fold": int}), same
+    return first, [run for run, table in tables.items() if table["image_id"].equals(first["image_id"])]
 
 
 def _shifts(
-    folder: Path, folds: pd.DataFrame, tables: dict[str, pd.DataFrame], predicted: dict[str, int], classes: dict
+    run: RunFolder, folds: pd.DataFrame, tables: dict[str, pd.DataFrame], predicted: dict[str, int], classes: dict
 ) -> dict[str, Shift]:
     """Hold-out against folds by their labels; test photos against labelled ones by what was predicted of both, so that
     the model's own leanings cancel."""
@@ -112,14 +135,14 @@ def _shifts(
         shifts["What was predicted for the test photos and for the labelled ones"] = compare_shares(
             pd.Series(predicted).reindex(names),
             count(labelled["prediction"]),
-            (_test_sources(folder, sum(predicted.values())), labelled["group"].nunique()),
+            (_test_sources(run, sum(predicted.values())), labelled["group"].nunique()),
         )
     return shifts
 
 
-def _test_sources(folder: Path, photos: int) -> int:
+def _test_sources(run: RunFolder, photos: int) -> int:
     """How many sources the test photos show, where that is known."""
-    if not (folder / "groups.csv").exists():
+    if not run.groups.exists():
         return photos
-    groups = read_groups(folder / "groups.csv")
+    groups = read_groups(run.groups)
     return groups.loc[groups["set"] == "test", "group"].nunique() or photos

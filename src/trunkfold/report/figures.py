@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,8 +15,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trunkfold.files import whole_file
 from trunkfold.html import data_address
+from trunkfold.metrics import Ablation, FoldScores, Luck, Reliability, Scores
+from trunkfold.run_folder import SETS, RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
@@ -41,7 +41,7 @@ LONGEST = 30  # letters of a name on an axis
 PANEL = (4.6, 3.2)  # inches of one of several figures side by side
 
 
-def save_figure(run: Path, name: str, draw: Callable[[], Figure]) -> str:
+def save_figure(run: RunFolder, name: str, draw: Callable[[], Figure]) -> str:
     """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
@@ -50,7 +50,7 @@ def save_figure(run: Path, name: str, draw: Callable[[], Figure]) -> str:
     return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
 
 
-def save_picture(run: Path, name: str, draw: Callable[[], Figure]) -> None:
+def save_picture(run: RunFolder, name: str, draw: Callable[[], Figure]) -> None:
     """Save a figure as figures/<name>.png alone."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
@@ -68,9 +68,10 @@ def _drawn(draw: Callable[[], Figure]) -> Iterator[Figure]:
             plt.close(figure)
 
 
-def _write_png(figure: Figure, run: Path, name: str) -> None:
-    with whole_file(run / "figures" / f"{name}.png") as partial:
-        figure.savefig(partial, format="png")
+def _write_png(figure: Figure, run: RunFolder, name: str) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    run.save(png.getvalue(), run.figure(name))
 
 
 def in_both_modes(svg: str) -> str:
@@ -107,18 +108,18 @@ def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -
     return figure
 
 
-def draw_fold_scores(folds: Sequence[Mapping]) -> Figure:
+def draw_fold_scores(folds: Sequence[FoldScores]) -> Figure:
     """Macro F1 and accuracy of each fold, with their means and standard deviations."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     places = np.arange(len(folds))
     for colour, marker, (key, name) in zip(
         COLOURS, "os", {"macro_f1": "macro F1", "accuracy": "accuracy"}.items(), strict=False
     ):
-        values = np.array([fold[key] for fold in folds])
+        values = np.array([getattr(fold, key) for fold in folds])
         axis.axhspan(values.mean() - values.std(), values.mean() + values.std(), color=colour, alpha=0.12, linewidth=0)
         axis.axhline(values.mean(), color=colour, linewidth=1)
         axis.plot(places, values, marker, color=colour, label=name)
-    axis.set_xticks(places, [str(fold["fold"]) for fold in folds])
+    axis.set_xticks(places, [str(fold.fold) for fold in folds])
     axis.set(title="score by fold: mean ± standard deviation", xlabel="fold")
     axis.margins(x=0.15, y=0.3)
     axis.legend(ncols=2, loc="upper center")
@@ -138,10 +139,10 @@ def draw_class_shares(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_confusion(scores: Mapping) -> Figure:
+def draw_confusion(scores: Scores) -> Figure:
     """Confusion matrix with counts; the shade is the share of the true class."""
-    counts = np.array(scores["confusion_matrix"])
-    names = [short(name) for name in scores["per_class"]]
+    counts = np.array(scores.confusion_matrix)
+    names = [short(name) for name in scores.per_class]
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     side = 1.6 + 0.75 * len(names)
     figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
@@ -157,13 +158,13 @@ def draw_confusion(scores: Mapping) -> Figure:
     return figure
 
 
-def draw_luck(luck: Mapping) -> Figure:
+def draw_luck(luck: Luck) -> Figure:
     """How often the simulated leaderboards show which score, and where 95 % of them lie."""
     figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
-    edges = np.array(luck["histogram"]["edges"])
+    edges = np.array(luck.histogram.edges)
     for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
-        counts = np.array(luck["histogram"][name], float)
-        low, high = luck[name]["low"], luck[name]["high"]
+        counts = np.array(getattr(luck.histogram, name), float)
+        low, high = getattr(luck, name).low, getattr(luck, name).high
         label = f"{name}: 95 % from {low:.3f} to {high:.3f}"
         height = 100 * counts / max(counts.sum(), 1)
         axis.stairs(height, edges, color=colour, linewidth=1.8, linestyle=line, label=label)
@@ -176,18 +177,18 @@ def draw_luck(luck: Mapping) -> Figure:
     return figure
 
 
-def draw_reliability(part: Mapping, title: str) -> Figure:
+def draw_reliability(part: Reliability, title: str) -> Figure:
     """How often predictions of each probability are right, before and after temperature scaling."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="as sure as right")
     for colour, marker, (key, name) in zip(
         COLOURS[1::-1], "os", {"bins": "as predicted", "bins_scaled": "after scaling"}.items(), strict=False
     ):
-        bins = [row for row in part.get(key) or [] if row["photos"]]
-        most = max((row["photos"] for row in bins), default=1)
-        confidence, accuracy = ([row[name] for row in bins] for name in ("confidence", "accuracy"))
+        bins = [row for row in getattr(part, key) if row.photos]
+        most = max((row.photos for row in bins), default=1)
+        confidence, accuracy = ([getattr(row, name) for row in bins] for name in ("confidence", "accuracy"))
         axis.plot(confidence, accuracy, color=colour, linewidth=1.2, marker="", alpha=0.8)
-        areas = [12 + 90 * row["photos"] / most for row in bins]
+        areas = [12 + 90 * row.photos / most for row in bins]
         axis.scatter(confidence, accuracy, areas, color=colour, marker=marker, label=name, alpha=0.8, zorder=3)
     axis.set(title=title, xlabel="probability of the predicted class", ylabel="share that is right")
     axis.set(xlim=(-0.02, 1.03), ylim=(-0.03, 1.05))
@@ -195,18 +196,18 @@ def draw_reliability(part: Mapping, title: str) -> Figure:
     return figure
 
 
-def draw_ablation(ablation: Mapping, sets: Mapping[str, str]) -> Figure:
+def draw_ablation(ablation: Ablation) -> Figure:
     """What each part adds to macro F1, with its interval."""
-    shown = {name: ablation[name] for name in sets if ablation.get(name)}
-    parts = list(dict.fromkeys(row["part"] for rows in shown.values() for row in rows))
+    shown = {name: rows for name in SETS if (rows := getattr(ablation, name))}
+    parts = list(dict.fromkeys(row.part for rows in shown.values() for row in rows))
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")
     axis.axvline(0, color="#888888", linewidth=1)
     for number, (name, rows) in enumerate(shown.items()):
-        places = np.array([parts.index(row["part"]) for row in rows]) + 0.22 * (number - (len(shown) - 1) / 2)
-        gains = np.array([row["gain"] for row in rows])
-        intervals = np.array([row["interval"] for row in rows]).T
+        places = np.array([parts.index(row.part) for row in rows]) + 0.22 * (number - (len(shown) - 1) / 2)
+        gains = np.array([row.gain for row in rows])
+        intervals = np.array([row.interval for row in rows]).T
         errors = np.abs(intervals - gains)
-        axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=sets[name])
+        axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=SETS[name])
     _name_rows(axis, parts)
     axis.margins(y=0.15)
     axis.locator_params(axis="x", nbins=6)

@@ -1,31 +1,21 @@
 """One self-contained page about a run: how good it is, whether to believe that, where it fails, what to do next."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from trunkfold.html import write_html
+from trunkfold.html import render_html
 from trunkfold.report.advice import next_steps
-from trunkfold.report.contents import Findings, read_findings
+from trunkfold.report.contents import Findings
 from trunkfold.report.photo_sections import data, mistakes, suspects
 from trunkfold.report.score_sections import ablation, calibration, folds, luck, per_class, verdict
 
 
-def write_report(run: Path) -> None:
-    """Draw the figures of a run's tables into figures/ and write report.html beside them.
-
-    Args:
-        run: A folder with metrics.json and, where they exist, the run's tables and pictures; what it lacks, the page
-            leaves out.
-
-    Raises:
-        InputError: metrics.json is missing, or a file is damaged.
-    """
-    findings = read_findings(run)
-    (run / "figures").mkdir(exist_ok=True)
+def write_report(findings: Findings) -> None:
+    """Draw the figures of a run's tables, and write the page beside them; what the run lacks, the page leaves out."""
+    run = findings.folder
     made = {title: make(findings) for title, make in SECTIONS.items()}
     sections = {title: section for title, section in made.items() if section is not None}
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    write_html(run / "report.html", "report.html", name=run.name, sections=sections, anchors=anchors)
+    run.save(render_html("report.html", name=run.name, sections=sections, anchors=anchors), run.report)
 
 
 def advice(findings: Findings) -> dict | None:
@@ -36,10 +26,9 @@ def advice(findings: Findings) -> dict | None:
 
 def making(findings: Findings) -> dict:
     """Everything needed to repeat the run."""
-    config = findings.folder / "config.yaml"
+    config = findings.folder.config
     return {
         "metrics": findings.metrics,
-        "made_with": findings.metrics.get("made_with") or {},
         "config": config.read_text(encoding="utf-8") if config.exists() else None,
     }
 

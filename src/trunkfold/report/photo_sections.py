@@ -4,13 +4,11 @@ import pandas as pd
 
 from trunkfold.errors import counted
 from trunkfold.evaluation.class_shift import class_shares
-from trunkfold.evaluation.error_analysis import SETS
-from trunkfold.evaluation.label_issues import ISSUES
 from trunkfold.evaluation.predictions import PREFIX
 from trunkfold.html import data_address
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import draw_class_shares, save_figure
-from trunkfold.runs import AUGMENTED
+from trunkfold.run_folder import SETS
 
 BARS = 3  # probabilities that are shown of a photo, beside that of the truth
 
@@ -52,7 +50,7 @@ def suspects(findings: Findings) -> dict | None:
         }
         for _, row in table.iterrows()
     ]
-    return {"rows": rows, "file": f"{findings.folder}/{ISSUES}"}
+    return {"rows": rows, "file": str(findings.folder.label_issues)}
 
 
 def data(findings: Findings) -> dict | None:
@@ -60,8 +58,8 @@ def data(findings: Findings) -> dict | None:
     if findings.folds is None:
         return {"predicted": findings.predicted} if findings.predicted else None
     shares = class_shares(findings.folds, findings.predicted, findings.classes)
-    augmented = findings.folder / "figures" / AUGMENTED
-    about = (findings.metrics.get("made_with") or {}).get("data") or {}
+    augmented = findings.folder.augmented
+    about = findings.metrics.made_with and findings.metrics.made_with.data
     return {
         "figure": save_figure(findings.folder, "classes", lambda: draw_class_shares(shares)),
         "predicted": findings.predicted,
@@ -72,10 +70,10 @@ def data(findings: Findings) -> dict | None:
             if any(findings.thumbnails.photo(row) for row in rows)
         },
         "augmented": data_address(augmented.read_bytes(), "png") if augmented.exists() else None,
-        "sizes": about.get("sizes"),
+        "sizes": about and about.sizes,
         "groups": [
             f"{counted(count, 'source')} of {counted(int(size), 'photo')}"
-            for size, count in (about.get("group_sizes") or {}).items()
+            for size, count in (about.group_sizes if about else {}).items()
         ],
     }
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from trunkfold.evaluation.error_analysis import SETS
 from trunkfold.html import percent
-from trunkfold.report.console import describe_copies, describe_leak, describe_split
+from trunkfold.metrics import Scores
+from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
     draw_ablation,
@@ -18,6 +18,7 @@ from trunkfold.report.figures import (
     save_picture,
 )
 from trunkfold.report.photo_sections import shown_photo
+from trunkfold.run_folder import SETS
 
 CURVES = {
     "loss": {"train_loss": "training, augmented photos", "val_loss": "validation"},
@@ -29,7 +30,7 @@ CURVES = {
 def verdict(findings: Findings) -> dict:
     """One sentence, the scores with their intervals, and how the scored photos were separated."""
     metrics = findings.metrics
-    sets = [{"title": title, **metrics[name]} for name, title in SETS.items() if metrics[name] is not None]
+    sets = {SETS[name]: scores for name, scores in metrics.by_set().items()}
     leak = describe_leak(metrics)
     return {
         "sentence": _judge(sets, bool(leak)),
@@ -37,31 +38,31 @@ def verdict(findings: Findings) -> dict:
         "split": describe_split(metrics),
         "leak": leak,
         "copies": describe_copies(metrics),
-        "measures": {"macro_f1": "macro F1", "accuracy": "accuracy"},
+        "measures": MEASURES,
     }
 
 
-def _judge(sets: list[dict], leaks: bool) -> str:
+def _judge(sets: dict[str, Scores], leaks: bool) -> str:
     if not sets:
         return "The averaged runs have different splits: no honest score of their average exists."
-    best = sets[0]
-    held_out = best["title"] == SETS["holdout"]
+    (title, best), *others = sets.items()
+    held_out = title == SETS["holdout"]
     who = "that nothing was learned from, the ensemble" if held_out else "each fold's own model"
-    where = f"On {best['photos']:,} photos of {best['groups']:,} sources {who}"
-    if best["accuracy"] == 1:
-        score = f"{where} makes no mistake. That {_most_wrong(best['groups'])}"
-        if len(sets) > 1:
-            score += f"; out-of-fold, single models reach {_macro_f1(sets[1])}"
+    where = f"On {best.photos:,} photos of {best.groups:,} sources {who}"
+    if best.accuracy == 1:
+        score = f"{where} makes no mistake. That {_most_wrong(best.groups)}"
+        for _, single in others:
+            score += f"; out-of-fold, single models reach {_macro_f1(single)}"
         score += "."
     else:
-        right = percent(best["accuracy"], 1)
+        right = percent(best.accuracy, 1)
         score = f"{where} reaches {_macro_f1(best)} and names the right class of {right} of the photos."
     return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
 
 
-def _macro_f1(scores: dict) -> str:
-    low, high = scores["intervals"]["macro_f1"]
-    return f"a macro F1 of {scores['macro_f1']:.3f} (95\u00a0% interval {low:.3f} to {high:.3f})"
+def _macro_f1(scores: Scores) -> str:
+    low, high = scores.intervals.macro_f1
+    return f"a macro F1 of {scores.macro_f1:.3f} (95\u00a0% interval {low:.3f} to {high:.3f})"
 
 
 def _most_wrong(groups: int) -> str:
@@ -71,18 +72,18 @@ def _most_wrong(groups: int) -> str:
 
 def luck(findings: Findings) -> dict | None:
     """What the leaderboard could show for this model by chance."""
-    found = findings.metrics.get("luck")
-    return found and {**found, "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
+    found = findings.metrics.luck
+    return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
 
 def per_class(findings: Findings) -> dict | None:
     """Scores of each class, confusion, and photos of the classes that are confused most."""
-    sets = {title: findings.metrics[name] for name, title in SETS.items() if findings.metrics[name] is not None}
-    if not sets:
+    by_set = findings.metrics.by_set()
+    if not by_set:
         return None
-    for name in SETS:
-        if findings.metrics[name] is not None:
-            save_picture(findings.folder, f"confusion_{name}", lambda name=name: draw_confusion(findings.metrics[name]))
+    for name, scores in by_set.items():
+        save_picture(findings.folder, f"confusion_{name}", lambda scores=scores: draw_confusion(scores))
+    sets = {SETS[name]: scores for name, scores in by_set.items()}
     pairs = [
         {
             "truth": findings.classes[pair["label"]],
@@ -95,22 +96,22 @@ def per_class(findings: Findings) -> dict | None:
     return {"sets": sets, "confusion": {title: _confusion(scores) for title, scores in sets.items()}, "pairs": pairs}
 
 
-def _confusion(scores: dict) -> list[dict]:
+def _confusion(scores: Scores) -> list[dict]:
     """Rows of the confusion matrix: class, and count and share of the true class in each cell."""
-    counts = np.array(scores["confusion_matrix"])
+    counts = np.array(scores.confusion_matrix)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     return [
         {"name": name, "cells": list(zip(row.tolist(), share.tolist(), strict=True))}
-        for name, row, share in zip(scores["per_class"], counts, shares, strict=True)
+        for name, row, share in zip(scores.per_class, counts, shares, strict=True)
     ]
 
 
 def calibration(findings: Findings) -> dict | None:
     """Whether probabilities mean what they say."""
-    found = findings.metrics.get("calibration")
+    found = findings.metrics.calibration
     if not found:
         return None
-    sets = {title: (name, found[name]) for name, title in SETS.items() if found.get(name)}
+    sets = {title: (name, part) for name, title in SETS.items() if (part := getattr(found, name))}
     figures = {
         title: save_figure(
             findings.folder, f"reliability_{name}", lambda part=part, title=title: draw_reliability(part, title)
@@ -118,7 +119,7 @@ def calibration(findings: Findings) -> dict | None:
         for title, (name, part) in sets.items()
     }
     return {
-        "temperature": found["temperature"],
+        "temperature": found.temperature,
         "sets": {title: part for title, (_, part) in sets.items()},
         "figures": figures,
     }
@@ -126,8 +127,8 @@ def calibration(findings: Findings) -> dict | None:
 
 def folds(findings: Findings) -> dict | None:
     """Learning curves, and the scores of each fold."""
-    metrics, history = findings.metrics, findings.history
-    if not metrics["folds"] and history is None:
+    of_fold, history = findings.metrics.folds, findings.history
+    if not of_fold and history is None:
         return None
     figures = {}
     if history is not None:
@@ -136,13 +137,11 @@ def folds(findings: Findings) -> dict | None:
             figures[title] = save_figure(
                 findings.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
             )
-    if metrics["folds"]:
-        figures["score by fold"] = save_figure(
-            findings.folder, "fold_scores", lambda: draw_fold_scores(metrics["folds"])
-        )
-    scores = pd.DataFrame(metrics["folds"])
+    if of_fold:
+        figures["score by fold"] = save_figure(findings.folder, "fold_scores", lambda: draw_fold_scores(of_fold))
+    scores = pd.DataFrame(map(vars, of_fold))
     return {
-        "rows": metrics["folds"],
+        "rows": of_fold,
         "mean": scores[["macro_f1", "accuracy"]].mean().to_dict() if len(scores) else {},
         "spread": scores[["macro_f1", "accuracy"]].std(ddof=0).to_dict() if len(scores) else {},
         "figures": figures,
@@ -153,9 +152,9 @@ def folds(findings: Findings) -> dict | None:
 
 def ablation(findings: Findings) -> dict | None:
     """What each part of the ensemble adds."""
-    found = findings.metrics.get("ablation")
+    found = findings.metrics.ablation
     if not found:
         return None
-    sets = {title: found[name] for name, title in SETS.items() if found.get(name)}
-    figure = save_figure(findings.folder, "ablation", lambda: draw_ablation(found, SETS)) if sets else None
-    return {"sets": sets, "figure": figure, "folds_alone": found.get("folds_alone")}
+    sets = {title: rows for name, title in SETS.items() if (rows := getattr(found, name))}
+    figure = save_figure(findings.folder, "ablation", lambda: draw_ablation(found)) if sets else None
+    return {"sets": sets, "figure": figure, "folds_alone": found.folds_alone}

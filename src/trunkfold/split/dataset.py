@@ -1,18 +1,21 @@
 """A competition: its checked tables, its folds and its decoded photos."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from trunkfold.config.schema import Config
+from trunkfold.copies.search import search_key
 from trunkfold.data.corrections import check_corrections_stay, correct_labels
 from trunkfold.data.photos import Photos, missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
 from trunkfold.data.tables import check_labels, class_names, read_labelled, read_unlabelled
-from trunkfold.errors import raise_problems
+from trunkfold.errors import InputError, raise_problems
 from trunkfold.split.folds import HELD_OUT, assign_folds, check_split
 from trunkfold.split.groups import SEARCHED, check_groups, groups_of, load_groups
 
@@ -29,6 +32,9 @@ class Labelled:
         pixels: uint8 (height, width, 3) by row.
         groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
         corrected: How many photos of train.csv were left out and how many have another label, by a word for it.
+        paths: File of each row.
+        test_photos: Size of the test set; of an unknown one, as many as are labelled.
+        search_key: Of the search for copies that the groups are from; None where they are from a file.
     """
 
     table: pd.DataFrame
@@ -36,6 +42,9 @@ class Labelled:
     pixels: CachedPhotos
     groups: pd.DataFrame
     corrected: dict[str, int] = field(default_factory=dict)
+    paths: Sequence[str] = ()
+    test_photos: int = 0
+    search_key: str | None = None
 
     @property
     def targets(self) -> np.ndarray:
@@ -91,19 +100,29 @@ def load_labelled(config: Config) -> Labelled:
     table["fold"] = assign_folds(table, config.split)
     columns = ["image_id", "filename", "label", "group", "fold"]
     classes = class_names(table["label"], config.data.classes)
-    return Labelled(table[columns], classes, photos.pixels, groups, corrected)
+    return Labelled(
+        table=table[columns],
+        classes=classes,
+        pixels=photos.pixels,
+        groups=groups,
+        corrected=corrected,
+        paths=table["path"].tolist(),
+        test_photos=_count_test_photos(config.data.root, groups) or len(table),
+        search_key=search_key(config.data.root) if config.split.groups in SEARCHED else None,
+    )
 
 
-def load_unlabelled(config: Config) -> tuple[pd.DataFrame, Photos]:
-    """Read test.csv and its photos; unreadable ones are reported in what is returned, and raise nothing.
+def _count_test_photos(root: Path, groups: pd.DataFrame) -> int:
+    found = int((groups["set"] == "test").sum())
+    if not found:
+        with suppress(InputError):  # an unusable test.csv is an error of make_submission.py, and ends no training
+            return len(read_unlabelled(root, []))
+    return found
 
-    Raises:
-        InputError: All that is wrong with its rows.
-    """
-    problems: list[str] = []
-    table = read_unlabelled(config.data.root, problems)
-    raise_problems(problems)
-    return table, load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
+
+def load_unlabelled(table: pd.DataFrame, config: Config) -> Photos:
+    """Read the photos of test.csv; unreadable ones are reported in what is returned, and raise nothing."""
+    return load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
 
 
 def side_to_keep(image_size: int) -> int:

@@ -8,7 +8,6 @@ from trunkfold.copies.search import find_copies, search_key
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import find_table, has_table
 from trunkfold.errors import InputError, counted, first_few
-from trunkfold.runs import read_metrics
 
 SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
 
@@ -34,20 +33,21 @@ def load_groups(choice: str, root: Path) -> pd.DataFrame:
     return groups
 
 
-def load_run_groups(run: Path, choice: str, root: Path) -> pd.DataFrame:
+def load_run_groups(path: Path, key: str | None, choice: str, root: Path) -> pd.DataFrame:
     """Groups for the photos that a run predicts: those of its training, or of a new search where the photos are others.
 
     Args:
-        run: A run's folder, with groups.csv and metrics.json.
+        path: The run's groups.csv.
+        key: Of the search that it is from, see `trunkfold.copies.search.search_key`.
         choice: The run's `split.groups`.
         root: Folder of the competition.
 
     Returns:
         See `load_groups`.
     """
-    if choice in SEARCHED and read_metrics(run).get("search_key") != search_key(root):
+    if choice in SEARCHED and key != search_key(root):
         return find_copies(root)
-    return read_groups(run / "groups.csv")
+    return read_groups(path)
 
 
 def read_groups(path: Path) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
 
 from trunkfold.config.schema import TrainConfig
-from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -22,6 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # one that hangs takes so long to be noticed.
 LONGEST_WAIT = timedelta(hours=2)
 OPEN_FILES = 1 << 16
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def start_process(config: TrainConfig) -> Accelerator:
@@ -40,8 +40,7 @@ def start_process(config: TrainConfig) -> Accelerator:
     device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision, device))
     if accelerator.device.type == "cpu":
-        # `accelerate launch` leaves a process one thread; without a GPU the cores are all there is.
-        torch.set_num_threads(max(1, usable_cores() // accelerator.num_processes))
+        torch.set_num_threads(1)  # for each operation: `in_threads` shares the cores
         _keep_freed_memory()
     _allow_open_files()
     set_seed(config.seed)
@@ -49,6 +48,12 @@ def start_process(config: TrainConfig) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger("trunkfold").setLevel(logging.ERROR)
     return accelerator
+
+
+def describe_device(accelerator: Accelerator) -> str:
+    """Device and precision in words, such as "CPU, float32"."""
+    device = "CPU" if accelerator.device.type == "cpu" else torch.cuda.get_device_name(accelerator.device)
+    return f"{device}, {PRECISIONS[accelerator.mixed_precision]}"
 
 
 def _keep_freed_memory() -> None:

@@ -12,11 +12,16 @@ from torch.nn import functional as F
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, Tail, Trunk, trained_parameters
+from trunkfold.model.backbone import Backbone, Tail, Trunk
+from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
+from trunkfold.model.drop_path import use_seeded_drop_path
+from trunkfold.training.gradients import GradientsByThreads
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
+from trunkfold.training.shares import learned_shares, rows_of_each_fold
 
 logger = logging.getLogger(__name__)
+BY_THREADS = 0  # `Lockstep.pieces` on a CPU
 NUMBERS_A_WEIGHT = 3  # that a step takes beside the gradient: Adam's two moments, one on the way to other processes
 
 
@@ -33,23 +38,6 @@ class Tails(nn.Module):
         return torch.stack([tail(share) for tail, share in zip(self.tails, shares, strict=True)])
 
 
-def learned_shares(batch: Tensor, folds: int) -> list[Tensor]:
-    """What each fold's tail learns from: the batch without the rows of that fold; all of it where there is one fold."""
-    rows_left_out = len(batch) // folds if folds > 1 else 0
-    return [without_fold(batch, fold, rows_left_out) for fold in range(folds)]
-
-
-def without_fold(batch: Tensor, fold: int, rows_left_out: int) -> Tensor:
-    """A batch without a fold, of each of which it holds so many rows behind each other."""
-    start = fold * rows_left_out
-    return torch.cat([batch[:start], batch[start + rows_left_out :]])
-
-
-def rows_of_each_fold(batch: Tensor, folds: int, chosen: slice) -> Tensor:
-    """A part of a batch that holds as many rows of each fold as of any other, fold by fold."""
-    return batch.unflatten(0, (folds, -1))[:, chosen].flatten(0, 1)
-
-
 class Lockstep:
     """K tails that learn together, a step at a time.
 
@@ -57,9 +45,11 @@ class Lockstep:
         tails: One for each fold, on the accelerator's device.
         trunk: The shared part, there too.
         scheduler: timm's, stepped once an update.
+        best: The trained parameters of each fold's best epoch, fold after fold; None before they were chosen.
         pieces: In how many parts a batch goes through the model so that the device's memory holds it. The gradients are
             the undivided batch's, but with `model.drop_path` other blocks are left out. None where the first step shall
-            find the number, on a GPU; a CPU does not say in time that its memory is full.
+            find the number, on a GPU. `BY_THREADS` on a CPU, which does not say in time that its memory is full: there
+            see `GradientsByThreads`.
     """
 
     def __init__(
@@ -86,15 +76,20 @@ class Lockstep:
         # Seeds far apart, so that neither another seed nor another fold starts from the same numbers.
         self.tails = [backbone.make_tail(1000 * config.seed + fold) for fold in range(batches.folds)]
         optimizer = make_optimizer(self.tails, config)
+        for tail in self.tails:
+            use_fast_depthwise(tail)
+            use_seeded_drop_path(tail)
         # The schedule stays unprepared: Accelerate would step it once a process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
         self.model, self.optimizer = accelerator.prepare(Tails(self.tails), optimizer)
-        self.learning = nn.ParameterList(p for tail in self.tails for _, p in trained_parameters(tail))
+        self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
+        self.learning = nn.ParameterList(p for own in self._by_threads.learning for p in own)
         decay = config.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
+        self.best: list[Tensor] | None = None
         self.steps_done = 0
-        self.pieces: int | None = None if accelerator.device.type == "cuda" else 1
+        self.pieces: int | None = None if accelerator.device.type == "cuda" else BY_THREADS
 
     def step(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Learn from one batch of photos.
@@ -114,11 +109,12 @@ class Lockstep:
         if self.pieces is None:
             self.pieces = self._find_pieces(photos, targets)
         with told_of_memory(LEARNING):
-            losses = self._add_up_gradients(photos, targets)
+            learn = self._by_threads if self.pieces == BY_THREADS else self._add_up_gradients
+            losses = learn(photos, targets)
         if self.config.clip_grad is not None:
             self.accelerator.unscale_gradients(self.optimizer)
-            for tail in self.tails:
-                nn.utils.clip_grad_norm_([p for _, p in trained_parameters(tail)], self.config.clip_grad)
+            for own in self._by_threads.learning:
+                nn.utils.clip_grad_norm_(own, self.config.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
@@ -128,31 +124,23 @@ class Lockstep:
         return losses
 
     @contextmanager
-    def final_weights(self) -> Iterator[list[Tail]]:
-        """The tails with the weights that will be kept (the averaged ones, where there are), in evaluation mode."""
-        self.model.eval()
-        self.keep_final_weights()
-        try:
-            yield self.tails
-        finally:
-            set_data(self.learning, self.last)
+    def weights(self, raw: bool = False) -> Iterator[list[Tail]]:
+        """Put weights into the tails for as long as they are used, in evaluation mode.
 
-    def keep_final_weights(self) -> None:
-        """End the training: the tails hold `final_weights` for good."""
+        Args:
+            raw: Those of the last step; else the ones to keep: the best epochs' where `best` has them, or the averaged
+                ones where weights are averaged.
+        """
         self.model.eval()
-        self.last = [parameter.data for parameter in self.learning]
-        if self.ema is not None:
+        last = [parameter.data for parameter in self.learning]
+        if not raw and self.best is not None:
+            set_data(self.learning, self.best)
+        elif not raw and self.ema is not None:
             set_data(self.learning, (averaged.data for averaged in self.ema.module))
-
-    @contextmanager
-    def raw_weights(self) -> Iterator[list[Tail]]:
-        """After `keep_final_weights`: the tails with the weights of the last step, before they were averaged."""
-        kept = [parameter.data for parameter in self.learning]
-        set_data(self.learning, self.last)
         try:
             yield self.tails
         finally:
-            set_data(self.learning, kept)
+            set_data(self.learning, last)
 
     def state_dict(self) -> dict:
         """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
@@ -234,18 +222,14 @@ class Lockstep:
         """Each fold's part of its mean loss over the whole batch of all processes."""
         with self.accelerator.autocast():
             features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
-        logits = model(features)
-        of_fold = [
-            F.cross_entropy(
-                fold_logits,
-                fold_targets,
-                weight=self.class_weights,
-                label_smoothing=self.config.label_smoothing,
-                reduction="sum",
-            )
-            for fold_logits, fold_targets in zip(logits, learned_shares(targets, len(self.tails)), strict=True)
-        ]
-        return torch.stack(of_fold) / self.batches.batch_rows_learned
+        logits, labels = model(features), learned_shares(targets, len(self.tails))
+        return torch.stack([self._loss(*of_fold) for of_fold in zip(logits, labels, strict=True)])
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """One fold's part of its mean loss, from some of its rows."""
+        smoothing = self.config.label_smoothing
+        summed = F.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing, reduction="sum")
+        return summed / self.batches.batch_rows_learned
 
 
 def set_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> None:

@@ -21,7 +21,7 @@ from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches
 from trunkfold.split.folds import scoring_members
 from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
-from trunkfold.training.lockstep import Lockstep, set_data
+from trunkfold.training.lockstep import Lockstep
 
 LOOK_EVERY = 20  # steps of a GPU between two looks at loss and clock, each of which makes it wait
 
@@ -57,7 +57,7 @@ def train(
     after_epoch: Callable[[int, float], None] | None = None,
     quiet: bool = False,
 ) -> pd.DataFrame:
-    """Train all tails, and leave in them the weights that are to be kept.
+    """Train all tails; `Lockstep.weights` then gives those to keep.
 
     Args:
         lockstep: What learns.
@@ -87,9 +87,8 @@ def train(
                 bar.write(_describe(rows, epochs))
             if after_epoch is not None:
                 after_epoch(training.epoch - 1, _mean_macro_f1(rows))
-    lockstep.keep_final_weights()
     if lockstep.config.keep == "best":
-        training.best.restore()
+        lockstep.best = [weights for of_fold in training.best.weights for weights in of_fold]
     return pd.DataFrame(training.history)
 
 
@@ -136,7 +135,7 @@ class Training:
         """Score all folds, note it in the history, and save; the rows of the history."""
         losses = self.accelerator.reduce(self.losses, "sum") / len(self.loader)
         rates = self.lockstep.learning_rates()
-        with self.lockstep.final_weights() as tails:
+        with self.lockstep.weights() as tails:
             scores = self.validation.score(self.accelerator, tails)
             if self.lockstep.config.keep == "best":
                 self.best.look(scores)
@@ -202,11 +201,6 @@ class BestEpochs:
             if score["val_accuracy"] > self.accuracy[fold]:
                 self.accuracy[fold] = score["val_accuracy"]
                 self.weights[fold] = [p.detach().clone() for p in self.learning[fold]]
-
-    def restore(self) -> None:
-        """Put the best weights back."""
-        for parameters, weights in zip(self.learning, self.weights, strict=True):
-            set_data(parameters, weights)
 
 
 def _check_finite(losses: list[float], epoch: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
-from trunkfold.model.backbone import HEAD, Tail, trained_parameters
+from trunkfold.model.backbone import Tail, trained_parameters
 
 
 def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Optimizer:
@@ -25,8 +25,9 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
     rates = {"tail": (config.tail_lr, config.tail_weight_decay), "head": (config.head_lr, config.head_weight_decay)}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for tail in tails:
-        for name, parameter in trained_parameters(tail):
-            part = "head" if name.startswith(HEAD) else "tail"
+        head = set(tail.get_classifier().parameters())
+        for _, parameter in trained_parameters(tail):
+            part = "head" if parameter in head else "tail"
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     settings = [
         {"params": params, "name": part, "lr": rates[part][0], "weight_decay": rates[part][1] if decays else 0.0}

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from accelerate import Accelerator
@@ -14,13 +13,13 @@ from filelock import FileLock, Timeout
 from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import option_values
 from trunkfold.config.schema import Config
-from trunkfold.csv_table import read_text_table
 from trunkfold.errors import InputError
-from trunkfold.runs import SUBMISSIONS
-from trunkfold.training.checkpoint import ANOTHER, STATE
+from trunkfold.evaluation.predictions import FOLDS_COLUMNS, read_folds
+from trunkfold.run_folder import SUBMISSIONS, RunFolder
+from trunkfold.training.checkpoint import ANOTHER
 
 logger = logging.getLogger(__name__)
-LOCK, PATIENCE = ".lock", 10.0  # seconds; loader processes keep a killed run's lock for some
+PATIENCE = 10.0  # seconds; loader processes keep a killed run's lock for some
 FREE = {  # options that change no number of a run, and so may change while it is interrupted
     "cache.dir",
     "data.root",
@@ -33,20 +32,20 @@ FREE = {  # options that change no number of a run, and so may change while it i
 }
 
 
-def check_run(config: Config) -> Path:
+def check_run(config: Config) -> RunFolder:
     """The folder of a run that can begin or go on, checked before anything costly is done.
 
     Raises:
         InputError: It holds a finished run, something else, or an unfinished run of another configuration.
     """
-    run = SUBMISSIONS / config.run.name
+    run = RunFolder(SUBMISSIONS / config.run.name, write=True)
     if config.run.restart or not _is_used(run):
         return run
-    if (run / "metrics.json").exists() and not (run / STATE).exists():
+    if run.metrics.exists() and not run.state.exists():
         raise InputError(f"{run} holds a finished run: {ANOTHER}")
-    if not (run / "config.yaml").exists():
+    if not run.config.exists():
         raise InputError(f"{run} holds something else than a run: give this one another --run.name")
-    before = load_config(run / "config.yaml")
+    before = load_config(run.config)
     differences = _differences(before, config)
     if differences:
         raise InputError(f"{run} holds an unfinished run with {'; '.join(differences)}: go on as it was, or {ANOTHER}")
@@ -60,7 +59,7 @@ def check_run(config: Config) -> Path:
 
 
 @contextmanager
-def occupied_run(run: Path, restart: bool, folds: pd.DataFrame, accelerator: Accelerator) -> Iterator[None]:
+def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator: Accelerator) -> Iterator[None]:
     """Make the folder, or go on in it, and keep all other runs out; at the end nothing is left to go on with.
 
     Args:
@@ -78,18 +77,19 @@ def occupied_run(run: Path, restart: bool, folds: pd.DataFrame, accelerator: Acc
     with _locked(run):
         if restart:
             _empty(run)
-        elif (run / "folds.csv").exists():
+        elif run.folds.exists():
             _check_folds(run, folds)
             logger.warning("going on with the unfinished run in %s", run)
+        run.check_writable("free the place, or give this run another --run.name")
         yield
-        (run / STATE).unlink(missing_ok=True)
+        run.state.unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    lock = FileLock(run / LOCK, timeout=PATIENCE)
+def _locked(run: RunFolder) -> Iterator[None]:
+    lock = FileLock(run.lock, timeout=PATIENCE)
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise InputError(f"another process works in {run}: wait for it, or give this one another --run.name") from error
@@ -101,23 +101,22 @@ def _locked(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_folds(run: Path, folds: pd.DataFrame) -> None:
-    columns = ["image_id", "filename", "label", "group", "fold"]
-    before = read_text_table(run / "folds.csv", columns)[columns]
-    if before.to_numpy().tolist() != folds[columns].astype(str).to_numpy().tolist():
+def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
+    before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
+    if before != now:
         raise InputError(f"the photos, labels, groups or folds are not those that {run} was begun with: {ANOTHER}")
 
 
-def _is_used(run: Path) -> bool:
+def _is_used(run: RunFolder) -> bool:
     """Whether anything is in the folder but the lock and files that were not finished."""
-    return run.exists() and any(not path.name.startswith(".") for path in run.iterdir())
+    return run.path.exists() and any(not path.name.startswith(".") for path in run.path.iterdir())
 
 
-def _empty(run: Path) -> None:
-    for path in run.iterdir():
+def _empty(run: RunFolder) -> None:
+    for path in run.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif path != run.lock:
             path.unlink()
 
 

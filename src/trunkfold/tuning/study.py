@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from trunkfold.config.parsing import dump_config, load_yaml
 from trunkfold.errors import InputError
 from trunkfold.files import locked_folder, write_text
-from trunkfold.runs import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import Labelled
 from trunkfold.tuning.schema import TuningConfig
 

@@ -1,3 +1,5 @@
+"""Our layers are the same functions as PyTorch's and peft's, with the same gradients, names and weights."""
+
 import copy
 
 import pytest
@@ -6,7 +8,12 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from trunkfold.model.dora import ExactConv2d, ExactLinear, squared_row_norms, use_exact_dora
+from trunkfold.model.layers import (
+    ExactConv2d,
+    ExactLinear,
+    squared_row_norms,
+    use_exact_dora,
+)
 
 
 def adapted(layer: nn.Module, frozen: bool = True) -> tuple[nn.Module, nn.Module]:

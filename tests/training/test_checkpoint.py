@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trunkfold.errors import InputError
-from trunkfold.training.states import read_state, write_state
+from trunkfold.training.checkpoint import read_state, write_state
 
 STATE = {
     "epoch": 3,
@@ -74,7 +74,7 @@ def test_a_part_of_a_state_is_refused(tmp_path):
 
 def test_what_does_not_read_back_does_not_replace_the_last_state(tmp_path, monkeypatch):
     write_state(["old"], tmp_path / "state")
-    monkeypatch.setattr("trunkfold.training.states._digest", lambda *_: str(torch.rand(1)))
+    monkeypatch.setattr("trunkfold.training.checkpoint._digest", lambda *_: str(torch.rand(1)))
     with pytest.raises(InputError, match="damaged"):
         write_state(["new"], tmp_path / "state")
     monkeypatch.undo()

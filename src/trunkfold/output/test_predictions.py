@@ -1,0 +1,181 @@
+"""Predictions of the test photos by finished runs: read and checked first, then predicted, decoded and saved."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from trunkfold.config.parsing import load_config
+from trunkfold.config.rules import check_run_name
+from trunkfold.config.schema import CacheConfig, Config
+from trunkfold.errors import InputError
+from trunkfold.evaluation.consensus import average_groups, labels_of_copies
+from trunkfold.evaluation.decoding import decode
+from trunkfold.evaluation.predictions import average, probabilities_of, probability_table, read_folds
+from trunkfold.files import is_writable
+from trunkfold.images.workers import worker_deaths_explained
+from trunkfold.metrics import Consensus, CopyLabels, Metrics
+from trunkfold.model.ensemble import load_ensemble, predict
+from trunkfold.model.features import FeatureSource
+from trunkfold.output.provenance import Stopwatch
+from trunkfold.output.submission import check_submission, find_sample, make_submission, read_test
+from trunkfold.run_folder import SUBMISSIONS, RunFolder
+from trunkfold.split.dataset import class_prior, load_unlabelled
+from trunkfold.split.groups import groups_of, load_run_groups
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A trained run, read and checked before anything is predicted.
+
+    Attributes:
+        folder: Its folder, which is written to where that is possible.
+        config: Its configuration, perhaps with other folders for the photos and their cache.
+        metrics: Its metrics.json.
+        folds: Its folds.csv.
+        test: The photos to predict: test.csv.
+    """
+
+    folder: RunFolder
+    config: Config
+    metrics: Metrics
+    folds: pd.DataFrame
+    test: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one run predicts of the test photos.
+
+    Attributes:
+        table: image_id and probabilities.
+        known: Label of each photo's labelled copies, missing where there are none.
+        metrics: The run's, with the seconds and the effect of the consensus.
+    """
+
+    table: pd.DataFrame
+    known: pd.Series
+    metrics: Metrics
+
+
+def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) -> list[FinishedRun]:
+    """Read and check finished runs and the test photos.
+
+    Args:
+        paths: Their folders.
+        root: Where the photos are now; None where they were.
+        cache_dir: Folder for decoded photos; None takes the runs'.
+
+    Raises:
+        InputError: A run is an average, or a file is missing, damaged or contradicts another.
+    """
+    runs, tests = [], {}
+    for path in paths:
+        folder = RunFolder(path, write=is_writable(path))
+        metrics = folder.read_metrics()
+        config = _read_config(folder, metrics, root, cache_dir)
+        folds = read_folds(folder.folds)
+        if config.data.root not in tests:
+            tests[config.data.root] = read_test(config.data.root, metrics.classes)
+        runs.append(FinishedRun(folder, config, metrics, folds, tests[config.data.root]))
+    return runs
+
+
+def _read_config(run: RunFolder, metrics: Metrics, root: Path | None, cache_dir: Path | None) -> Config:
+    if metrics.runs:
+        raise InputError(f"{run} has no weights of its own: name {' '.join(metrics.runs)} after --run")
+    config = load_config(run.config)
+    if {str(label): name for label, name in (config.data.classes or {}).items()} != metrics.classes:
+        raise InputError(f"{run.config} has other data.classes than {run.metrics}: was one of them changed?")
+    if config.data.image_size is None:
+        raise InputError(f"{run.config} has no data.image_size: it is not the one that the training wrote")
+    data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
+    return replace(config, data=data, cache=cache)
+
+
+def choose_output(runs: Sequence[FinishedRun], name: str | None) -> RunFolder:
+    """Choose the folder that the results are written to, and try it.
+
+    Args:
+        name: Of a folder under submissions/; None takes a single run's own, where it can be written.
+
+    Raises:
+        InputError: The folder is a training run's, or cannot be written.
+    """
+    single = runs[0].folder if len(runs) == 1 else None
+    if name is None and single and single.write:
+        out = single
+    else:
+        name = name or (f"{single.name}-submission" if single else "+".join(run.folder.name for run in runs))
+        check_run_name("--out", name)
+        out = RunFolder(SUBMISSIONS / name, write=True)
+        if out.is_trained:
+            raise InputError(f"{out} is a training run: choose another --out")
+    out.check_writable("choose another --out, or free the place")
+    return out
+
+
+def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
+    """Predict the test photos with a run's ensemble; all processes take part."""
+    config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
+    with watch("reading test photos"):
+        photos = load_unlabelled(test, config)
+        groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, config.data.root)
+    backbone, tails = load_ensemble(run.folder, config, len(classes))
+    trunk, tails = backbone.trunk.to(accelerator.device), [tail.to(accelerator.device) for tail in tails]
+    source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
+    with watch("test prediction"), worker_deaths_explained():
+        views = [source.batches(np.arange(len(test)), view, f"predicting, {view}") for view in config.predict.views]
+        members = np.ones((len(test), len(tails)), bool)
+        probabilities = average(predict(accelerator, tails, members, views), members)
+    metrics = replace(run.metrics, seconds={**run.metrics.seconds, **watch.seconds})
+    group_of_row = groups_of(test["image_id"], "test", groups)
+    if config.predict.consensus:
+        shared = group_of_row.to_numpy(copy=True)
+        shared[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
+        alone, probabilities = probabilities, average_groups(probabilities, shared)
+        changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
+        consensus = replace(metrics.consensus or Consensus(), test_labels_changed=changed)
+        metrics = replace(metrics, consensus=consensus)
+    if photos.unreadable:
+        probabilities[list(photos.unreadable)] = class_prior(run.folds, classes)
+        for message in photos.describe_unreadable(test["filename"]):
+            logger.warning("%s; they get the class shares of the hold-out instead of a prediction", message)
+    labelled = run.folds.assign(group=groups_of(run.folds["image_id"], "train", groups))
+    known = labels_of_copies(group_of_row, labelled)
+    return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)
+
+
+def save_submission(run: FinishedRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
+    """Decode, check against the competition's files, and write probabilities, submission and metrics.
+
+    Args:
+        run: That was predicted with, or the first of those that were averaged.
+        predictions: What is written.
+        out: Where to.
+        copy_labels: Whether photos take the label of a labelled copy; None as in the run's configuration.
+
+    Returns:
+        The metrics.
+    """
+    table, known, classes = predictions.table, predictions.known, run.metrics.classes
+    calibration = predictions.metrics.calibration  # unknown of runs with different splits
+    temperature = calibration.temperature if calibration else 1.0
+    numbers = decode(probabilities_of(table, classes), run.config.decode.metric, temperature)
+    label = pd.Series(np.array(list(classes))[numbers], table.index)
+    used = run.config.decode.copy_labels if copy_labels is None else copy_labels
+    different = int((known.notna() & (known != label)).sum())
+    labels = known.fillna(label) if used else label
+    submission = make_submission(run.test, table[["image_id"]].assign(prediction=labels))
+    check_submission(submission, run.test, list(classes), find_sample(run.config.data.root))
+    metrics = replace(predictions.metrics, copy_labels=CopyLabels(used, int(known.notna().sum()), different))
+    out.save(table, out.test_probabilities)
+    out.save(submission, out.submission)
+    out.save(metrics, out.metrics)
+    return metrics

@@ -1,0 +1,157 @@
+"""A run is a folder under submissions/: this module alone knows its files' names, and writes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from trunkfold.errors import InputError
+from trunkfold.files import check_writable, write_bytes, write_csv, write_text
+from trunkfold.metrics import Metrics, from_json, to_json
+
+SUBMISSIONS = Path("submissions")
+SETS = {"holdout": "hold-out", "oof": "out-of-fold"}  # sets of scored photos, each with a table of predictions
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """Files of one fold's tuned weights: peft's adapter with its configuration, and everything else of the tail."""
+
+    adapter: Path
+    adapter_config: Path
+    tail: Path
+
+
+class RunFolder:
+    """Paths of a run's files, its metrics, and the only way to write into it.
+
+    Attributes:
+        path: The folder.
+        write: Whether this command may write into it; a run that is only read stays untouched.
+        name: Name of the folder.
+    """
+
+    def __init__(self, path: Path, write: bool = False) -> None:
+        self.path, self.write, self.name = path, write, path.absolute().name
+        self.config = path / "config.yaml"
+        self.folds = path / "folds.csv"
+        self.groups = path / "groups.csv"
+        self.history = path / "history.csv"
+        self.shared = path / "shared.safetensors"  # the weights that all folds share
+        self.embeddings = path / "embeddings.safetensors"  # of the labelled photos
+        self.label_issues = path / "label_issues.csv"
+        self.test_probabilities = path / "test_probabilities.csv"
+        self.submission = path / "submission.csv"
+        self.metrics = path / METRICS
+        self.report = path / "report.html"
+        self.figures = path / "figures"
+        self.augmented = self.figures / "augmented.png"  # samples of what the model is shown
+        self.thumbnails = self.figures / "photos"
+        self.state = path / "state.safetensors"  # of a training that has not finished
+        self.lock = path / ".lock"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunFolder) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def predictions(self, name: str) -> Path:
+        """Table of predictions of one of `SETS`."""
+        return self.path / f"{name}.csv"
+
+    def fold(self, fold: int) -> FoldFiles:
+        """Weights of one fold's tail."""
+        folder = self.path / f"fold_{fold}"
+        return FoldFiles(
+            folder / "adapter_model.safetensors", folder / "adapter_config.json", folder / "tail.safetensors"
+        )
+
+    def saved_folds(self) -> set[str]:
+        """Names of the folders with tails."""
+        return {path.name for path in self.path.glob("fold_*")}
+
+    def figure(self, name: str) -> Path:
+        """A figure as PNG."""
+        return self.figures / f"{name}.png"
+
+    def thumbnail(self, row: int) -> Path:
+        """Small picture of the photo in a row of folds.csv."""
+        return self.thumbnails / f"{row}.jpg"
+
+    def heat_map(self, row: int) -> Path:
+        """The same under the heat of its prediction."""
+        return self.thumbnails / f"{row}-cam.jpg"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it holds weights; an average of runs does not."""
+        return self.shared.exists()
+
+    def read_metrics(self) -> Metrics:
+        """Read metrics.json.
+
+        Raises:
+            InputError: It is missing, damaged, or of another version.
+        """
+        try:
+            return from_json(self.metrics.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{self.metrics} is missing: {self} is not a run, or did not finish training") from error
+        except OSError as error:
+            raise InputError(f"{self.metrics} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise InputError(f"{self.metrics} is damaged or of another version: {error}") from error
+
+    def save(self, content: pd.DataFrame | Metrics | str | bytes, path: Path) -> None:
+        """Write one of the run's files, whole or not at all.
+
+        Raises:
+            WriteError: Nothing can be written there, or the disk is full.
+            RuntimeError: The run was opened for reading: a bug.
+        """
+        if not self.write:
+            raise RuntimeError(f"{path} must not be written: the run is only read")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, pd.DataFrame):
+            write_csv(content, path)
+        elif isinstance(content, bytes):
+            write_bytes(content, path)
+        else:
+            write_text(to_json(content) if isinstance(content, Metrics) else content, path)
+
+    def copy_tables(self, run: "RunFolder") -> None:
+        """Copy everything that the report of another run is made of; not its weights."""
+        tables = (run.config, run.folds, run.groups, run.history, run.label_issues, *map(run.predictions, SETS))
+        for path in (*tables, *run.figures.rglob("*.*")):
+            if path.exists():
+                self.save(path.read_bytes(), self.path / path.relative_to(run.path))
+
+    def check_writable(self, fix: str) -> None:
+        """Try every path before the work starts; folders are made.
+
+        Args:
+            fix: What the user can do, for the message.
+
+        Raises:
+            InputError: Nothing can be written there.
+        """
+        check_writable([path for path in vars(self).values() if isinstance(path, Path) and path.suffix], fix)
+        check_writable([self.thumbnail(0), *map(self.predictions, SETS)], fix)
+
+
+def newest_run() -> RunFolder:
+    """The run that finished training last.
+
+    Raises:
+        InputError: There is none.
+    """
+    runs = [RunFolder(path.parent) for path in SUBMISSIONS.glob(f"*/{METRICS}")]
+    finished = [run for run in runs if run.is_trained]
+    if not finished:
+        raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
+    return max(finished, key=lambda run: run.metrics.stat().st_mtime)

