@@ -48,7 +48,8 @@ def main() -> None:
             facts["weights"] = experiment.backbone.digest
             save_results(run, experiment.config, labelled, predicted, raw, **facts)
             findings = read_findings(run)
-            save_thumbnails(run, findings.gallery, labelled, experiment.lockstep.trunk, tails, config.data.image_size)
+            side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
+            save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
             print(f"\n{summary(run, findings.metrics)}\n\nnext: python src/make_submission.py --run {run}")
     accelerator.end_training()

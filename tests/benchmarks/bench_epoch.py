@@ -153,10 +153,12 @@ class Ours:
             self.labelled = labelled = load_labelled(config)
             backbone = build_backbone(config.model, len(labelled.classes), load_weights=False)
             self.lockstep = prepare(config, labelled, backbone, self.accelerator)
-            source = FeatureSource(self.accelerator, self.lockstep.trunk, labelled.pixels, config)
+            source = FeatureSource(
+                self.accelerator, self.lockstep.trunk, labelled.pixels, config, self.lockstep.tails[0]
+            )
             clean, photos = shown_photos(source, labelled, augment)
-        workers = choose_workers(config.data.workers, self.accelerator)
-        self.loader = training_loader(photos, self.lockstep.batches, workers)
+        workers = choose_workers(config.data, self.accelerator)
+        self.loader = training_loader(photos, self.lockstep.batches, workers, self.accelerator.device)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:

@@ -102,7 +102,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
         return FoldBalancedBatches(fold_of_row, options.batch, 0, Accelerator(cpu=True))
 
     def load(workers: int) -> int:
-        loader = training_loader(photos, batches(), workers)
+        loader = training_loader(photos, batches(), workers, torch.device("cpu"))
         next(iter(loader))  # starts the processes
         return sum(len(targets) for _ in range(epochs) for _, targets in loader)
 

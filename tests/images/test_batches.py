@@ -1,12 +1,15 @@
 """Batches hold every fold equally, cover every photo before any comes again, and do not depend on who draws them."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from trunkfold.config.schema import DataConfig
 from trunkfold.errors import InputError
+from trunkfold.images import batches as module
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import (
     FoldBalancedBatches,
@@ -16,7 +19,9 @@ from trunkfold.images.batches import (
     training_loader,
 )
 from trunkfold.images.views import VIEWS
+from trunkfold.images.workers import PhotoLoader
 
+CPU = torch.device("cpu")
 FOLD_OF_ROW = np.array([0] * 7 + [1] * 5 + [-1] * 4 + [2] * 6)
 
 
@@ -191,7 +196,7 @@ def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
     targets = np.arange(len(FOLD_OF_ROW))
     photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
     first, target = photos[4, 0]
-    assert (first.shape, first.dtype, target) == ((3, 32, 32), torch.uint8, 4)
+    assert (first.shape, first.dtype, target) == ((32, 32, 3), torch.uint8, 4)
     other_visit, other_seed = photos[4, 1][0], TrainingPhotos(photos.pixels, targets, photos.augment, seed=2)[4, 0][0]
     assert torch.equal(first, photos[4, 0][0])
     assert not torch.equal(first, other_visit)
@@ -202,7 +207,7 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
     targets = np.arange(len(FOLD_OF_ROW))
     photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
     expected = [[row for row, _ in batch] for batch in draw(make_batches(), epochs=2)]
-    alone, shared = (training_loader(photos, make_batches(), workers) for workers in (0, 2))
+    alone, shared = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 2))
     loaded = [batch for _ in range(2) for batch in alone]
     assert [batch[1].tolist() for batch in loaded] == expected
     for (pixels, rows), (same_pixels, same_rows) in zip(loaded, [b for _ in range(2) for b in shared], strict=True):
@@ -210,13 +215,29 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
         assert torch.equal(rows, same_rows)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_hand_over_pieces_that_are_joined_to_the_batches(workers):
+    """Of 1, 16, 17 and 40 photos, and again after an iteration that was given up."""
+    pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
+    viewed = ViewedPhotos(list(pixels), np.arange(40), VIEWS["plain"], size=4)
+    batches = [range(1), range(3, 19), range(20, 37), range(40)]
+    loader = PhotoLoader(viewed, workers, batches, CPU, persistent=workers > 0)
+    assert len(loader) == 4
+    next(iter(loader))
+    loaded = list(loader)
+    assert [batch[:, 0, 0, 0].tolist() for batch in loaded] == [list(batch) for batch in batches]
+    assert {batch.shape[1:] for batch in loaded} == {(3, 4, 4)}
+    assert loaded[3].is_contiguous(memory_format=torch.channels_last)
+    assert not any(batch.is_shared() for batch in loaded)
+
+
 def test_viewed_photos_come_in_the_order_of_their_rows():
     pixels = some_photos()
     viewed = ViewedPhotos(pixels, np.array([3, 0]), VIEWS["plain"], size=20)
     assert len(viewed) == 2
     square = ViewedPhotos([photo[:, :20] for photo in pixels], np.array([3, 0]), VIEWS["hflip"], size=20)
-    np.testing.assert_array_equal(square[0].permute(1, 2, 0), pixels[3][:, :20][:, ::-1])
-    np.testing.assert_array_equal(square[1].permute(1, 2, 0), pixels[0][:, :20][:, ::-1])
+    np.testing.assert_array_equal(square[0], pixels[3][:, :20][:, ::-1])
+    np.testing.assert_array_equal(square[1], pixels[0][:, :20][:, ::-1])
 
 
 @dataclass
@@ -238,12 +259,29 @@ def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, 
     """And on a CPU none, unless they are asked for: the model needs its cores."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert choose_workers(wanted, Launched(processes, torch.device(device))) == chosen
+    assert (
+        choose_workers(DataConfig(workers=wanted, image_size=64), Launched(processes, torch.device(device))) == chosen
+    )
 
 
 def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
     monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     for _ in range(3):
-        choose_workers(70, Launched(1, torch.device("cpu")))
-        choose_workers(3, Launched(1, torch.device("cpu")))
+        choose_workers(DataConfig(workers=70, image_size=64), Launched(1, torch.device("cpu")))
+        choose_workers(DataConfig(workers=3, image_size=64), Launched(1, torch.device("cpu")))
     assert caplog.messages == ["data.workers 70 is cut to 3: there are 3 usable cores"]
+
+
+@pytest.mark.parametrize(("megabytes", "processes", "workers"), [(64, 1, 6), (64, 2, 3), (5, 1, 0), (4096, 1, 16)])
+def test_workers_have_to_fit_into_the_shared_memory(monkeypatch, caplog, tmp_path, megabytes, processes, workers):
+    """Docker gives a container 64 MB; two pieces of 16 photos of 224 pixels take 10 MB at most."""
+    module._warn_of_workers.cache_clear()
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16 * processes)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=megabytes << 20))
+    monkeypatch.setattr(module, "SHARED", tmp_path)
+    data = DataConfig(image_size=224)
+    assert choose_workers(data, Launched(processes, torch.device("cuda"))) == workers
+    assert ("--shm-size" in caplog.text) == (workers < 16)
+    monkeypatch.setattr(module, "SHARED", tmp_path / "absent")
+    assert choose_workers(data, Launched(processes, torch.device("cuda"))) == 16

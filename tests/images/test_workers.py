@@ -5,14 +5,15 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, training_loader
 from trunkfold.images.views import VIEWS
-from trunkfold.images.workers import DeadWorkerError, PhotoError, photo_loader, worker_deaths_explained
+from trunkfold.images.workers import DeadWorkerError, PhotoError, PhotoLoader, worker_deaths_explained
 
-ROWS, PLANTED = 12, 7
+ROWS, PLANTED, CPU = 12, 7, torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, 20, 30, 3)).astype(np.uint8)
 
 
@@ -36,9 +37,10 @@ class Planted(list):
 def load_all(kind: str, photos: Planted, workers: int, accelerator) -> None:
     if kind == "training":
         shown = TrainingPhotos(photos, np.arange(ROWS) % 2, make_augmentation("none", 32), 0)
-        loader = training_loader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers)
+        loader = training_loader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers, CPU)
     else:
-        loader = photo_loader(ViewedPhotos(photos, np.arange(ROWS)[::-1], VIEWS["plain"], 20), workers, batch_size=2)
+        pairs = [range(row, row + 2) for row in range(0, ROWS, 2)]
+        loader = PhotoLoader(ViewedPhotos(photos, np.arange(ROWS)[::-1], VIEWS["plain"], 20), workers, pairs, CPU)
     for _ in loader:
         pass
 

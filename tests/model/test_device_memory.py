@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trunkfold.errors import MemoryFullError
-from trunkfold.model.device_memory import fewest_pieces, largest_batch, told_of_memory
+from trunkfold.model.device_memory import fewest_pieces, in_pieces, largest_batch, told_of_memory
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,35 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
         largest_batch(attempt, 1, "lower it")
     with pytest.raises(RuntimeError, match="shapes"), told_of_memory("lower it"):
         attempt(1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_full_memory_that_the_driver_or_its_libraries_found_is_one_too(words):
+    def attempt(size: int) -> None:
+        if size > 4:
+            raise RuntimeError(words)
+
+    assert largest_batch(attempt, 8, "lower it") == 4
+    with pytest.raises(MemoryFullError, match="lower it"), told_of_memory("lower it"):
+        attempt(5)
+
+
+def test_what_does_not_fit_is_computed_in_pieces():
+    seen = []
+
+    def double(batch: torch.Tensor) -> torch.Tensor:
+        holds(3, seen)(len(batch))
+        return 2 * batch
+
+    assert in_pieces(double, torch.arange(8), "lower it").tolist() == list(range(0, 16, 2))
+    assert seen[-3:] == [3, 3, 2]
 
 
 def test_a_cpus_error_of_memory_is_one_too():

@@ -153,7 +153,7 @@ def test_augmented_features_are_those_of_the_visits_photos_by_turns(accelerator,
     views = source.augmented(shown, 2)
     for row, visit in [(0, 0), (10, 1), (3, 2), (3, 5)]:
         pixels, target = shown[row, visit % 2]
-        expected = backbone.trunk(pixels[None])[0]
+        expected = backbone.trunk(pixels.permute(2, 0, 1)[None])[0]
         found, found_target = views[row, visit]
         assert found_target == target == TARGETS[row]
         torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
@@ -185,7 +185,9 @@ def test_as_many_kept_views_as_epochs_train_as_fresh_ones(accelerator, photos, c
         batches = FoldBalancedBatches(fold_of_row, options.batch_size, 0, accelerator)
         lockstep = Lockstep(accelerator, options, backbone, batches)
         shown = training_photos(photos)
-        loader = training_loader(source.augmented(shown, visits) if kept else shown, lockstep.batches, 0)
+        loader = training_loader(
+            source.augmented(shown, visits) if kept else shown, lockstep.batches, 0, accelerator.device
+        )
         histories.append(train(lockstep, loader, Validation(source.clean(ALL), fold_of_row, TARGETS)))
     columns = ["train_loss", "val_loss"]
     np.testing.assert_allclose(histories[0][columns], histories[1][columns], rtol=2e-3)

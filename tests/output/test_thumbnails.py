@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from made_up_run import CLASSES, make_run
 from PIL import Image
 from toy_models import Toy, Trunk
@@ -63,7 +64,8 @@ def saved(tmp_path_factory):
             return corners * (photos + 1)
 
     everywhere = Toy((1000 * np.eye(3)).tolist())
-    save_thumbnails(run, gallery, labelled, Trunk(), [Toy(np.eye(3).tolist(), Corners()), everywhere], 8)
+    tails = [Toy(np.eye(3).tolist(), Corners()), everywhere]
+    save_thumbnails(run, gallery, labelled, Accelerator(cpu=True), Trunk(), tails, 8)
     return run, gallery
 
 

@@ -5,10 +5,13 @@ import resource
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from trunkfold.config.schema import TrainConfig
+from trunkfold.errors import InputError
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.training import accelerator as process
-from trunkfold.training.accelerator import start_process
+from trunkfold.training.accelerator import choose_precision, start_process
 
 
 @pytest.fixture
@@ -39,3 +42,26 @@ def test_an_operation_has_one_thread():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "precision"), [("cpu", (9, 0), "no"), ("cuda", (7, 5), "fp16"), ("cuda", (8, 0), "bf16")]
+)
+def test_the_precision_is_the_devices(monkeypatch, device, capability, precision):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: capability)
+    assert choose_precision("auto", torch.device(device)) == precision
+    assert choose_precision("bf16", torch.device(device)) == "bf16"
+
+
+def test_a_gpu_that_accelerate_was_told_to_leave_alone_decides_nothing(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: (7, 5))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    accelerator = start_process(TrainConfig())
+    assert (accelerator.device.type, accelerator.mixed_precision) == ("cpu", "no")
+    photos = PhotoLoader([torch.zeros(2, 2, 3, dtype=torch.uint8)], 0, [[0]], accelerator.device)
+    assert not photos.pin_memory
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        start_process(TrainConfig(mixed_precision="fp16"))

@@ -1,6 +1,7 @@
 """Lockstep is a speed-up, not another method: K tails together learn what K separate models learn."""
 
 import copy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -301,9 +302,30 @@ def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
     tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False).make_tail(0)
     fused = {
         name: make_optimizer([tail], TrainConfig(optimizer=name, **options)).param_groups[0].get("fused")
-        for name, options in (("adamw", {}), ("sgd", {}), ("lion", {}), ("adam", {"optimizer_args": {"fused": False}}))
+        for name, options in (
+            *(("adamw", {}), ("lion", {}), ("adam", {"optimizer_args": {"fused": False}})),
+            *(("sgd", {}), ("adagrad", {})),  # fused, the one is wrong and the other has no kernel on a GPU
+        )
     }
-    assert fused == {"adamw": True, "sgd": True, "lion": None, "adam": False}
+    assert fused == {"adamw": True, "lion": None, "adam": False, "sgd": None, "adagrad": None}
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "sgd"])
+def test_a_first_step_that_is_skipped_leaves_no_momentum_behind(optimizer):
+    """As loss scaling skips it: fused SGD would use memory that nobody has written."""
+    weight = nn.Parameter(torch.ones(2))
+    options = {"optimizer_args": {"nesterov": False}} if optimizer == "sgd" else {}
+    train = TrainConfig(optimizer=optimizer, tail_lr=0.1, tail_weight_decay=0.0, **options)
+    optimizer = make_optimizer([nn.ParameterDict({"weight": weight})], train)
+    with mock.patch.object(torch, "empty_like", return_value=torch.full((2,), 1e6)):
+        for infinite in (1.0, 0.0):
+            weight.grad = torch.ones(2)
+            if getattr(optimizer, "_step_supports_amp_scaling", False):  # else the scaler skips the step itself
+                optimizer.found_inf, optimizer.grad_scale = torch.tensor(infinite), torch.tensor(1.0)
+            elif infinite:
+                continue
+            optimizer.step()
+    assert weight.tolist() == pytest.approx([0.9, 0.9])
 
 
 def test_tail_and_head_have_rates_and_decay_of_their_own_and_vectors_do_not_decay(accelerator):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from trunkfold.errors import InputError, OutOfTime
@@ -47,7 +48,11 @@ def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     backbone = build_backbone(replace(CONFIG.model, drop_path=drop_path), CLASSES, load_weights=False)
     lockstep = Lockstep(accelerator, config, backbone, batches)
     clean = list(FeatureSource(accelerator, lockstep.trunk, pixels, CONFIG).batches(np.arange(42)))
-    return lockstep, training_loader(photos, batches, workers), Validation(clean, fold_of_row, targets)
+    return (
+        lockstep,
+        training_loader(photos, batches, workers, accelerator.device),
+        Validation(clean, fold_of_row, targets),
+    )
 
 
 def test_every_learning_photo_is_seen_once_an_epoch_and_no_held_out_one(accelerator):
@@ -209,3 +214,16 @@ def test_a_state_of_other_photos_is_refused(accelerator, tmp_path):
     other = Checkpoint(tmp_path / "state", accelerator, TrainConfig(), "others", 0.0)
     with pytest.raises(InputError, match=r"photos are not those that .* was begun with.*--run\.restart"):
         train(*prepare(accelerator, epochs=1), other)
+
+
+def test_each_process_leaves_out_other_blocks(accelerator, monkeypatch):
+    """Stochastic depth draws from the process's own random numbers; those of the first one are the seed's."""
+    drawn = {}
+    lockstep, *others = prepare(accelerator)
+    lockstep.config = replace(lockstep.config, epochs=0)
+    for rank in (0, 1):
+        monkeypatch.setitem(PartialState._shared_state, "process_index", rank)
+        train(lockstep, *others)
+        drawn[rank] = torch.rand(3)
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], torch.rand(3, generator=torch.Generator().manual_seed(TrainConfig().seed)))

@@ -94,11 +94,13 @@ class Predictor:
             targets: Class number that each photo's heat is about.
         """
         members = np.ones((len(photos), len(self.tails)), bool)
-        heats = heat_maps(self.trunk, self.tails, self._shown(photos, "plain"), torch.as_tensor(targets), members)
+        shown, targets = self._shown(photos, "plain"), torch.as_tensor(targets)
+        heats = heat_maps(self.accelerator, self.trunk, self.tails, shown, targets, members)
         return [overlay(photo, heat) for photo, heat in zip(photos, heats, strict=True)]
 
     def _shown(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
-        return torch.stack([to_tensor(render(photo, VIEWS[view], self.size)) for photo in photos])
+        shown = [to_tensor(render(photo, VIEWS[view], self.size)) for photo in photos]
+        return torch.stack(shown).permute(0, 3, 1, 2)
 
     def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
         return through_trunk(self.accelerator, self.trunk, self._shown(photos, view))

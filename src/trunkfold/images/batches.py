@@ -2,22 +2,28 @@
 
 import functools
 import logging
+import math
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from trunkfold.config.schema import DataConfig
 from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
-from trunkfold.images.workers import photo_loader, photo_named
+from trunkfold.images.workers import PIECE, PhotoLoader, photo_named
 from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
+SHARED = Path("/dev/shm")
+BYTES_PER_PIXEL = 6  # of float16 features that are the whole photo; a photo itself has 3
 cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
 
 
@@ -128,7 +134,7 @@ class _Groups:
 
 
 class TrainingPhotos(Dataset):
-    """Augmented photos by (row, visit): pixels as uint8 tensors of shape (3, size, size), and the class number."""
+    """Augmented photos by (row, visit): pixels as uint8 tensors of shape (size, size, 3), and the class number."""
 
     def __init__(self, pixels: Sequence[np.ndarray], targets: np.ndarray, augment: Augmentation, seed: int) -> None:
         self.pixels, self.targets, self.augment, self.seed = pixels, targets, augment, seed
@@ -141,7 +147,7 @@ class TrainingPhotos(Dataset):
 
 
 class ViewedPhotos(Dataset):
-    """Photos through a view, in the given order of rows: uint8 tensors of shape (3, side, side)."""
+    """Photos through a view, in the given order of rows: uint8 tensors of shape (side, side, 3)."""
 
     def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
         self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
@@ -155,32 +161,44 @@ class ViewedPhotos(Dataset):
             return to_tensor(render(self.pixels[row], self.view, self.size))
 
 
-def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int) -> DataLoader:
+def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int, device: torch.device) -> PhotoLoader:
     """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
-    return photo_loader(photos, workers, batch_sampler=batches, persistent_workers=workers > 0)
+    return PhotoLoader(photos, workers, batches, device, persistent=workers > 0)
 
 
-def choose_workers(wanted: int | None, accelerator: Accelerator) -> int:
-    """Loader workers of each process; None: its share of the cores beside a GPU, none where the model needs them.
+def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
+    """Loader workers of each process; `data.workers` None: its share of the cores beside a GPU, else none.
 
-    More than its share of the cores would only wait for each other, and each takes memory: it is cut, with a warning.
+    There are no more than its share of the cores, which would only wait for each other, and of the shared memory, the
+    lack of which kills them: the number is cut, with a warning.
     """
     most = cores_of_process()
+    processes, wanted = local_processes(), data.workers
     if wanted is None:
-        return most if accelerator.device.type == "cuda" else 0
+        wanted = most if accelerator.device.type == "cuda" else 0
     if wanted > most:
-        _warn_of_workers(wanted, most, local_processes())
-    return min(wanted, most)
+        _warn_of_workers(wanted, most, f"there are {counted(usable_cores(), 'usable core')}", processes)
+    wanted = min(wanted, most)
+    room = _workers_in_shared_memory(data.image_size, processes)
+    if wanted > room:
+        reason = f"{SHARED} has room for no more (docker run --shm-size 2g gives it more)"
+        _warn_of_workers(wanted, room, reason, processes)
+    return min(wanted, room)
+
+
+def _workers_in_shared_memory(side: int, processes: int) -> float:
+    """How many workers of each process may have two pieces of their batches in shared memory."""
+    if not SHARED.is_dir():  # another system, without such a limit
+        return math.inf
+    return shutil.disk_usage(SHARED).free // (processes * 2 * PIECE * BYTES_PER_PIXEL * side**2)
 
 
 @functools.cache  # once a run, not once for each set of photos
-def _warn_of_workers(wanted: int, most: int, processes: int) -> None:
+def _warn_of_workers(wanted: int, most: int, reason: str, processes: int) -> None:
     share = f", shared by {processes} processes" if processes > 1 else ""
-    logger.warning(
-        "data.workers %d is cut to %d: there are %s%s", wanted, most, counted(usable_cores(), "usable core"), share
-    )
+    logger.warning("data.workers %d is cut to %d: %s%s", wanted, most, reason, share)
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """A picture (height, width, 3) as a tensor (3, height, width); it shares the memory where that may be written."""
-    return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
+    """A picture as a tensor; it shares the memory where that may be written."""
+    return torch.from_numpy(np.require(pixels, requirements="W"))

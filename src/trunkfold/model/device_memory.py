@@ -3,16 +3,46 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
 
 from trunkfold.errors import MemoryFullError
 
 LEARNING = "lower train.batch_size, data.image_size or model.tune_stages, or set train.mixed_precision to bf16 or fp16"
 PREDICTING = "lower predict.batch_size or data.image_size, or set train.mixed_precision to bf16 or fp16"
+# Beside those that Accelerate knows: the driver and its libraries allocate memory of their own.
+FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+Found = TypeVar("Found")
+
+
+def is_memory_full(error: RuntimeError) -> bool:
+    """Whether PyTorch raised an error because a device's memory, or the CPU's, is too small."""
+    return should_reduce_batch_size(error) or any(words in str(error) for words in FULL)
+
+
+def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) -> Found:
+    """Result of the first attempt that does not run out of memory: with `start` rows, then each time a tenth fewer.
+
+    Raises:
+        MemoryFullError: Not even one row fits; its message ends with the advice.
+    """
+    rows = start
+    while rows > 1:
+        try:
+            return attempt(rows)
+        except RuntimeError as error:
+            if not is_memory_full(error):
+                raise
+        # Out of the handler, where the error no longer holds what the attempt allocated.
+        clear_device_cache(garbage_collection=True)
+        rows = int(0.9 * rows)
+    with told_of_memory(advice):
+        return attempt(rows)
 
 
 def largest_batch(attempt: Callable[[int], object], start: int, advice: str) -> int:
@@ -21,16 +51,16 @@ def largest_batch(attempt: Callable[[int], object], start: int, advice: str) -> 
     Raises:
         MemoryFullError: Not even one row fits; its message ends with the advice.
     """
+    return first_that_fits(lambda rows: (attempt(rows), rows)[1], start, advice)
 
-    def fits(batch_size: int) -> int:
-        if batch_size > 1:
-            attempt(batch_size)
-        else:
-            with told_of_memory(advice):
-                attempt(batch_size)
-        return batch_size
 
-    return find_executable_batch_size(fits, starting_batch_size=start)()
+def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -> Tensor:
+    """`compute(batch)`; where the memory is too small for the whole batch, the joined results of its pieces.
+
+    Raises:
+        MemoryFullError: Not even one row fits; its message ends with the advice.
+    """
+    return first_that_fits(lambda rows: torch.cat([compute(piece) for piece in batch.split(rows)]), len(batch), advice)
 
 
 def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], object]) -> int:
@@ -61,6 +91,6 @@ def told_of_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and not should_reduce_batch_size(error):
+        if not is_memory_full(error):
             raise
         raise MemoryFullError(f"out of memory ({str(error).partition(chr(10))[0]}): {advice}") from error

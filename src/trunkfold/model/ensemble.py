@@ -16,7 +16,7 @@ from trunkfold.config.schema import Config
 from trunkfold.cores import in_threads
 from trunkfold.errors import InputError, first_few
 from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
-from trunkfold.model.device_memory import PREDICTING, told_of_memory
+from trunkfold.model.device_memory import PREDICTING, in_pieces, told_of_memory
 from trunkfold.model.features import FeatureBatches
 from trunkfold.model.layers import merge
 from trunkfold.model.pretrained import check_tensors
@@ -57,7 +57,8 @@ def predict(
             def logits_of(place: int, rows: np.ndarray = rows, features: Tensor = features) -> Tensor:
                 chosen = members[rows, place]
                 with torch.no_grad(), accelerator.autocast():
-                    return tails[place](features if chosen.all() else features[torch.from_numpy(chosen)])
+                    own = features if chosen.all() else features[torch.from_numpy(chosen)]
+                    return in_pieces(tails[place], own, PREDICTING)
 
             visits_in_view += torch.bincount(torch.from_numpy(rows), minlength=len(members)).to(visits)
             places = [place for place, of_tail in enumerate(members[rows].T) if of_tail.any()]

@@ -1,5 +1,6 @@
 """What the trunk makes of the photos: streamed, or computed once for all runs and kept on the disk."""
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -20,9 +21,9 @@ from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.files import make_blocks, read_blocks
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
-from trunkfold.images.workers import photo_loader
-from trunkfold.model.backbone import Trunk
-from trunkfold.model.device_memory import PREDICTING, largest_batch, told_of_memory
+from trunkfold.images.workers import PhotoLoader
+from trunkfold.model.backbone import Tail, Trunk
+from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
 from trunkfold.model.shared_folder import shared_folder
 
 NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
@@ -87,12 +88,15 @@ class FeatureSource:
         trunk: On the accelerator's device.
         pixels: Decoded photos by row.
         config: Image size, batch size, loader workers, where features are kept.
+        tail: One of those that predict, on the device: the largest batch has to fit into trunk and tail. None if none
+            predicts.
     """
 
     accelerator: Accelerator
     trunk: Trunk
     pixels: CachedPhotos
     config: Config
+    tail: Tail | None = None
 
     def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
         """Features of a view, computed as they are asked for.
@@ -107,7 +111,8 @@ class FeatureSource:
         """
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        loader = photo_loader(photos, self._workers, batch_size=size)
+        batches = [range(start, min(start + size, len(share))) for start in range(0, len(share), size)]
+        loader = PhotoLoader(photos, self._workers, batches, self.accelerator.device)
         hidden = bar is None or not self.accelerator.is_main_process
         for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
             yield share[number * size : (number + 1) * size], self._features(batch)
@@ -149,8 +154,13 @@ class FeatureSource:
         if device.type == "cpu":
             return 64
 
+        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # it may be learning
+
+        @torch.no_grad()
         def attempt(size: int) -> None:
-            self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+            features = self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+            with self.accelerator.autocast():
+                tail(features.float())
 
         return largest_batch(attempt, 512, PREDICTING)
 
@@ -160,7 +170,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in photo_loader(photos, self._workers, batch_sampler=blocks):
+            for photos_of_block in PhotoLoader(photos, self._workers, blocks, self.accelerator.device):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -169,8 +179,7 @@ class FeatureSource:
         return KeptFeatures(folder, count)
 
     def _features(self, photos: Tensor) -> Tensor:
-        with told_of_memory(PREDICTING):
-            return self._pass(photos)
+        return in_pieces(self._pass, photos, PREDICTING)
 
     def _pass(self, photos: Tensor) -> Tensor:
         return through_trunk(self.accelerator, self.trunk, photos)
@@ -180,7 +189,7 @@ class FeatureSource:
 
     @property
     def _workers(self) -> int:
-        return choose_workers(self.config.data.workers, self.accelerator)
+        return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
         """What features depend on: the photos, how they are shown, and the trunk."""

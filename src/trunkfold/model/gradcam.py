@@ -4,9 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trunkfold.model.device_memory import PREDICTING, first_that_fits
+
 LEAST = 4  # cells along a map's side; a coarser one says nothing of where
+GAIN = 2.0**10  # on the way back, where half precision would lose small gradients; of a power of two nothing remains
 BATCH = 8  # photos a pass: what is kept for the gradients of a whole network is large
 
 
@@ -29,38 +33,52 @@ def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
             logits = tail(features)
             fine = [output for output in outputs if min(tail.as_map(output).shape[2:]) >= LEAST]
             output = (fine or outputs)[-1]
-            (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), output)
+            (gradient,) = torch.autograd.grad(GAIN * logits.float().gather(1, targets[:, None]).sum(), output)
     finally:
         for hook in hooks:
             hook.remove()
-    return (tail.as_map(gradient).mean((2, 3), keepdim=True) * tail.as_map(output.detach())).sum(1).relu()
+    weights = tail.as_map(gradient).float().mean((2, 3), keepdim=True) / GAIN
+    return (weights * tail.as_map(output.detach())).sum(1).relu()
 
 
 def heat_maps(
-    trunk: nn.Module, tails: Sequence[nn.Module], photos: Tensor, targets: Tensor, members: np.ndarray
+    accelerator: Accelerator,
+    trunk: nn.Module,
+    tails: Sequence[nn.Module],
+    photos: Tensor,
+    targets: Tensor,
+    members: np.ndarray,
 ) -> np.ndarray:
     """Mean Grad-CAM of the tails that predict a photo.
 
     Args:
-        trunk: On the device of the tails.
-        tails: K tails, merged, in evaluation mode.
+        accelerator: Its device and precision; this process alone computes.
+        trunk: On the device.
+        tails: K tails, merged, in evaluation mode, on the device.
         photos: uint8 of shape (photos, 3, side, side): the plain view.
         targets: Class number of each.
         members: bool of shape (photos, K): which tails predict it.
 
     Returns:
         Shape (photos, height, width), each photo's largest value 1; zeros where nothing speaks for the class.
+
+    Raises:
+        MemoryFullError: Not even one photo fits into the device's memory.
     """
-    device = next(trunk.buffers()).device
-    heats = []
-    for start in range(0, len(photos), BATCH):
-        rows = slice(start, start + BATCH)
-        features, wanted = trunk(photos[rows].to(device)).float(), targets[rows].to(device)
+
+    def maps_of(rows: slice) -> Tensor:
         heat = 0
-        for tail, chosen in zip(tails, torch.from_numpy(members[rows].T).to(device), strict=True):
-            if chosen.any():
-                maps = grad_cam(tail, features[chosen], wanted[chosen])
-                heat = heat + maps.new_zeros(len(features), *maps.shape[1:]).index_put((chosen,), maps)
-        heats.append(heat)  # a sum is a mean, once its largest value is 1
-    heat = torch.cat(heats)
-    return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()
+        with accelerator.autocast():
+            features, wanted = trunk(photos[rows].to(accelerator.device)).float(), targets[rows].to(accelerator.device)
+            for tail, chosen in zip(tails, torch.from_numpy(members[rows].T), strict=True):
+                if chosen.any():
+                    chosen = chosen.nonzero()[:, 0].to(accelerator.device)
+                    maps = grad_cam(tail, features[chosen], wanted[chosen])
+                    heat = heat + maps.new_zeros(len(features), *maps.shape[1:]).index_put((chosen,), maps)
+        return heat  # a sum is a mean, once its largest value is 1
+
+    def in_batches(size: int) -> Tensor:
+        return torch.cat([maps_of(slice(start, start + size)).cpu() for start in range(0, len(photos), size)])
+
+    heat = first_that_fits(in_batches, BATCH, PREDICTING)
+    return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()

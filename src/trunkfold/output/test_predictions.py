@@ -128,11 +128,11 @@ def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
         photos = load_unlabelled(test, config)
         groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
-    source = FeatureSource(accelerator, backbone.trunk.to(accelerator.device), photos.pixels, config)
+    trunk, tails = backbone.trunk.to(accelerator.device), [tail.to(accelerator.device) for tail in tails]
+    source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
     with watch("test prediction"), worker_deaths_explained():
         views = [source.batches(np.arange(len(test)), view, f"predicting, {view}") for view in config.predict.views]
         members = np.ones((len(test), len(tails)), bool)
-        tails = [tail.to(accelerator.device) for tail in tails]
         probabilities = average(predict(accelerator, tails, members, views), members)
     metrics = replace(run.metrics, seconds={**run.metrics.seconds, **watch.seconds})
     group_of_row = groups_of(test["image_id"], "test", groups)

@@ -1,12 +1,15 @@
 """Small pictures of the photos that the report shows, and of where their prediction looked."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
+from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.error_analysis import Gallery
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.gradcam import heat_maps
@@ -14,20 +17,30 @@ from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import scoring_members
 
+logger = logging.getLogger(__name__)
 SIDE, QUALITY = 208, 80  # pixels of the long side; of a JPEG
 STRONGEST = 0.65  # share of the heat's colour where it is hottest
 
 
 def save_thumbnails(
-    run: RunFolder, gallery: Gallery, labelled: Labelled, trunk: nn.Module, tails: Sequence[nn.Module], side: int
+    run: RunFolder,
+    gallery: Gallery,
+    labelled: Labelled,
+    accelerator: Accelerator,
+    trunk: nn.Module,
+    tails: Sequence[nn.Module],
+    side: int,
 ) -> None:
     """Write a thumbnail of each photo that the report shows, and a heat map of each mistake.
+
+    Where heat maps cannot be computed, the mistakes are shown without them: a run that is trained is not lost for them.
 
     Args:
         run: Where to.
         gallery: The photos.
         labelled: The photos, in the rows of folds.csv.
-        trunk: On the device of the tails.
+        accelerator: The device of trunk and tails.
+        trunk: The shared part.
         tails: Merged.
         side: Of the plain view, in pixels.
     """
@@ -39,7 +52,11 @@ def save_thumbnails(
     shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
     photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
     members = scoring_members(labelled.fold_of_row[rows], len(tails))
-    heats = heat_maps(trunk, tails, photos, torch.tensor(targets), members)
+    try:
+        heats = heat_maps(accelerator, trunk, tails, photos, torch.tensor(targets), members)
+    except (MemoryFullError, RuntimeError) as error:  # whatever PyTorch refuses
+        logger.warning("the report shows no heat maps: %s", str(error).partition("\n")[0])
+        return
     for row, picture, heat in zip(rows, shown, heats, strict=True):
         height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
         run.save(_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))

@@ -8,8 +8,8 @@ from contextlib import suppress
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env, set_seed
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
@@ -35,12 +35,10 @@ def start_process(config: TrainConfig) -> Accelerator:
         InputError: The precision needs a device that is not there.
     """
     # Accelerate joins launched processes over gloo only when it is told that there is no GPU.
-    on_cpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
-    accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision=choose_precision(config.mixed_precision),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-    )
+    no_gpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    on_cpu = no_gpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision, device))
     if accelerator.device.type == "cpu":
         torch.set_num_threads(1)  # for each operation: `in_threads` shares the cores
         _keep_freed_memory()
@@ -79,17 +77,17 @@ def _allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
 
 
-def choose_precision(wanted: str) -> str:
-    """The precision that `auto` stands for here, or the wanted one.
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """The precision that `auto` stands for on a device, or the wanted one.
 
     Raises:
         InputError: fp16 without a GPU.
     """
     if wanted == "auto":
-        if not torch.cuda.is_available():
+        if device.type != "cuda":
             return "no"
         # Turing cards such as the T4 only emulate bf16, several times slower than their fp16.
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-    if wanted == "fp16" and not torch.cuda.is_available():
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if wanted == "fp16" and device.type != "cuda":
         raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")
     return wanted

@@ -74,7 +74,8 @@ def train(
         DivergedError: A loss is not finite.
         OutOfTime: The checkpoint's time is over.
     """
-    set_seed(lockstep.config.seed)  # features that were not kept yet have drawn numbers, others have not
+    # Features that were not kept yet have drawn numbers, others have not; and each process leaves out other blocks.
+    set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
     epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
@@ -121,11 +122,9 @@ class Training:
 
     def learn(self, bar: tqdm) -> None:
         """Take the steps of the running epoch that are left."""
-        device = self.accelerator.device
-        look_every = LOOK_EVERY if device.type == "cuda" else 1
+        look_every = LOOK_EVERY if self.accelerator.device.type == "cuda" else 1
         self.lockstep.batches.begin(self.epoch, self.step)
         for photos, targets in self.loader:
-            photos, targets = photos.to(device, non_blocking=True), targets.to(device, non_blocking=True)
             self.losses += self.lockstep.step(photos, targets)
             self.step += 1
             bar.update()

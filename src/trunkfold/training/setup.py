@@ -65,7 +65,7 @@ def prepare_experiment(config: Config, labelled: Labelled, accelerator: Accelera
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
     lockstep = prepare(config, labelled, backbone, accelerator)
-    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config)
+    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     augment = make_augmentation(config.augment, config.data.image_size)
     return Experiment(config, labelled, augment, backbone, lockstep, source)
 
@@ -85,7 +85,8 @@ def train_folds(
     """
     config, labelled, lockstep = experiment.config, experiment.labelled, experiment.lockstep
     accelerator = lockstep.accelerator
-    loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
+    workers = choose_workers(config.data, accelerator)
+    loader = training_loader(seen, lockstep.batches, workers, accelerator.device)
     checkpoint = Checkpoint(state, accelerator, config.train, labelled.pixels.key, started)
     history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets), checkpoint)
     return history, config.train.epochs * len(loader) * config.train.batch_size

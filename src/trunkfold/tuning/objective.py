@@ -15,9 +15,10 @@ from trunkfold.config.schema import Config, ModelConfig
 from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.model.backbone import Backbone, Trunk, build_backbone
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.split.dataset import Labelled
+from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.setup import prepare, shown_photos
 from trunkfold.tuning.schema import TuningConfig
@@ -87,7 +88,7 @@ class Objective:
             if config.model not in backbones:
                 backbones[config.model] = make_backbone(config, self.labelled)
             lockstep = prepare(config, self.labelled, backbones[config.model], self.accelerator)
-            shared_features(config, self.labelled, self.accelerator, lockstep.trunk)
+            shared_features(config, self.labelled, self.accelerator, lockstep)
             self.accelerator.free_memory()
 
 
@@ -110,8 +111,8 @@ def run_trial(
     """
     try:
         lockstep = prepare(config, labelled, make_backbone(config, labelled), accelerator)
-        clean, seen = shared_features(config, labelled, accelerator, lockstep.trunk)
-        loader = training_loader(seen, lockstep.batches, choose_workers(config.data.workers, accelerator))
+        clean, seen = shared_features(config, labelled, accelerator, lockstep)
+        loader = training_loader(seen, lockstep.batches, choose_workers(config.data, accelerator), accelerator.device)
         validation = Validation(clean, labelled.fold_of_row, labelled.targets)
         return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
     finally:
@@ -125,11 +126,11 @@ def make_backbone(config: Config, labelled: Labelled) -> Backbone:
 
 
 def shared_features(
-    config: Config, labelled: Labelled, accelerator: Accelerator, trunk: Trunk
+    config: Config, labelled: Labelled, accelerator: Accelerator, lockstep: Lockstep
 ) -> tuple[FeatureBatches, Dataset]:
     """What does not depend on the trial: clean features to validate on, and augmented ones to learn from.
 
     See `trunkfold.training.setup.shown_photos`.
     """
-    source = FeatureSource(accelerator, trunk, labelled.pixels, config)
+    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     return shown_photos(source, labelled, make_augmentation(config.augment, config.data.image_size))
