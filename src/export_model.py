@@ -6,7 +6,7 @@ python src/export_model.py --run submissions/demo --format onnx --precision int8
 
 import logging
 from argparse import Namespace
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
@@ -69,9 +69,16 @@ def check_options(options: Namespace) -> None:
         raise InputError(f"--precision {options.precision} is for --format onnx alone")
     if options.format != "timm" and options.fold is not None:
         raise InputError("--fold is for --format timm alone: the other formats hold the whole ensemble")
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not _is_installed(name)]
     if options.format == "onnx" and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'trunkfold[export]'")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def parse_options() -> Namespace:

@@ -23,6 +23,11 @@ MODULES = {
     "code",
     "codeop",
 }
+HARMLESS = {  # what may be taken from such modules: names that load nothing
+    "importlib.metadata": {"PackageNotFoundError", "distribution", "version"},
+    "importlib.resources": {"files"},
+    "joblib": {"cpu_count"},
+}
 CALLS = {"eval", "exec", "compile", "__import__", "execfile"}  # by their bare names
 METHODS = {  # by the last part of their names, whatever they are called on
     *("read_pickle", "to_pickle", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all", "load_module"),
@@ -45,8 +50,10 @@ def unsafe_calls(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            unsafe = [name for name in names if name.partition(".")[0] in MODULES and name != "importlib.metadata"]
-            found += [(node.lineno, f"import {name}") for name in unsafe]  # metadata knows versions, and loads nothing
+            taken = {alias.name for alias in node.names}
+            harmless = isinstance(node, ast.ImportFrom) and taken <= HARMLESS.get(node.module, set())
+            unsafe = [] if harmless else [name for name in names if name.partition(".")[0] in MODULES]
+            found += [(node.lineno, f"import {name}") for name in unsafe]
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}

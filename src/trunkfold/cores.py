@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import joblib
 import psutil
+from joblib import cpu_count
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 LOCAL_SIZES = "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"
@@ -15,7 +15,7 @@ LOCAL_SIZES = "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE
 
 def usable_cores() -> int:
     """Return the cores that this process may use: affinity or a container's quota may grant fewer than all."""
-    return joblib.cpu_count()
+    return cpu_count()
 
 
 def local_processes() -> int:

@@ -257,7 +257,7 @@ class Launched:
 )
 def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, chosen):
     """And on a CPU none, unless they are asked for: the model needs its cores."""
-    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr("trunkfold.cores.cpu_count", lambda: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert (
         choose_workers(DataConfig(workers=wanted, image_size=64), Launched(processes, torch.device(device))) == chosen
@@ -265,7 +265,7 @@ def test_workers_are_at_most_one_a_core(monkeypatch, device, processes, wanted, 
 
 
 def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    monkeypatch.setattr("trunkfold.cores.cpu_count", lambda: 3)
     for _ in range(3):
         choose_workers(DataConfig(workers=70, image_size=64), Launched(1, torch.device("cpu")))
         choose_workers(DataConfig(workers=3, image_size=64), Launched(1, torch.device("cpu")))
@@ -276,7 +276,7 @@ def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
 def test_workers_have_to_fit_into_the_shared_memory(monkeypatch, caplog, tmp_path, megabytes, processes, workers):
     """Docker gives a container 64 MB; two pieces of 16 photos of 224 pixels take 10 MB at most."""
     module._warn_of_workers.cache_clear()
-    monkeypatch.setattr("joblib.cpu_count", lambda: 16 * processes)
+    monkeypatch.setattr("trunkfold.cores.cpu_count", lambda: 16 * processes)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=megabytes << 20))
     monkeypatch.setattr(module, "SHARED", tmp_path)
