@@ -14,6 +14,7 @@ from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
+from trunkfold.metrics import Scores
 
 AVERAGE = "average"
 CARD = """---
