@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def competition(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate_state() -> None:
-    """Accelerate refuses a second precision in one process; a command has one to itself."""
+    """Accelerate refuses a second precision in one process, and a study mutes the log; a command has one to itself."""
+    logging.getLogger("trunkfold").setLevel(logging.NOTSET)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -71,7 +71,7 @@ def test_every_row_has_its_photo_and_every_photo_its_row(demo: Path):
         table = pd.read_csv(demo / name / name / f"{name}.csv")
         assert table.filename.tolist() == [f"{image_id}.jpg" for image_id in table.image_id]
         assert {path.name for path in (demo / name / name / "images").iterdir()} == set(table.filename)
-        assert read_photo(demo / name / name / "images" / table.filename[0]).shape == (72, 96, 3)
+        assert read_photo(demo / name / name / "images" / table.filename[0]).shape == (96, 128, 3)
 
 
 def test_a_source_is_there_three_times_in_one_set_with_one_label(demo: Path):
@@ -107,14 +107,14 @@ def test_copies_of_a_source_differ_but_resemble_each_other(demo: Path):
     assert np.median(within) < 0.8 * np.median(between)
 
 
-def test_default_counts_have_the_competitions_imbalance():
-    table = plan_photos(DemoOptions.photos, seed=0)
-    assert len(table) == DemoOptions.photos
+def test_counts_have_the_competitions_imbalance():
+    table = plan_photos(4500, seed=0)
+    assert len(table) == 4500
     for name, share in (("train", 0.6), ("test", 0.4)):
         counts = table[table["set"] == name].label.value_counts()
         assert (counts % 3 == 0).all()
         for label, count in COMPETITION_COUNTS.items():
-            assert counts[label] == pytest.approx(count / 7200 * share * DemoOptions.photos, abs=3)
+            assert counts[label] == pytest.approx(count / 7200 * share * 4500, abs=3)
 
 
 @pytest.mark.parametrize(("photos", "fewest"), [(45, 1), (150, 5), (300, 8), (600, 8), (1500, 8)])

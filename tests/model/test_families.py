@@ -189,10 +189,10 @@ def test_lockstep_equals_whole_models_with_pefts_adapters(accelerator, name):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("tune_stages", [1, 4])
-def test_grad_cam_gives_a_map(name, tune_stages):
+def test_grad_cam_gives_a_map(accelerator, name, tune_stages):
     backbone = made(name, tune_stages=tune_stages)
     tails = [merge(moved(backbone))]
-    heat = heat_maps(backbone.trunk, tails, photos(3, 128), torch.arange(3), np.ones((3, 1), bool))
+    heat = heat_maps(accelerator, backbone.trunk, tails, photos(3, 128), torch.arange(3), np.ones((3, 1), bool))
     assert heat.shape[1] == heat.shape[2] >= 4
     assert np.isfinite(heat).all()
     assert heat.max() == pytest.approx(1)

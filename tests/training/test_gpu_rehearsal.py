@@ -14,9 +14,10 @@ from toys import run_command, write_competition
 
 from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, build_backbone, merge
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.ensemble import predict
 from trunkfold.model.gradcam import heat_maps
+from trunkfold.model.layers import merge
 from trunkfold.training.lockstep import Lockstep
 
 pytestmark = needs_pretended_gpu

@@ -310,13 +310,20 @@ def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
     assert fused == {"adamw": True, "lion": None, "adam": False, "sgd": None, "adagrad": None}
 
 
+class Headless(nn.ParameterDict):
+    """Parameters without a classifier."""
+
+    def get_classifier(self):
+        return nn.Identity()
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "sgd"])
 def test_a_first_step_that_is_skipped_leaves_no_momentum_behind(optimizer):
     """As loss scaling skips it: fused SGD would use memory that nobody has written."""
     weight = nn.Parameter(torch.ones(2))
     options = {"optimizer_args": {"nesterov": False}} if optimizer == "sgd" else {}
     train = TrainConfig(optimizer=optimizer, tail_lr=0.1, tail_weight_decay=0.0, **options)
-    optimizer = make_optimizer([nn.ParameterDict({"weight": weight})], train)
+    optimizer = make_optimizer([Headless({"weight": weight})], train)
     with mock.patch.object(torch, "empty_like", return_value=torch.full((2,), 1e6)):
         for infinite in (1.0, 0.0):
             weight.grad = torch.ones(2)
