@@ -10,6 +10,7 @@ from trunkfold.config.parsing import Parser, load_config
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.kaggle import Bundle, check_bundle, write_bundle
 from trunkfold.errors import exit_on_input_error
+from trunkfold.run_folder import RunFolder
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -21,7 +22,7 @@ def main() -> None:
     check_bundle(bundle)
     load_config(bundle.config)
     if bundle.run is not None:
-        load_run(bundle.run)
+        load_run(RunFolder(bundle.run))
     print(f"{bundle.out} is ready. Next (pip install kaggle):\n")
     print("\n".join(f"  {command}" for command in write_bundle(bundle, CHECKOUT)))
 

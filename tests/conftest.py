@@ -33,4 +33,4 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes two thirds of a toy run; one whole run per module still draws all of it."""
     for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
         monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
-    monkeypatch.setattr("trunkfold.output.outputs.write_sheet", lambda *_, **__: None)
+    monkeypatch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")

@@ -217,5 +217,5 @@ def test_bad_input_is_one_message(run, words, message, tmp_path, monkeypatch, ca
 def test_an_average_of_runs_has_no_model(run, tmp_path, capsys):
     blend = shutil.copytree(run, tmp_path / "blend")
     metrics = json.loads((blend / "metrics.json").read_text())
-    (blend / "metrics.json").write_text(json.dumps({**metrics, "runs": ["a", "b"]}))
+    (blend / "metrics.json").write_text(json.dumps({**metrics, "runs": {"a": 0.5, "b": 0.5}}))
     refused(r"is an average of runs and has no model", capsys, "--run", blend)

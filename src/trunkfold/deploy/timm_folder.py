@@ -14,6 +14,7 @@ from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
+from trunkfold.metrics import Scores
 
 AVERAGE = "average"
 CARD = """---
@@ -132,12 +133,12 @@ def _card(run: FinishedRun, which: str, own: float | None) -> str:
         name=run.folder.name,
         which=which,
         model=model.name,
-        photos=sum((run.metrics.get(name) or {}).get("photos", 0) for name in ("oof", "holdout")),
+        photos=sum(scores.photos for scores in run.metrics.by_set().values()),
         classes=len(run.classes),
         labels=", ".join(run.classes.values()),
         own="not measured" if own is None else f"{own:.4f}",
-        holdout=_score(run.metrics.get("holdout")),
-        oof=_score(run.metrics.get("oof")),
+        holdout=_score(run.metrics.holdout),
+        oof=_score(run.metrics.oof),
         split=split,
         side=run.config.data.image_size,
         license=license_name or ("not stated by timm" if from_timm else own_weights),
@@ -145,8 +146,8 @@ def _card(run: FinishedRun, which: str, own: float | None) -> str:
     )
 
 
-def _score(scores: dict | None) -> str:
+def _score(scores: Scores | None) -> str:
     if not scores:
         return "none held out"
-    low, high = scores["intervals"]["macro_f1"]
-    return f"{scores['macro_f1']:.4f} ({low:.4f} to {high:.4f})"
+    low, high = scores.intervals.macro_f1
+    return f"{scores.macro_f1:.4f} ({low:.4f} to {high:.4f})"
