@@ -5,7 +5,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from forked import run_ranks
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
-from toys import LABELS, SOURCE, run_command, write_competition
+from toys import LABELS, SOURCE, refuse_writes, run_command, write_competition
 
 from trunkfold.config.parsing import load_config
 from trunkfold.evaluation.decoding import decode
@@ -228,6 +229,46 @@ def test_held_out_photos_are_predicted_as_test_photos_are(finished, monkeypatch)
     (finished / "submissions/toy/metrics.json").write_text(before)
     for name, content in kept.items():
         (finished / "submissions/toy" / name).write_bytes(content)
+
+
+@pytest.fixture
+def read_only(finished, tmp_path, monkeypatch) -> Iterator[Path]:
+    """A trained run on a disk that refuses writes: a read-only bind mount, or a fake for those who may not mount."""
+    run = tmp_path / "uploads" / "toy"
+    shutil.copytree(finished / "submissions/toy", run)
+    for name in ("submission.csv", "report.html", "test_probabilities.csv"):
+        (run / name).unlink()
+    mounted = subprocess.run(["mount", "--bind", "-o", "ro", run, run], capture_output=True).returncode == 0
+    if not mounted:
+        refuse_writes(monkeypatch, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    yield run
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    if mounted:
+        subprocess.run(["umount", run], check=True)
+
+
+def test_a_read_only_run_is_submitted_into_a_folder_of_its_own(read_only, finished):
+    run_command("make_submission.py", "--run", read_only)
+    out = Path("submissions/toy-submission")
+    for name in ("submission.csv", "test_probabilities.csv", "oof.csv", "folds.csv"):
+        assert (out / name).read_bytes() == (finished / "submissions/toy" / name).read_bytes()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["runs"] == {str(read_only): 1.0}
+    assert "test prediction" in metrics["seconds"]
+    page = (out / "report.html").read_text()
+    assert "data:image/jpeg" in page
+    assert "predicted class" in page
+    run_command("make_submission.py", "--run", read_only, read_only, "--out", "twice")
+    assert (Path("submissions/twice/submission.csv")).read_bytes() == (out / "submission.csv").read_bytes()
+
+
+def test_what_cannot_be_written_is_named_before_anything_is_predicted(read_only, capsys, monkeypatch):
+    monkeypatch.setattr("trunkfold.output.test_predictions.predict", None)
+    Path("submissions/taken/submission.csv").mkdir(parents=True)
+    arguments = ("make_submission.py", "--run", read_only, "--out", "taken")
+    assert_refused(r"cannot write submissions/taken/submission\.csv: it is a folder", capsys, run_command, *arguments)
 
 
 def test_a_run_repeats_to_the_bit_from_its_own_config(finished, monkeypatch):

@@ -1,16 +1,14 @@
 """A run's folder is made once, found again, and never holds half a file."""
 
 import ast
-import errno
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import made_up_run
 import pytest
 from made_up_run import typed
-from toys import SOURCE
+from toys import SOURCE, refuse_writes
 
 from trunkfold.errors import InputError
 from trunkfold.files import write_text
@@ -118,18 +116,6 @@ def test_every_path_is_tried_before_the_work(monkeypatch):
         InputError, match=r"cannot write submissions/first/figures/\S+ \(Read-only file system\): do this"
     ):
         run.check_writable("do this")
-
-
-def refuse_writes(monkeypatch, folder) -> None:
-    """A folder on a disk that is mounted read-only, for those who may not mount."""
-    real = tempfile.TemporaryFile
-
-    def refuse(*args, dir, **options):
-        if Path(dir) == folder:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return real(*args, dir=dir, **options)
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
 
 
 def test_no_other_module_spells_the_name_of_a_runs_file():

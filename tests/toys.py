@@ -1,13 +1,17 @@
 """A toy competition that is small enough to reason about, and helpers that several tests share."""
 
+import errno
+import os
 import runpy
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import pytest
 
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
 from trunkfold.evaluation.predictions import scored_table
@@ -84,3 +88,15 @@ def argmax_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[s
     """A scored table whose predictions are the most probable classes."""
     labels = pd.Series(np.array(list(classes))[probabilities.argmax(1)], folds.index)
     return scored_table(folds, probabilities, classes, labels)
+
+
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A folder on a disk that is mounted read-only, for those who may not mount."""
+    real = tempfile.TemporaryFile
+
+    def refuse(*args, dir, **options):
+        if folder in (Path(dir), *Path(dir).parents):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(*args, dir=dir, **options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
