@@ -1,5 +1,6 @@
 """Gradients of all tails on a CPU, by a thread for each core, and the same to the bit on any number of cores."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -82,10 +83,11 @@ class GradientsByThreads:
 
     def _count_operations(self, rows: Tensor) -> int:
         """Of a tail's forward pass."""
-        shape, tail = rows.shape[1:], self.tails[0]
+        shape = rows.shape[1:]
         if shape not in self._operations_of_row:
+            # The counter hooks onto inputs that require gradients, which fails where a parameter is one (SigLIP's pool).
+            tail = copy.deepcopy(self.tails[0]).requires_grad_(False).eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                tail.eval()(rows[:1].float())
-            tail.train()
+                tail(rows[:1].float())
             self._operations_of_row[shape] = counter.get_total_flops()
         return self._operations_of_row[shape] * len(rows)
