@@ -85,7 +85,7 @@ class GradientsByThreads:
         """Of a tail's forward pass."""
         shape = rows.shape[1:]
         if shape not in self._operations_of_row:
-            # The counter hooks onto inputs that require gradients, which fails where a parameter is one (SigLIP's pool).
+            # The counter's hooks fail where an input is a parameter that requires gradients, as in SigLIP's pool.
             tail = copy.deepcopy(self.tails[0]).requires_grad_(False).eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 tail(rows[:1].float())
