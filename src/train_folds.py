@@ -45,8 +45,8 @@ def main() -> None:
             with experiment.lockstep.weights() as kept:
                 save_tails(run, history, kept)
             facts = describe_training(accelerator, labelled, experiment.parameters, history, photos, watch.seconds)
-            facts["weights"] = experiment.backbone.digest
-            save_results(run, experiment.config, labelled, predicted, raw, **facts)
+            weights = experiment.backbone.digest
+            save_results(run, experiment.config, labelled, predicted, raw, weights=weights, **facts)
             findings = read_findings(run)
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)

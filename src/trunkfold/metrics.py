@@ -299,6 +299,11 @@ class Metrics(Assessment):
             if list(scores.per_class) != list(self.classes.values()) or shape != len(shape) * [len(self.classes)]:
                 raise ValueError("its scores are not of its classes")
 
+    @property
+    def temperature(self) -> float:
+        """What calibrates the probabilities; 1 for an average of runs with different splits, where it is unknown."""
+        return self.calibration.temperature if self.calibration else 1.0
+
 
 _ADAPTER = TypeAdapter(Metrics)
 

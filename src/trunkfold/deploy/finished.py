@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trunkfold.config.parsing import load_config
 from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.evaluation.known_photos import KnownPhotos, load_known_photos
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.metrics import Metrics
 from trunkfold.model.ensemble import load_ensemble
+from trunkfold.output.test_predictions import read_run_config
 from trunkfold.run_folder import RunFolder
 
 
@@ -42,7 +42,7 @@ class FinishedRun:
     @property
     def temperature(self) -> float:
         """What calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
-        return self.metrics.calibration.temperature if self.metrics.calibration else 1.0
+        return self.metrics.temperature
 
 
 def load_run(folder: RunFolder) -> FinishedRun:
@@ -54,9 +54,7 @@ def load_run(folder: RunFolder) -> FinishedRun:
     metrics = folder.read_metrics()
     if metrics.runs:
         raise InputError(f"{folder} is an average of runs and has no model: use one of {', '.join(metrics.runs)}")
-    config = load_config(folder.config)
-    if config.data.image_size is None:
-        raise InputError(f"{folder.config} has no data.image_size: restore the one the training wrote")
+    config = read_run_config(folder, metrics)
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
     known = load_known_photos(folder, read_folds(folder.folds))
     return FinishedRun(folder, config, metrics, backbone.trunk, tails, known)

@@ -79,7 +79,11 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
     for path in paths:
         folder = RunFolder(path, write=is_writable(path))
         metrics = folder.read_metrics()
-        config = _read_config(folder, metrics, root, cache_dir)
+        if metrics.runs:
+            raise InputError(f"{folder} has no weights of its own: name {' '.join(metrics.runs)} after --run")
+        config = read_run_config(folder, metrics)
+        data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
+        config = replace(config, data=data, cache=cache)
         folds = read_folds(folder.folds)
         if config.data.root not in tests:
             tests[config.data.root] = read_test(config.data.root, metrics.classes)
@@ -87,16 +91,21 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
     return runs
 
 
-def _read_config(run: RunFolder, metrics: Metrics, root: Path | None, cache_dir: Path | None) -> Config:
-    if metrics.runs:
-        raise InputError(f"{run} has no weights of its own: name {' '.join(metrics.runs)} after --run")
+def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
+    """Read the configuration of a trained run.
+
+    Args:
+        metrics: The run's.
+
+    Raises:
+        InputError: It is not the one that the training wrote.
+    """
     config = load_config(run.config)
     if {str(label): name for label, name in (config.data.classes or {}).items()} != metrics.classes:
         raise InputError(f"{run.config} has other data.classes than {run.metrics}: was one of them changed?")
     if config.data.image_size is None:
         raise InputError(f"{run.config} has no data.image_size: it is not the one that the training wrote")
-    data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
-    return replace(config, data=data, cache=cache)
+    return config
 
 
 def choose_output(runs: Sequence[FinishedRun], name: str | None) -> RunFolder:
@@ -165,9 +174,7 @@ def save_submission(run: FinishedRun, predictions: Predictions, out: RunFolder, 
         The metrics.
     """
     table, known, classes = predictions.table, predictions.known, run.metrics.classes
-    calibration = predictions.metrics.calibration  # unknown of runs with different splits
-    temperature = calibration.temperature if calibration else 1.0
-    numbers = decode(probabilities_of(table, classes), run.config.decode.metric, temperature)
+    numbers = decode(probabilities_of(table, classes), run.config.decode.metric, predictions.metrics.temperature)
     label = pd.Series(np.array(list(classes))[numbers], table.index)
     used = run.config.decode.copy_labels if copy_labels is None else copy_labels
     different = int((known.notna() & (known != label)).sum())
