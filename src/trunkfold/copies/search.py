@@ -17,9 +17,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.contrib.concurrent import thread_map
 
-from trunkfold.copies import candidates, grouping
-from trunkfold.copies import descriptors as local_features
-from trunkfold.copies import matching as verification
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.descriptors import RECORD, describe_photo
 from trunkfold.copies.grouping import Group, join
@@ -35,6 +32,7 @@ from trunkfold.run_folder import SUBMISSIONS
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
 WORKERS = usable_cores()
+VERSION = 1  # of the search: raise it when the same photos are described, compared or joined otherwise
 
 
 def copies_folder(root: Path) -> Path:
@@ -199,9 +197,7 @@ def _summary(out: Path) -> dict:
 
 
 def _key(photos: pd.DataFrame) -> str:
-    key = hashlib.blake2b(digest_size=8)
-    for module in (local_features, candidates, verification, grouping):
-        key.update(Path(module.__file__).read_bytes())
+    key = hashlib.blake2b(repr(VERSION).encode(), digest_size=8)
     for row in photos.itertuples():
         size = os.path.getsize(row.path) if os.path.exists(row.path) else None
         key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())
