@@ -229,7 +229,7 @@ def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_hand_over_pieces_that_are_joined_to_the_batches(workers):
+def test_workers_hand_over_pieces_that_are_joined_to_the_batches(monkeypatch, workers):
     """Of 1, 16, 17 and 40 photos, and again after an iteration that was given up."""
     pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
     viewed = ViewedPhotos(list(pixels), np.arange(40), VIEWS["plain"], size=4)
@@ -238,7 +238,11 @@ def test_workers_hand_over_pieces_that_are_joined_to_the_batches(workers):
     assert max(map(len, loader.batch_sampler)) == 16  # what a worker puts into the shared memory at once
     assert len(loader) == 4
     next(iter(loader))
+    shared, join = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts: (shared.extend(part.is_shared() for part in parts), join(parts))[1])
     loaded = list(loader)
+    assert shared
+    assert not any(shared)  # pieces that wait for the rest of their batch occupy no shared memory
     assert [batch[:, 0, 0, 0].tolist() for batch in loaded] == [list(batch) for batch in batches]
     assert {batch.shape[1:] for batch in loaded} == {(3, 4, 4)}
     assert loaded[3].is_contiguous(memory_format=torch.channels_last)
