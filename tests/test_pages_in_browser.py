@@ -116,8 +116,9 @@ def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, request, kind,
     seen.look("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert seen.look("document.documentElement.scrollWidth <= innerWidth")
     outside = seen.look(
-        """[...document.querySelectorAll("section *")].filter(one => !one.closest(".wide, pre, .name, .probabilities, option")
-        && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90))"""
+        """[...document.querySelectorAll("section *")].filter(one =>
+        !one.closest(".wide, pre, .name, .probabilities, option") &&
+        one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90))"""
     )
     assert outside == []
 
@@ -216,7 +217,8 @@ def test_mistakes_are_filtered_by_class_and_sorted(visit, run):
     page, status = seen.page, seen.page.locator("#filter output")
     total = page.locator(".mistakes .card").count()
     assert status.inner_text() == f"{total} of {total} shown"
-    truths = "[...document.querySelectorAll('.mistakes')].map(box => [...box.children].filter(card => !card.hidden).map(card => card.dataset.truth))"
+    truths = """[...document.querySelectorAll(".mistakes")].map(
+        box => [...box.children].filter(card => !card.hidden).map(card => card.dataset.truth))"""
     page.get_by_label("Sort by").select_option("true class")
     assert all(names == sorted(names, key=str.casefold) for names in map(plain, seen.look(truths)))
     page.get_by_label("Class").select_option("x" * 200)

@@ -49,7 +49,7 @@ def _basis(metrics: Metrics) -> str:
     if oof is None or expected is None:
         return ""
     singles = f"Out-of-fold, single models reach a macro F1 of {oof.macro_f1:.3f}"
-    if expected.gain is None:
+    if holdout is None or expected.gain is None:
         reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
         return f"{singles}. The gain of averaging the folds is {reason}, and not counted."
     together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f}"
