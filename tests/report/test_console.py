@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_up_run import change_metrics, make_run, read_page, report_on, summary_of, typed
 
-from trunkfold.report.console import describe_split
+from trunkfold.report.console import describe_split, summary
 from trunkfold.run_folder import RunFolder
 
 
@@ -166,19 +166,29 @@ def test_runs_of_different_splits_have_no_split_to_tell():
     assert describe_split(typed(oof=None)) == "different in each of the averaged runs"
 
 
-def test_the_summary_is_a_table_of_scores_and_files(run):
+def test_the_summary_is_the_headline_a_table_of_scores_and_files(run):
     metrics = json.loads((run / "metrics.json").read_text())
-    lines = summary_of(run).splitlines()
+    headline, _, *lines = summary_of(run).splitlines()
+    assert headline.startswith("Expect {:.3f} to {:.3f} private".format(*metrics["expected"]["leaderboard"]))
     assert lines[0].split() == ["macro", "F1", "accuracy", "photos", "groups"]
-    for line, key, title in ((lines[1], "oof", "out-of-fold"), (lines[2], "holdout", "hold-out")):
+    low, high = metrics["expected"]["interval"]
+    assert lines[1].split(maxsplit=1) == ["expected", f"{metrics['expected']['macro_f1']:.4f} [{low:.3f}, {high:.3f}]"]
+    for line, key, title in ((lines[2], "holdout", "hold-out"), (lines[3], "oof", "out-of-fold")):
         scores = metrics[key]
         assert line.startswith(title)
         for part, name in zip(line.split("]"), ("macro_f1", "accuracy"), strict=False):
             low, high = scores["intervals"][name]
             assert part.endswith(f" {scores[name]:.4f} [{low:.3f}, {high:.3f}")
         assert line.split()[-2:] == [str(scores["photos"]), str(scores["groups"])]
-    assert len({len(line) for line in lines[:3]}) == 1  # the columns stand under each other
-    assert lines[-2] == f"split: {describe_split(RunFolder(run).read_metrics())}"
-    assert lines[-1] == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
+    assert len({len(line) for line in (lines[0], *lines[2:4])}) == 1  # the columns stand under each other
+    split, time, files = lines[-3:]
+    assert split == f"split: {describe_split(RunFolder(run).read_metrics())}"
+    assert time == "time: reading photos 1.2 s, training 62 s"
+    assert files == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
     report_on(run)
     assert summary_of(run).splitlines()[-1].count(str(run)) == 3
+
+
+def test_the_next_command_is_the_last_line(run):
+    metrics = RunFolder(run).read_metrics()
+    assert summary(RunFolder(run), metrics, "upload it").splitlines()[-2:] == ["", "next: upload it"]

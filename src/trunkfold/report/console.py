@@ -13,16 +13,21 @@ from trunkfold.run_folder import SETS, RunFolder
 MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 
 
-def summary(run: RunFolder, metrics: Metrics) -> str:
-    """The run's result as a short text table: each score with its interval, and where the files lie."""
-    lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
-    for name, scores in reversed(metrics.by_set().items()):
+def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
+    """The run's result as a short text table in the report's order, its files, and the next command."""
+    lines = [describe_result(metrics).replace("\u00a0", " "), ""]
+    lines += [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
+    if expected := metrics.expected:
+        lines.append(f"{'expected':12} {_with_interval(expected.macro_f1, expected.interval):>22}")
+    for name, scores in metrics.by_set().items():
         values = [_with_interval(getattr(scores, key), getattr(scores.intervals, key)) for key in MEASURES]
         lines.append(f"{SETS[name]:12} {values[0]:>22} {values[1]:>22} {scores.photos:>8} {scores.groups:>8}")
     lines += ["", f"split: {describe_split(metrics)}", *describe_leak(metrics), *describe_copies(metrics)]
+    if metrics.seconds:
+        lines.append("time: " + ", ".join(f"{phase} {duration(spent)}" for phase, spent in metrics.seconds.items()))
     made = [path for path in (run.submission, run.report, run.metrics) if path.exists()]
-    lines += [f"files: {', '.join(map(str, made))}"]
-    return "\n".join(lines)
+    lines.append(f"files: {', '.join(map(str, made))}")
+    return "\n".join([*lines, "", f"next: {next_command}"] if next_command else lines)
 
 
 def describe_result(metrics: Metrics) -> str:
