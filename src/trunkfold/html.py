@@ -1,6 +1,7 @@
 """Self-contained pages from templates, and what they embed."""
 
 import base64
+import functools
 from pathlib import Path
 
 import jinja2
@@ -8,6 +9,7 @@ import jinja2
 from trunkfold.files import write_text
 
 
+@functools.cache  # which keeps the compiled templates
 def environment() -> jinja2.Environment:
     """Templates of this package, which begin with `{% extends "base.html" %}`; all that they are given is escaped."""
     loader = jinja2.PackageLoader("trunkfold")
