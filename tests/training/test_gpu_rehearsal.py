@@ -25,7 +25,7 @@ from trunkfold.training.setup import prepare_experiment
 pytestmark = needs_pretended_gpu
 FOLDS, CLASSES = 3, 4
 NEAR = {"no": 1e-5, "bf16": 2e-2, "fp16": 3e-3}  # of losses, after three steps
-MOST_KERNELS = 900  # in a step of three folds of test_convnext in bf16; to be lowered as the step gets leaner
+MOST_KERNELS = {"no": 670, "bf16": 835, "fp16": 850}  # a step of three folds of test_convnext
 
 
 def make_lockstep(accelerator: Accelerator, backbone: Backbone, **train: object) -> Lockstep:
@@ -81,7 +81,7 @@ def test_steps_are_those_of_the_cpu_and_wait_for_nothing(tune, precision, option
     assert lockstep.pieces == 1
     if options.get("optimizer") is None:  # the scaler asks for what other optimizers' kernels skip by themselves
         assert (waits, transfers) == (0, 0), (gpu.waits, gpu.transfers)
-        assert kernels <= MOST_KERNELS
+        assert kernels <= MOST_KERNELS[precision]
 
 
 @pytest.mark.parametrize(
