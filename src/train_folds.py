@@ -1,4 +1,4 @@
-"""Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
+"""Train all folds in lockstep, predict held-out and out-of-fold photos, and report the scores.
 
 accelerate launch src/train_folds.py --config configs/demo.yaml
 """

@@ -1,9 +1,9 @@
-"""Search options of an experiment: many short trainings of all folds, on features that are computed once.
+"""Search hyperparameters: many short trainings of all folds, on features computed once.
 
 python src/tune.py --config configs/tune.yaml --trials 200
 
-Interrupted and started again, it goes on. Started several times, the processes share the work: on one machine through
-the study's folder, on several through a database (--tune.storage).
+Rerun the same command to resume. Several processes share a study: on one machine through its folder, on several
+machines through a database (--tune.storage).
 """
 
 import logging
@@ -34,7 +34,7 @@ def main() -> None:
     check_alone()
     space = read_space(config)
     if not (SUBMISSIONS / config.run.name).exists():
-        load_labelled(config)  # what is wrong with the photos is told before the study's folder is made
+        load_labelled(config)  # reports problems with the photos before the study's folder is created
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
         search(study, folder, config, space)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def check_alone() -> None:
-    """Raise an `InputError` where several processes were launched to share each step: here they share trials."""
+    """Raise an `InputError` if several processes were launched to share each step: here they share trials."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
 
@@ -67,10 +67,10 @@ def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         objective.rehearse()
-        logging.getLogger("trunkfold").setLevel(logging.ERROR)  # what is to be warned of was said in the rehearsal
+        logging.getLogger("trunkfold").setLevel(logging.ERROR)  # the rehearsal has logged all warnings
         work(study, folder, config, objective, after_trial)
     except KeyboardInterrupt:
-        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: start again to go on")
+        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: rerun to resume")
         sys.exit(130)
 
 

@@ -69,7 +69,7 @@ class LeakScores:
 
 @dataclass(frozen=True)
 class Leak:
-    """What a random split leaks, by set."""
+    """Leakage of a random split, by set."""
 
     oof: LeakScores | None
     holdout: LeakScores | None
@@ -107,7 +107,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Range:
-    """Where 95 % of the simulations are."""
+    """Interval that contains 95 % of the simulations."""
 
     low: float
     high: float
@@ -170,7 +170,7 @@ class Gain(Alone):
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each part of the predictions adds, by set; folds_alone is None without a hold-out."""
+    """Gain from each part of the predictions, by set; folds_alone is None without a hold-out."""
 
     oof: list[Gain]
     holdout: list[Gain] | None
@@ -179,7 +179,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Consensus:
-    """What averaging over copies changed: macro F1 by set, and the number of test photos with another label."""
+    """Effect of averaging over copies: change in macro F1 by set, and the number of test photos whose label changed."""
 
     macro_f1_gain: dict[str, float] = field(default_factory=dict)
     test_labels_changed: int | None = None
@@ -253,7 +253,7 @@ class MadeWith:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What follows from a run's predictions; without oof, averaged runs have different splits."""
+    """Scores computed from a run's predictions; oof is None if the averaged runs have different splits."""
 
     oof: Scores | None = None
     holdout: Scores | None = None
@@ -263,18 +263,18 @@ class Assessment:
     luck: Luck | None = None
 
     def by_set(self) -> dict[str, Scores]:
-        """Scores of the sets that there are, the hold-out's first."""
+        """Scores of each set that exists, hold-out first."""
         return {name: found for name, found in (("holdout", self.holdout), ("oof", self.oof)) if found is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Assessment):
-    """The whole file; what a run does not have yet is None or empty.
+    """The whole file; values not known yet are None or empty.
 
     Attributes:
         classes: Name of each label, in the order of all tables.
-        weights: SHA-256 of the weights that the run started from.
-        runs: Share of each run in an average of several, by folder.
+        weights: SHA-256 of the initial weights.
+        runs: Share of each run in an average, by folder.
     """
 
     classes: dict[str, str]
@@ -301,7 +301,7 @@ class Metrics(Assessment):
 
     @property
     def temperature(self) -> float:
-        """What calibrates the probabilities; 1 for an average of runs with different splits, where it is unknown."""
+        """Temperature that calibrates the probabilities; 1 if unknown (an average of runs with different splits)."""
         return self.calibration.temperature if self.calibration else 1.0
 
 
@@ -309,7 +309,7 @@ _ADAPTER = TypeAdapter(Metrics)
 
 
 def to_json(metrics: Metrics) -> str:
-    """Indented JSON, the format first."""
+    """Return indented JSON that starts with the format."""
     values = asdict(metrics)
     return json.dumps({"format": values.pop("format"), **values}, indent=2) + "\n"
 
@@ -318,7 +318,7 @@ def from_json(content: bytes) -> Metrics:
     """Parse and check metrics.json.
 
     Raises:
-        ValueError: It is damaged or has another format; the message says what is wrong.
+        ValueError: The file is damaged or has another format; the message gives the reason.
     """
     try:
         values = json.loads(content)

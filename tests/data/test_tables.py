@@ -87,7 +87,7 @@ def test_a_label_outside_the_classes_is_named_with_the_fix(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n2,b.jpg,7\n3,c.jpg,2\n4,d.jpg,7\n", {1: "crack", 2: "dent"})
     assert problems == [
         "train.csv: label '7' of 2 photos (first in line 3) is not one of data.classes (1 crack, 2 dent): "
-        "add it there, or pass --data.classes null to take the labels as they are"
+        "add it there, or pass --data.classes null to use the labels as names"
     ]
 
 
@@ -95,7 +95,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n", {1: "crack", 2: "dent"})
     assert problems == [
         "train.csv: no photo has the label 2 dent of data.classes: "
-        "leave it out there, or pass --data.classes null to take the labels as they are"
+        "remove it there, or pass --data.classes null to use the labels as names"
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
             "image_id,label\n1,x\n",
             "train.csv has no column filename: its first line must name image_id,",
         ),
-        ("image_id;filename;label\n1;a;x\n", "train.csv has semicolons between its values: save it with commas"),
+        ("image_id;filename;label\n1;a;x\n", "train.csv separates its values by semicolons: save it with commas"),
         ("", "train.csv is empty: it needs the columns image_id, filename, label"),
         (HEADER, "train.csv has a header but no rows"),
         (HEADER + "1,a,b.jpg,x\n", "train.csv, line 2 has 4 values for 3 columns: is there a comma without quotes?"),

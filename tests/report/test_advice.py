@@ -57,8 +57,8 @@ def test_the_weakest_class_is_named_with_its_sources_and_what_it_is_taken_for(ru
     per_class(run, a=0.9, b=0.9, c=0.5)
     # every second of the 60 photos is in either fold; labels take turns, and groups hold six photos of a fold
     assert (
-        "The weakest class is $\\oops$ & up: F1 0.50 out-of-fold. It is learned from 20 sources, and is mostly taken "
-        "for crack." in advice(run)
+        "The weakest class is $\\oops$ & up: F1 0.50 out-of-fold. It is trained on 20 sources, and is most often "
+        "predicted as crack." in advice(run)
     )
 
 

@@ -95,7 +95,7 @@ def test_seconds_are_those_of_the_training_whether_or_not_the_test_photos_were_p
 def test_a_difference_is_real_when_chance_does_not_explain_it():
     """Wrong about half of the photos, and about one: a third of the draws does not hold that one."""
     table = compared(make_run("best"), make_run("half", 24), make_run("one", 1))
-    assert table["real"].to_dict() == {"best": np.nan, "one": "cannot be told", "half": "yes"}
+    assert table["real"].to_dict() == {"best": np.nan, "one": "unclear", "half": "yes"}
     assert table.loc["half", "difference"] == pytest.approx(0.5 - 1)
     low, high = table.loc["half", ["difference_low", "difference_high"]]
     assert -0.75 < low < -0.5 < high < -0.25
@@ -107,7 +107,7 @@ def test_copies_are_one_draw():
     """Six mistakes are real where they are about six sources, and not where they are about one."""
     copies = FOLDS.assign(group=["g0" if number < 6 else f"g{number}" for number in range(60)], fold=0)
     alone = FOLDS.assign(fold=0)
-    for folds, real in ((copies, "cannot be told"), (alone, "yes")):
+    for folds, real in ((copies, "unclear"), (alone, "yes")):
         names = [f"{name} {real}" for name in ("right", "wrong")]
         table = compared(*(make_run(name, wrong, folds) for name, wrong in zip(names, (0, 6), strict=True)))
         assert table.loc[names[1], "real"] == real
@@ -121,7 +121,7 @@ def test_photos_are_compared_by_their_ids(file):
     write_csv(table[::-1], runs[1] / file)
     row = compared(*runs).loc["b"]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
-    assert row["real"] == "cannot be told"
+    assert row["real"] == "unclear"
 
 
 @pytest.mark.parametrize(

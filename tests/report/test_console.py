@@ -55,9 +55,9 @@ def test_a_random_split_that_divides_copies_is_warned_of_with_what_is_left_witho
     assert_warned(
         run,
         [
-            f"WARNING: out-of-fold, {told(oof['with_copies'])} on 12 photos whose copies were learned from; "
+            f"WARNING: out-of-fold, {told(oof['with_copies'])} on 12 photos whose copies were trained on; "
             f"on the other 48: {told(oof['without_copies'])}",
-            f"WARNING: hold-out, {told(holdout['with_copies'])} on 12 photos whose copies were learned from; "
+            f"WARNING: hold-out, {told(holdout['with_copies'])} on 12 photos whose copies were trained on; "
             f"on the other 12: {told(holdout['without_copies'])}",
         ],
     )
@@ -74,7 +74,7 @@ def test_a_warnings_numbers_are_those_of_the_metrics(tmp_path):
     others = {"photos": 59, "accuracy": 0.4567, "macro_f1": 0.6}
     change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": others}, "holdout": None})
     line = (
-        "WARNING: out-of-fold, accuracy 0.988, macro F1 0.123 on 1 photo whose copies were learned from; "
+        "WARNING: out-of-fold, accuracy 0.988, macro F1 0.123 on 1 photo whose copies were trained on; "
         "on the other 59: accuracy 0.457, macro F1 0.600"
     )
     assert_warned(run, [line])
@@ -96,7 +96,7 @@ def test_where_all_photos_have_copies_there_are_no_others(tmp_path):
     copies = {"photos": 60, "accuracy": 1.0, "macro_f1": 1.0}
     change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": None}, "holdout": None}, holdout=None)
     line = (
-        "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were learned from; "
+        "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were trained on; "
         "there are no others"
     )
     assert_warned(run, [line])

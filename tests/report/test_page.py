@@ -84,7 +84,7 @@ def test_the_verdicts_numbers_are_those_of_the_metrics(reported):
     best = metrics["holdout"]
     lead = texts(re.search(r'<p class="lead">(.*?)</p>', verdict, re.S)[1])
     low, high = best["intervals"]["macro_f1"]
-    assert f"On {best['photos']} photos of {best['groups']} sources that nothing was learned from, the ensemble" in lead
+    assert f"On {best['photos']} photos of {best['groups']} sources kept from all training, the ensemble" in lead
     assert f"macro F1 of {best['macro_f1']:.3f} (95 % interval {low:.3f} to {high:.3f})" in lead.replace("\xa0", " ")
     assert lead.endswith(f"names the right class of {best['accuracy']:.1%} of the photos.".replace("%", " %"))
 
@@ -117,7 +117,7 @@ def test_bars_are_as_long_as_their_numbers(reported):
 
 def test_confused_pairs_show_their_photos(reported):
     page = (reported / "report.html").read_text()
-    card = re.search(r"taken for <b>crack</b>: (\d+) photos</p>\s*<div class=\"strip\">(.*?)</div>", page, re.S)
+    card = re.search(r"predicted as <b>crack</b>: (\d+) photos</p>\s*<div class=\"strip\">(.*?)</div>", page, re.S)
     wrong = pd.concat([pd.read_csv(reported / f"{name}.csv", dtype=str) for name in ("oof", "holdout")])
     assert int(card[1]) == ((wrong["label"] == "2") & (wrong["prediction"] == "1")).sum()
     assert card[2].count('<img src="data:image/jpeg;base64,') == 4
@@ -158,7 +158,7 @@ def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
     cards = section(page, "Mistakes").split('<div class="card">')[1:]
     surest = read_findings(RunFolder(reported)).gallery.mistakes["holdout"].iloc[0]
     told = texts(cards[0])
-    assert f"taken for {CLASSES[surest['prediction']]}" in told
+    assert f"predicted as {CLASSES[surest['prediction']]}" in told
     assert f"{CLASSES['1']} {percent(surest['sure'])}".replace("\xa0", " ") in told
     assert f"✓ {CLASSES[surest['label']]}" in told
     assert re.search(r'<div class="pair"><img src="data:image/jpeg[^>]*>\s*<img src="data:image/jpeg', cards[0])
@@ -177,7 +177,7 @@ def test_the_truth_is_shown_however_unlikely(tmp_path, undrawn):
     table.to_csv(run / "oof.csv", index=False)
     report_on(run)
     mistakes = section(read_page(run)[0], "Mistakes").partition("Out-of-fold")[2]
-    card = re.search(r"<b>class 5</b> taken for <b>class 0</b>.*?</div>", mistakes, re.S)
+    card = re.search(r"<b>class 5</b> predicted as <b>class 0</b>.*?</div>", mistakes, re.S)
     assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90 % class 1 5 % class 2 5 % ✓ class 5 0 %")
 
 
@@ -311,7 +311,7 @@ def test_a_leak_is_part_of_the_verdict(tmp_path):
     run = make_run(tmp_path, "none", divided="oof and holdout")
     report_on(run)
     page, _ = read_page(run)
-    assert "That is not to be believed: copies of these photos were learned from." in section(page, "Verdict")
+    assert "Do not trust this: copies of these photos were trained on." in section(page, "Verdict")
     assert '<div class="leaky">' in section(page, "Verdict")
 
 

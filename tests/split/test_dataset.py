@@ -81,10 +81,10 @@ def test_everything_wrong_is_told_at_once(competition):
         "  - train.csv: 1 values of image_id occur twice or more: 3",
         "  - train.csv: no label in line 2",
         "  - class 'rare' has 1 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
-        "lower split.folds or split.holdout, or leave the class out",
+        "lower split.folds or split.holdout, or remove the class",
         "  - 1 photo missing: 7.png",
         "  - 1 photo empty (0 bytes): 8.png",
-        "  - 1 photo unreadable: 9.png (not a picture)",
+        "  - 1 photo unreadable: 9.png (not an image)",
     ]
 
 

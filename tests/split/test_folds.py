@@ -140,7 +140,7 @@ def test_a_class_with_too_few_groups_is_named_with_both_fixes():
     check_split(table, SplitConfig(), problems)
     assert problems == [
         "class 'b' has 5 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
-        "lower split.folds or split.holdout, or leave the class out"
+        "lower split.folds or split.holdout, or remove the class"
     ]
     check_split(table, SplitConfig(holdout=0.0), problems := [])
     assert problems == []

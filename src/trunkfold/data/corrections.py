@@ -1,4 +1,4 @@
-"""What a look at the labels corrected: photos that are left out, and photos that take another label."""
+"""Label corrections after a review: photos to exclude and photos to relabel."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -
     relabel = _read_listed("data.relabel", data.relabel, ["image_id", "suggestion"], table, problems)
     both = drop.loc[drop["image_id"].isin(relabel["image_id"]), "image_id"]
     if len(both):
-        problems.append(f"data.drop and data.relabel both name image_id {first_few(both)}: take it out of one of them")
+        problems.append(f"data.drop and data.relabel both list image_id {first_few(both)}: remove it from one of them")
     classes = class_names(table["label"], data.classes)
     unknown = relabel[~relabel["suggestion"].isin(classes)]
     for suggestion, rows in unknown.groupby("suggestion"):
@@ -42,15 +42,12 @@ def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -
     label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
     kept = table.assign(label=label)[~table["image_id"].isin(drop["image_id"])]
     if kept.empty:
-        raise InputError(f"data.drop {data.drop} names every photo of train.csv: there is nothing left to learn from")
+        raise InputError(f"data.drop {data.drop} names every photo of train.csv: no photo is left to train on")
     return kept, {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
 
 
 def check_corrections_stay(config: Config) -> None:
-    """Raise an `InputError` where a file of corrections would be deleted with the earlier run that this one replaces.
-
-    A run's config.yaml keeps the path of the file, not its content.
-    """
+    """Raise an `InputError` if a file of corrections is in the folder of the earlier run that this run replaces."""
     if not config.run.restart:
         return
     folder = SUBMISSIONS / config.run.name
@@ -58,7 +55,7 @@ def check_corrections_stay(config: Config) -> None:
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"{option} {path} would be deleted with the earlier run in {folder}: copy it elsewhere, for example "
-                "into configs/, or give this run another --run.name"
+                "to configs/, or choose another --run.name"
             )
 
 
@@ -78,15 +75,14 @@ def _read_listed(
     known = ids.isin(table["image_id"])
     if not known.all():
         problems.append(
-            f"{option} {path}: {counted(int((~known).sum()), 'image_id')} that train.csv does not have: "
-            f"{first_few(ids[~known])}"
+            f"{option} {path}: {counted(int((~known).sum()), 'image_id')} not in train.csv: {first_few(ids[~known])}"
         )
     if "label" in listed:
         given = ids.map(table.drop_duplicates("image_id").set_index("image_id")["label"])
         other = ids[known & (listed["label"] != given)]
         if len(other):
             problems.append(
-                f"{option} {path}: label is not that of train.csv for image_id {first_few(other)}: it was made for "
-                "other labels; look at these photos again, and correct their label or leave out the column"
+                f"{option} {path}: label differs from train.csv for image_id {first_few(other)}: the file was made for "
+                "other labels; review these photos again, and correct the column label or remove it"
             )
     return listed

@@ -1,4 +1,4 @@
-"""The competition's tables, found, read as text and checked: every id and label stays what the file says."""
+"""The competition's tables, found, read as text and checked; ids and labels are never converted."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,14 +13,14 @@ def read_labelled(root: Path, problems: list[str]) -> pd.DataFrame:
     """Read train.csv.
 
     Args:
-        root: Folder that holds train.csv and images/ side by side, at its top or up to three folders down.
-        problems: Collects what is wrong with single rows, so that it can be reported all at once.
+        root: Folder with train.csv and images/ side by side, or up to three folders above them.
+        problems: Receives the problems of single rows.
 
     Returns:
-        One row a photo in the file's order: image_id, filename, label (texts), path, and `LINE`, where it begins.
+        One row per photo in the file's order: image_id, filename and label as text, path, and `LINE`.
 
     Raises:
-        InputError: There is no such file, or it cannot be read as a table with the columns it needs.
+        InputError: There is no such file, or it is not a table with the required columns.
     """
     table = _read_photos(root, "train.csv", ["image_id", "filename", "label"], problems)
     return table
@@ -37,20 +37,20 @@ def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str] | None, p
     labels = sorted(set(table["label"]) - {""})
     if classes is None:
         if len(labels) < 2:
-            problems.append(f"train.csv: all photos have the label {''.join(labels)}: at least two classes are needed")
+            problems.append(f"train.csv: all photos have the label {''.join(labels)}: two classes are needed at least")
         return
     known = {str(label) for label in classes}
     for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
         problems.append(
             f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows[LINE].iloc[0]}) is not one of "
             f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
-            "or pass --data.classes null to take the labels as they are"
+            "or pass --data.classes null to use the labels as names"
         )
     absent = {label: name for label, name in classes.items() if str(label) not in labels}
-    if absent:  # it could not be learned, and would count as 0 in every macro F1
+    if absent:  # its F1 would be 0 in every macro F1
         problems.append(
             f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
-            "leave it out there, or pass --data.classes null to take the labels as they are"
+            "remove it there, or pass --data.classes null to use the labels as names"
         )
 
 
@@ -60,17 +60,17 @@ def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:
 
 
 def find_table(root: Path, name: str) -> Path:
-    """Path of the one file `name` that has an images/ folder beside it, in `root` or up to three folders down.
+    """Find the file `name` with an images/ folder beside it, in `root` or up to three folders down.
 
     Raises:
-        InputError: The root is missing, or there are no such files or several.
+        InputError: The root is missing, or there is no such file or more than one.
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
     candidates = _files_named(root, name)
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
-        raise InputError(f"{candidates[0]} has no images/ folder beside it, where its photos should lie")
+        raise InputError(f"{candidates[0]} has no images/ folder with its photos beside it")
     if not found:
         raise InputError(f"no {name} under data.root {root} (searched three folders deep)")
     if len(found) > 1:
@@ -79,14 +79,14 @@ def find_table(root: Path, name: str) -> Path:
 
 
 def has_table(root: Path, name: str) -> bool:
-    """Whether there is a file `name` where `find_table` looks for it."""
+    """Return whether a file `name` exists where `find_table` looks for it."""
     return bool(_files_named(root, name))
 
 
 def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> dict[str, str]:
-    """Name of each label, in the order of all tables and logits.
+    """Return the name of each label, in the order of all tables and logits.
 
-    Without `classes` the labels name themselves, in numerical order when all are whole numbers.
+    If `classes` is None, labels are their own names, in numerical order if all are integers.
     """
     if classes is not None:
         return {str(label): str(name) for label, name in classes.items()}
@@ -101,7 +101,7 @@ def _files_named(root: Path, name: str) -> list[Path]:
 
 
 def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:
-    """Labels with their names, as an error message lists them: `1 crack`."""
+    """Format labels with their names for error messages: `1 crack`."""
     return [f"{label} {name}" if str(label) != name else str(label) for label, name in classes.items()]
 
 
@@ -121,13 +121,13 @@ def _read_photos(root: Path, name: str, columns: list[str], problems: list[str])
     outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
     if len(outside):
         named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
-        problems.append(f"{name}: filename must be a path below images/, without .. in it: {named}")
+        problems.append(f"{name}: filename must be a path below images/ without '..': {named}")
     table["path"] = [str(path.parent / "images" / filename) for filename in table["filename"]]
     return table
 
 
 def _leaves_folder(filename: str) -> bool:
-    """Whether a path is absolute or climbs, in the way of any system."""
+    """Return whether a path is absolute or contains `..`, on POSIX or Windows."""
     return any(kind(filename).anchor or ".." in kind(filename).parts for kind in (PurePosixPath, PureWindowsPath))
 
 
@@ -137,4 +137,4 @@ def _check_spelling(labels: pd.Series, problems: list[str]) -> None:
     numbers = pd.to_numeric(distinct, errors="coerce")
     for _, spellings in distinct.groupby(numbers):
         if len(spellings) > 1:
-            problems.append(f"train.csv: the labels {' and '.join(spellings)} are one number: write it in one way")
+            problems.append(f"train.csv: the labels {' and '.join(spellings)} are the same number: use one spelling")

@@ -1,4 +1,4 @@
-"""What each part of a prediction adds to it: the scores without it, from the predictions that are there anyway."""
+"""Ablation: scores without each part of the predictions, computed from existing predictions."""
 
 from collections.abc import Sequence
 
@@ -76,7 +76,7 @@ def ablate(
 def _gains(
     everything: pd.Series, without: dict[str, pd.Series], folds: pd.DataFrame, rows: np.ndarray, classes: dict[str, str]
 ) -> list[Gain]:
-    """What is lost of some rows' scores without each part."""
+    """Return the loss in some rows' scores without each part."""
     table = []
     for part, rest in without.items():
         truth, groups = folds.loc[rows, "label"], folds.loc[rows, "group"]

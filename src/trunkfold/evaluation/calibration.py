@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, and the temperature that mends it."""
+"""Calibration: reliability of probabilities, and the temperature that corrects them."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities to the power 1 / temperature, normalised: above 1 they become less sure, below 1 surer.
+    """Raise probabilities to the power 1 / temperature and normalize: above 1 they become less confident.
 
     Args:
         probabilities: Of shape (rows, classes).
@@ -47,7 +47,7 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature between 0.05 and 20 of the least negative log-likelihood.
+    """Fit the temperature between 0.05 and 20 that minimizes the negative log-likelihood.
 
     Args:
         truth: Class numbers, of shape (rows,).
@@ -62,7 +62,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
-    """How far the probability of the predicted class is from how often that class is right.
+    """Compare the probability of the predicted class with the share of correct predictions.
 
     Args:
         truth: Class numbers, of shape (rows,).

@@ -50,10 +50,10 @@ def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak |
 
 
 def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
-    """Whether what predicts a photo has learned from a copy of it.
+    """Return whether a photo is predicted by a tail trained on a copy of it.
 
-    An out-of-fold photo is predicted by the tail of its fold, which learned from all other folds (or from the photos of
-    no fold, where there is one); a held-out one (fold -1) by the tails of all folds.
+    An out-of-fold photo is predicted by the tail of its fold, which was trained on all other folds (with a single fold,
+    on the photos of fold -2); a held-out photo (fold -1) by all tails.
 
     Args:
         folds: group and fold of each labelled photo.
@@ -69,7 +69,7 @@ def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
 
 
 def score_leak(predictions: pd.DataFrame, leaked: np.ndarray) -> LeakScores:
-    """Score photos with and without a copy that was learned from.
+    """Score photos with and without a copy among the training photos.
 
     Args:
         predictions: label and prediction.

@@ -1,4 +1,4 @@
-"""What training writes into a run's folder: inputs, tuned weights, predictions of labelled photos, metrics."""
+"""Files written by training: inputs, tuned weights, predictions of labelled photos, metrics."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace

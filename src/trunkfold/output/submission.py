@@ -86,7 +86,7 @@ def find_sample(root: Path) -> Path | None:
 
 
 def sample_problems(test: pd.DataFrame, sample: Path) -> list[str]:
-    """How sample_submission.csv differs from what would be written for test.csv."""
+    """List the differences between sample_submission.csv and the submission for test.csv."""
     wanted = read_text_table(sample, [])
     problems = []
     if list(wanted.columns) != COLUMNS:

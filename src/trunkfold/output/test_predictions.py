@@ -51,7 +51,7 @@ class FinishedRun:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one run predicts of the test photos.
+    """A run's predictions of the test photos.
 
     Attributes:
         table: image_id and probabilities.
@@ -126,7 +126,7 @@ def choose_output(runs: Sequence[FinishedRun], name: str | None) -> RunFolder:
         out = RunFolder(SUBMISSIONS / name, write=True)
         if out.is_trained:
             raise InputError(f"{out} is a training run: choose another --out")
-    out.check_writable("choose another --out, or free the place")
+    out.check_writable("choose another --out, or free space")
     return out
 
 

@@ -1,4 +1,4 @@
-"""What to do next, derived from a run's numbers: a rule is a function that has a sentence to say, or nothing."""
+"""Recommendations derived from a run's numbers; each rule yields at most one sentence per finding."""
 
 from collections.abc import Iterator
 
@@ -65,9 +65,9 @@ def _weakest(findings: Findings) -> Iterator[str]:
     label = next(label for label, name in findings.classes.items() if name == weakest)
     learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
     sources = findings.folds.loc[learning, "group"].nunique()
-    taken = f", and is mostly taken for {names[mistaken.argmax()]}" if mistaken.any() else ""
+    taken = f", and is most often predicted as {names[mistaken.argmax()]}" if mistaken.any() else ""
     yield (
-        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is learned from "
+        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is trained on "
         f"{counted(sources, 'source')}{taken}. More photos of it would raise macro F1 most; without them, try "
         "train.class_weights balanced."
     )
@@ -88,7 +88,7 @@ def _epochs(findings: Findings) -> Iterator[str]:
     elif loss.iloc[-1] > (1 + RISEN) * loss.min():
         yield (
             f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
-            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: the model learns by heart. Try stronger augmentation "
+            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: the model overfits. Try stronger augmentation "
             "(augment: strong), label smoothing or fewer epochs."
         )
 
@@ -123,11 +123,11 @@ def _luck(findings: Findings) -> Iterator[str]:
 
 
 def _precision(findings: Findings) -> Iterator[str]:
-    """What the scores can tell apart, where no simulated leaderboard says it."""
+    """State the precision of the scores if there is no simulated leaderboard."""
     scores = findings.metrics.oof
     if scores and not findings.metrics.luck:
         low, high = scores.intervals.macro_f1
         yield (
             f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. A change that gains less cannot be "
-            "told from luck by one run: try it with several seeds (train.seed) on the same split."
+            "distinguished from luck by one run: try it with several seeds (train.seed) on the same split."
         )

@@ -12,19 +12,19 @@ from trunkfold.evaluation.scores import paired_difference
 from trunkfold.metrics import Metrics, Split
 from trunkfold.run_folder import METRICS, RunFolder
 
-REAL, UNKNOWN = "yes", "cannot be told"
+REAL, UNKNOWN = "yes", "unclear"
 NO_SPLIT = "blends of runs with different splits, for which no honest score exists"
 TEST_PHASES = ("reading test photos", "test prediction")  # of make_submission.py, which not every run has seen
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is compared of a run.
+    """The compared properties of a run.
 
     Attributes:
         numbers: Its own columns of the comparison.
         classes: Name of each label.
-        leak: Whether photos were predicted whose copies were learned from.
+        leak: Whether tails predicted photos whose copies they were trained on.
         folds: label, group and fold by image_id; empty for a blend of several splits.
         predicted: The out-of-fold prediction by image_id; empty for such a blend.
     """
@@ -64,12 +64,12 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
         paths: Their folders.
 
     Returns:
-        A row a run, split after split (honest ones first, then leaky ones, then blends without a score), the best
+        One row per run, split after split (honest ones first, then leaky ones, then blends without a score), the best
         out-of-fold macro F1 first: run, split (a number), options (of the split, in words), apart (why it is another
         split than the first; ""), leak (whether its scores measure memory), photos, oof_macro_f1, oof_low, oof_high,
         holdout_macro_f1, holdout_low, holdout_high, oof_accuracy, seconds (of the training, from the photos to the
         out-of-fold predictions), trainable (parameters of a fold); and against the best of the split difference
-        (in out-of-fold macro F1), difference_low, difference_high (95 % interval) and real ("yes" or "cannot be told").
+        (in out-of-fold macro F1), difference_low, difference_high (95 % interval) and real ("yes" or "unclear").
 
     Raises:
         InputError: A run's files are missing, damaged or contradict each other.

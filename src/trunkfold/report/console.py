@@ -11,7 +11,7 @@ MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 
 
 def summary(run: RunFolder, metrics: Metrics) -> str:
-    """The run's result as a short text table: each score with its interval, and where the files lie."""
+    """The run's result as a short text table: each score with its interval, and the files."""
     lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
     for name, scores in reversed(metrics.by_set().items()):
         values = [_with_interval(getattr(scores, key), getattr(scores.intervals, key)) for key in MEASURES]
@@ -23,7 +23,7 @@ def summary(run: RunFolder, metrics: Metrics) -> str:
 
 
 def describe_split(metrics: Metrics) -> str:
-    """How the scored photos were separated from the training photos, in one sentence."""
+    """Describe how the scored photos were separated from the training photos."""
     choice = metrics.split.groups
     if metrics.oof is None:
         return "different in each of the averaged runs"
@@ -37,7 +37,7 @@ def describe_split(metrics: Metrics) -> str:
 
 
 def describe_leak(metrics: Metrics) -> list[str]:
-    """What a random split claims, and what is left of it where no copy was learned from; empty without a leak."""
+    """Describe the scores of a random split with and without copies in the training photos; empty without a leak."""
 
     def scores(part: PartScores) -> str:
         return f"accuracy {part.accuracy:.3f}, macro F1 {part.macro_f1:.3f}"
@@ -48,7 +48,7 @@ def describe_leak(metrics: Metrics) -> list[str]:
         rest = f"on the other {others.photos}: {scores(others)}" if others else "there are no others"
         lines.append(
             f"WARNING: {SETS[name]}, {scores(copies)} on {counted(copies.photos, 'photo')} "
-            f"whose copies were learned from; {rest}"
+            f"whose copies were trained on; {rest}"
         )
     return lines
 
@@ -60,7 +60,7 @@ def leaks(metrics: Metrics) -> dict[str, LeakScores]:
 
 
 def describe_copies(metrics: Metrics) -> list[str]:
-    """What the consensus of copies and the labels of labelled copies did."""
+    """Describe the effects of the consensus of copies and of copied labels."""
     lines = []
     consensus, labels = metrics.consensus, metrics.copy_labels
     if consensus:
@@ -82,7 +82,7 @@ def _with_interval(value: float, interval: Interval) -> str:
 
 
 def describe_comparison(comparison: pd.DataFrame) -> str:
-    """What `compare_runs` found, as tables for the terminal: two a split, the scores and their differences."""
+    """Format the result of `compare_runs` as tables: scores and differences for each split."""
     blocks = []
     for number, runs in comparison.groupby("split"):
         first = runs.iloc[0]
@@ -91,7 +91,7 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
         if first["apart"] not in ("", NO_SPLIT):
             lines.append(f"not compared with split 1: {first['apart']}")
         if first["leak"]:
-            lines.append("LEAKY: the scores measure memory, since photos were predicted whose copies were learned from")
+            lines.append("LEAKY: the scores measure memory, since copies of the scored photos were trained on")
         lines += _aligned(
             ["run", "OOF macro F1 [95 %]", "hold-out macro F1 [95 %]", "OOF accuracy", "training", "parameters"],
             [

@@ -47,7 +47,7 @@ def _judge(sets: dict[str, Scores], leaks: bool) -> str:
         return "The averaged runs have different splits: no honest score of their average exists."
     (title, best), *others = sets.items()
     held_out = title == SETS["holdout"]
-    who = "that nothing was learned from, the ensemble" if held_out else "each fold's own model"
+    who = "kept from all training, the ensemble" if held_out else "each fold's own model"
     where = f"On {best.photos:,} photos of {best.groups:,} sources {who}"
     if best.accuracy == 1:
         score = f"{where} makes no mistake. That {_most_wrong(best.groups)}"
@@ -57,7 +57,7 @@ def _judge(sets: dict[str, Scores], leaks: bool) -> str:
     else:
         right = percent(best.accuracy, 1)
         score = f"{where} reaches {_macro_f1(best)} and names the right class of {right} of the photos."
-    return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
+    return f"{score} Do not trust this: copies of these photos were trained on." if leaks else score
 
 
 def _macro_f1(scores: Scores) -> str:
@@ -66,12 +66,12 @@ def _macro_f1(scores: Scores) -> str:
 
 
 def _most_wrong(groups: int) -> str:
-    """What no mistake leaves open: the rule of three, since drawing again from no mistakes shows none."""
+    """Bound the error rate after no mistakes by the rule of three, since resampling no mistakes yields none."""
     return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources would be mistaken"
 
 
 def luck(findings: Findings) -> dict | None:
-    """What the leaderboard could show for this model by chance."""
+    """Simulated leaderboard scores of this model."""
     found = findings.metrics.luck
     return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
@@ -151,7 +151,7 @@ def folds(findings: Findings) -> dict | None:
 
 
 def ablation(findings: Findings) -> dict | None:
-    """What each part of the ensemble adds."""
+    """Gain from each part of the ensemble."""
     found = findings.metrics.ablation
     if not found:
         return None
