@@ -17,8 +17,9 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
+from trunkfold.model.pretrained import local_model
 from trunkfold.run_folder import SUBMISSIONS
-from trunkfold.split.dataset import load_labelled
+from trunkfold.split.dataset import Labelled, load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.setup import complete, settle_normalization
 from trunkfold.tuning.objective import Objective
@@ -33,11 +34,13 @@ def main() -> None:
     config = complete(parse_tuning(description=__doc__))
     check_alone()
     space = read_space(config)
-    if not (SUBMISSIONS / config.run.name).exists():
-        load_labelled(config)  # reports problems with the photos before the study's folder is created
+    labelled = None
+    if not (SUBMISSIONS / config.run.name).exists():  # report problems before the study's folder is created
+        local_model(config.model)
+        labelled = load_labelled(config)
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
-        search(study, folder, config, space)
+        search(study, folder, config, space, labelled or load_labelled(config))
     with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
         write_results(study, config, folder)
         write_page(study, folder)
@@ -50,12 +53,11 @@ def check_alone() -> None:
         raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
 
 
-def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space) -> None:
-    """Read the photos once, and run trials."""
+def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space, labelled: Labelled) -> None:
+    """Run trials."""
     accelerator = start_process(config.train)
     if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    labelled = load_labelled(config)
     print(labelled.describe(), f"on {describe_device(accelerator)}")
     check_photos(study, labelled)
     objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)

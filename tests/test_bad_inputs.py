@@ -25,7 +25,8 @@ from toys import run_command, write_competition
 from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
 from trunkfold.data.photos import read_photo
-from trunkfold.output.submission import read_test
+from trunkfold.data.tables import Competition
+from trunkfold.output.submission import check_test
 from trunkfold.split.dataset import load_labelled
 
 TRAIN_CSV, TEST_CSV, IMAGES = Path("input/train/train.csv"), Path("input/test/test.csv"), Path("input/train/images")
@@ -864,5 +865,5 @@ def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(wo
 
 def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):
     SAMPLE.write_text(SAMPLE.read_text().replace(",1", ",crack"))
-    read_test(Path("input"), {"1": "a"})
+    check_test(Competition(Path("input")), {"1": "a"})
     assert "sample_submission.csv has the labels crack, none of which train.csv has" in caplog.text

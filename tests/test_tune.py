@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from toys import SOURCE, run_command, write_competition
 
 from trunkfold.config.parsing import dump_config, load_config
-from trunkfold.model.backbone import Trunk
+from trunkfold.model.parts import Trunk
 from trunkfold.split.dataset import load_labelled
 from trunkfold.tuning.objective import run_trial
 from trunkfold.tuning.schema import parse_tuning

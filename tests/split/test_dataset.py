@@ -8,7 +8,7 @@ import pytest
 from toys import LABELS, write_competition
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, SplitConfig, TrainConfig
-from trunkfold.data.tables import read_unlabelled
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split.dataset import class_prior, load_labelled, load_unlabelled, side_to_keep
 from trunkfold.split.groups import read_groups
@@ -128,7 +128,7 @@ def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(compet
 
 def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
     (competition / "test" / "test" / "images" / "92.png").unlink()
-    photos = load_unlabelled(read_unlabelled(competition, []), make_config(competition))
+    photos = load_unlabelled(Competition(competition).test, make_config(competition))
     assert photos.unreadable == {1: "missing"}
     assert len(photos.pixels) == 12
     assert not photos.pixels[1].any()

@@ -13,8 +13,9 @@ from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConf
 from trunkfold.errors import InputError, OutOfTime
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
-from trunkfold.model.backbone import build_backbone, trained_parameters
+from trunkfold.model.backbone import build_backbone
 from trunkfold.model.features import FeatureSource
+from trunkfold.model.parts import trained_parameters
 from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train

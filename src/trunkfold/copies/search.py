@@ -24,7 +24,7 @@ from trunkfold.copies.matching import IDENTICAL, Evidence, compare
 from trunkfold.copies.page import facts, write_page
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import has_table, read_labelled, read_unlabelled
+from trunkfold.data.tables import Competition, table_problems
 from trunkfold.errors import counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
@@ -40,13 +40,13 @@ def copies_folder(root: Path) -> Path:
     return SUBMISSIONS / "copies" / root.resolve().name
 
 
-def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
+def find_copies(competition: Competition, out: Path | None = None) -> pd.DataFrame:
     """Find the photos of a competition that show the same source, or read the result of an earlier search.
 
     One process searches and prints a message, while the others wait.
 
     Args:
-        root: Folder searched for train.csv and test.csv, one of which may be missing.
+        competition: Its tables, one of which may be missing.
         out: Folder for groups.csv, copies.json and copies.html; None uses `copies_folder`.
 
     Returns:
@@ -56,22 +56,22 @@ def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
     Raises:
         InputError: The tables are invalid, or `out` is not writable.
     """
-    photos = _read_photos(root)
-    out = out or copies_folder(root)
+    photos = _all_photos(competition)
+    out = out or copies_folder(competition.root)
     key = _key(photos)
     with locked_folder(out, "--out"):
         if _summary(out).get("key") != key:
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(root.resolve().name, photos, key, out)
+            _search(competition.root.resolve().name, photos, key, out)
     return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
-def search_key(root: Path) -> str:
+def search_key(competition: Competition) -> str:
     """Return the key of a search, 16 hexadecimal digits: of the photos' ids, names and sizes, and of the algorithm.
 
     The same photos have the same key on every machine.
     """
-    return _key(_read_photos(root))
+    return _key(_all_photos(competition))
 
 
 def describe_copies(out: Path) -> str:
@@ -79,16 +79,16 @@ def describe_copies(out: Path) -> str:
     return "\n".join([*facts(_summary(out)), f"review: {out / PAGE}"])
 
 
-def _read_photos(root: Path) -> pd.DataFrame:
-    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
-    problems: list[str] = []
-    tables = []
-    if has_table(root, "train.csv") or not has_table(root, "test.csv"):
-        tables.append(read_labelled(root, problems).assign(set="train"))
-    if has_table(root, "test.csv"):
-        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
-    raise_problems(problems)
-    return pd.concat(tables, ignore_index=True)
+def _all_photos(competition: Competition) -> pd.DataFrame:
+    """Return all photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
+    tables = {}
+    if competition.has("train.csv") or not competition.has("test.csv"):
+        tables["train"] = competition.train
+    if competition.has("test.csv"):
+        tables["test"] = competition.test
+    raise_problems(problem for name, table in tables.items() for problem in table_problems(table, f"{name}.csv"))
+    photos = pd.concat([table.assign(set=name) for name, table in tables.items()], ignore_index=True)
+    return photos.reindex(columns=["image_id", "set", "filename", "label", "path"]).fillna({"label": ""})
 
 
 def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:

@@ -1,6 +1,7 @@
 """The competition's tables, found, read as text and checked; ids and labels are never converted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
@@ -9,54 +10,78 @@ from trunkfold.csv_table import LINE, read_numbered_table
 from trunkfold.errors import InputError, first_few
 
 
-def read_labelled(root: Path, problems: list[str]) -> pd.DataFrame:
-    """Read train.csv.
+class Competition:
+    """The tables of a competition, each found and parsed at most once.
+
+    Attributes:
+        root: Folder with train.csv and test.csv, each with images/ beside it, or up to three folders above them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        """One row per labelled photo in the file's order: image_id, filename and label as text, path, and `LINE`.
+
+        Raises:
+            InputError: There is no such file, or it is not a table with the required columns.
+        """
+        return _read_photos(self.root, "train.csv", ["image_id", "filename", "label"])
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """One row per unlabelled photo, like `train` without label."""
+        return _read_photos(self.root, "test.csv", ["image_id", "filename"])
+
+    def has(self, name: str) -> bool:
+        """Return whether a file `name` exists where `find_table` looks for it."""
+        return bool(_files_named(self.root, name))
+
+
+def table_problems(table: pd.DataFrame, name: str) -> Iterator[str]:
+    """Yield the problems of single rows of `Competition.train` or `test`, read from the file `name`."""
+    for column in ("image_id", "filename", "label"):
+        if column not in table:
+            continue
+        empty = table.loc[table[column] == "", LINE]
+        if len(empty):
+            yield f"{name}: no {column} in line {first_few(empty)}"
+        repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
+        if len(repeated) and column != "label":
+            yield f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}"
+    outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
+    if len(outside):
+        named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
+        yield f"{name}: filename must be a path below images/ without '..': {named}"
+
+
+def label_problems(table: pd.DataFrame, classes: Mapping[int | str, str] | None) -> Iterator[str]:
+    """Yield labels that are not classes, classes without photos, and the lack of a second class.
 
     Args:
-        root: Folder with train.csv and images/ side by side, or up to three folders above them.
-        problems: Receives the problems of single rows.
-
-    Returns:
-        One row per photo in the file's order: image_id, filename and label as text, path, and `LINE`.
-
-    Raises:
-        InputError: There is no such file, or it is not a table with the required columns.
+        table: `Competition.train`, possibly corrected.
+        classes: Name of each label; None uses the labels as names.
     """
-    table = _read_photos(root, "train.csv", ["image_id", "filename", "label"], problems)
-    return table
-
-
-def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str] | None, problems: list[str]) -> None:
-    """Collect labels that are no classes, classes that no photo has, and that there is nothing to tell apart.
-
-    Args:
-        table: As `read_labelled` gives it, perhaps corrected.
-        classes: Name of each label; None takes the labels themselves.
-    """
-    _check_spelling(table["label"], problems)
+    yield from _spelling_problems(table["label"])
     labels = sorted(set(table["label"]) - {""})
     if classes is None:
         if len(labels) < 2:
-            problems.append(f"train.csv: all photos have the label {''.join(labels)}: two classes are needed at least")
+            yield f"train.csv: all photos have the label {''.join(labels)}: at least two classes are required"
         return
     known = {str(label) for label in classes}
     for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
-        problems.append(
+        yield (
             f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows[LINE].iloc[0]}) is not one of "
             f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
             "or pass --data.classes null to use the labels as names"
         )
     absent = {label: name for label, name in classes.items() if str(label) not in labels}
     if absent:  # its F1 would be 0 in every macro F1
-        problems.append(
+        yield (
             f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
             "remove it there, or pass --data.classes null to use the labels as names"
         )
-
-
-def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:
-    """Read test.csv: image_id, filename (texts), path, `LINE`; arguments and errors as in `read_labelled`."""
-    return _read_photos(root, "test.csv", ["image_id", "filename"], problems)
 
 
 def find_table(root: Path, name: str) -> Path:
@@ -76,11 +101,6 @@ def find_table(root: Path, name: str) -> Path:
     if len(found) > 1:
         raise InputError(f"several {name} under {root}: {first_few(found)}; point data.root at one competition")
     return found[0]
-
-
-def has_table(root: Path, name: str) -> bool:
-    """Return whether a file `name` exists where `find_table` looks for it."""
-    return bool(_files_named(root, name))
 
 
 def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> dict[str, str]:
@@ -105,25 +125,10 @@ def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:
     return [f"{label} {name}" if str(label) != name else str(label) for label, name in classes.items()]
 
 
-def _read_photos(root: Path, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame:
-    """The columns of a table that are needed, and `LINE` and path."""
+def _read_photos(root: Path, name: str, columns: list[str]) -> pd.DataFrame:
     path = find_table(root, name)
     table = read_numbered_table(path, columns)
-    for column in columns:
-        empty = table.loc[table[column] == "", LINE]
-        if len(empty):
-            problems.append(f"{name}: no {column} in line {first_few(empty)}")
-        if column == "label":
-            continue
-        repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
-        if len(repeated):
-            problems.append(f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}")
-    outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
-    if len(outside):
-        named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
-        problems.append(f"{name}: filename must be a path below images/ without '..': {named}")
-    table["path"] = [str(path.parent / "images" / filename) for filename in table["filename"]]
-    return table
+    return table.assign(path=[str(path.parent / "images" / filename) for filename in table["filename"]])
 
 
 def _leaves_folder(filename: str) -> bool:
@@ -131,10 +136,9 @@ def _leaves_folder(filename: str) -> bool:
     return any(kind(filename).anchor or ".." in kind(filename).parts for kind in (PurePosixPath, PureWindowsPath))
 
 
-def _check_spelling(labels: pd.Series, problems: list[str]) -> None:
-    """Collect labels that are one number in several spellings, such as 1 and 1.0: they would be two classes."""
+def _spelling_problems(labels: pd.Series) -> Iterator[str]:
+    """Yield labels that are one number in several spellings, such as 1 and 1.0, and would be two classes."""
     distinct = pd.Series(sorted(set(labels) - {""}), dtype=object)
-    numbers = pd.to_numeric(distinct, errors="coerce")
-    for _, spellings in distinct.groupby(numbers):
+    for _, spellings in distinct.groupby(pd.to_numeric(distinct, errors="coerce")):
         if len(spellings) > 1:
-            problems.append(f"train.csv: the labels {' and '.join(spellings)} are the same number: use one spelling")
+            yield f"train.csv: the labels {' and '.join(spellings)} are the same number: use one spelling"

@@ -1,6 +1,7 @@
 """Ablation: scores without each part of the predictions, computed from existing predictions."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,17 +25,16 @@ def ablate(
     metric: Metric,
     raw: np.ndarray | None = None,
 ) -> Ablation:
-    """Scores of a run's predictions without their parts, one at a time.
+    """Score a run's predictions without each of their parts.
 
     Args:
-        predicted: Of each labelled photo by each tail in each view, see `trunkfold.model.ensemble.predict`.
-        folds: image_id, label, group and fold of each of them.
+        predicted: Predictions of the labelled photos, see `trunkfold.model.ensemble.predict`.
+        folds: image_id, label, group and fold of each labelled photo.
         classes: Name of each label, in order.
         views: Names of the views.
-        consensus: Whether copies share the mean of their predictions.
-        metric: What labels are decoded for.
-        raw: What the tails predict with their last weights instead of averaged ones, of the same shape; None where
-            weights were not averaged.
+        consensus: Whether copies share their mean prediction.
+        metric: Metric that labels are decoded for.
+        raw: Predictions with raw instead of averaged weights, of the same shape; None without averaging.
 
     Returns:
         The scores without each part, with the gain of `trunkfold.evaluation.scores.paired_difference`; and those of
@@ -42,14 +42,7 @@ def ablate(
     """
     tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
     members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
-
-    def labels(
-        predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus, metric: Metric = metric
-    ) -> pd.Series:
-        mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at below
-        mean = average_in_folds(mean, folds) if shared else mean
-        return decode_labelled(mean, folds, classes, metric)
-
+    labels = partial(_labels, folds, classes, members=members, shared=consensus, metric=metric)
     everything, without = labels(predicted), {}
     if "plain" in views and len(views) > 1:
         plain, others = list(views).index("plain"), ", ".join(view for view in views if view != "plain")
@@ -64,13 +57,25 @@ def ablate(
     if not held_out.any():
         return Ablation(oof, None, None)
     if len(tails) > 1:
-        without |= {f"fold {tail}": labels(predicted, members & (tails != tail)) for tail in tails}
-    alone = {f"fold {tail} alone": labels(predicted, members & (tails == tail)) for tail in tails}
+        without |= {f"fold {tail}": labels(predicted, members=members & (tails != tail)) for tail in tails}
+    alone = {f"fold {tail} alone": labels(predicted, members=members & (tails == tail)) for tail in tails}
     return Ablation(
         oof,
         holdout=_gains(everything, without, folds, held_out, classes),
         folds_alone=[Alone(part, **_scores(chosen, folds, held_out, classes)) for part, chosen in alone.items()],
     )
+
+
+def _labels(
+    folds: pd.DataFrame,
+    classes: dict[str, str],
+    predicted: np.ndarray,
+    members: np.ndarray,
+    shared: bool,
+    metric: Metric,
+) -> pd.Series:
+    mean = average(predicted, members)  # NaN in rows that no tail predicts, whose labels are not used
+    return decode_labelled(average_in_folds(mean, folds) if shared else mean, folds, classes, metric)
 
 
 def _gains(

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
+from trunkfold.assessment import Bin, Calibration, Reliability
 from trunkfold.evaluation.predictions import probabilities_of
-from trunkfold.metrics import Bin, Calibration, Reliability
 
 BINS = 15
 LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount

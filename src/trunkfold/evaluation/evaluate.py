@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
+from trunkfold.assessment import Assessment, FoldScores, Leak, LeakScores, PartScores
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
 from trunkfold.evaluation.scores import score
-from trunkfold.metrics import Assessment, FoldScores, Leak, LeakScores, PartScores
 from trunkfold.split.folds import learned_from
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Draws, Histogram, Luck, Range, Rival
 from trunkfold.evaluation.scores import interval, macro_f1_of_draws
-from trunkfold.metrics import Draws, Histogram, Luck, Range, Rival
 
 PUBLIC_SHARE = 0.4
 SIMULATIONS = 2000

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.metrics import ClassScores, Interval, Intervals, Scores
+from trunkfold.assessment import ClassScores, Interval, Intervals, Scores
 
 RESAMPLES = 1000
 COVERAGE = 0.95

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from trunkfold.config.schema import Config
 from trunkfold.cores import in_threads
 from trunkfold.errors import InputError, first_few
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.device_memory import PREDICTING, in_pieces, told_of_memory
 from trunkfold.model.features import FeatureBatches
 from trunkfold.model.layers import merge
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.model.pretrained import check_tensors
 from trunkfold.run_folder import FoldFiles, RunFolder
 

@@ -22,8 +22,8 @@ from trunkfold.files import make_blocks, read_blocks
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
 from trunkfold.images.workers import PhotoLoader
-from trunkfold.model.backbone import Tail, Trunk
 from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
+from trunkfold.model.parts import Tail, Trunk
 from trunkfold.model.shared_folder import shared_folder
 
 NAME, BLOCK = "features", 128  # photos per file: 10 MB with ConvNeXt-Tiny

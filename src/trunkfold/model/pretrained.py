@@ -72,11 +72,15 @@ def native_image_size(name: str) -> int:
     return timm.get_pretrained_cfg(name).input_size[-1]
 
 
-def check_weights(config: ModelConfig) -> None:
-    """Raise an `InputError` where local weights cannot be loaded into the model."""
-    native_image_size(config.name)
-    if config.weights is not None:
-        create_model(config, 1)
+def local_model(config: ModelConfig) -> nn.Module | None:
+    """Create a model with local weights for `build_backbone`; None if weights are downloaded or random.
+
+    Commands call this first, to report unusable weights before they read photos.
+
+    Raises:
+        InputError: The weights are missing or do not fit the model.
+    """
+    return None if config.weights is None else create_model(config, classes=1)
 
 
 def digest_weights(model: nn.Module) -> str:

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from trunkfold.assessment import Interval, LeakScores, PartScores
 from trunkfold.errors import counted
-from trunkfold.metrics import Interval, LeakScores, Metrics, PartScores
+from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.run_folder import SETS, RunFolder
 

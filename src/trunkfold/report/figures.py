@@ -15,8 +15,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trunkfold.assessment import FoldScores, Luck, Reliability, Scores
 from trunkfold.html import data_address
-from trunkfold.metrics import Ablation, FoldScores, Luck, Reliability, Scores
+from trunkfold.metrics import Ablation
 from trunkfold.run_folder import SETS, RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)

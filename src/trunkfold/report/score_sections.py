@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Scores
 from trunkfold.html import percent
-from trunkfold.metrics import Scores
 from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (

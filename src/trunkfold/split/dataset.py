@@ -4,20 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from trunkfold.config.schema import Config
 from trunkfold.copies.search import search_key
-from trunkfold.data.corrections import check_corrections_stay, correct_labels
+from trunkfold.data.corrections import check_corrections_stay, read_corrections
 from trunkfold.data.photos import Photos, missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
-from trunkfold.data.tables import check_labels, class_names, read_labelled, read_unlabelled
+from trunkfold.data.tables import Competition, class_names, label_problems, table_problems
 from trunkfold.errors import InputError, raise_problems
-from trunkfold.split.folds import HELD_OUT, assign_folds, check_split
-from trunkfold.split.groups import SEARCHED, check_groups, groups_of, load_groups
+from trunkfold.split.folds import HELD_OUT, assign_folds, split_problems
+from trunkfold.split.groups import SEARCHED, group_problems, groups_of, load_groups
 
 MARGIN = 8 / 7  # photos are cached larger than the model's input, for crops: 256 pixels for 224
 
@@ -83,40 +82,38 @@ def load_labelled(config: Config) -> Labelled:
     Raises:
         InputError: All problems with rows, photos, groups and classes, in one message.
     """
-    problems: list[str] = []
     check_corrections_stay(config)
-    table, corrected = correct_labels(read_labelled(config.data.root, problems), config.data, problems)
-    check_labels(table, config.data.classes, problems)
+    competition, corrections = Competition(config.data.root), read_corrections(config.data)
+    problems = [*table_problems(competition.train, "train.csv"), *corrections.problems(competition.train)]
+    table, corrected = corrections.apply(competition.train)
     table = table.reset_index(drop=True)
-    if config.split.groups in SEARCHED:  # for minutes: report cheap problems first
-        raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
-    groups = load_groups(config.split.groups, config.data.root)
+    problems += label_problems(table, config.data.classes)
+    searched = config.split.groups in SEARCHED
+    if searched:  # for minutes: report cheap problems first
+        raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
+    groups = load_groups(config.split.groups, competition)
     table["group"] = groups_of(table["image_id"], "train", groups)
-    check_groups(table, config.split.groups, problems)
-    check_split(table, config.split, problems)
+    problems += [*group_problems(table, config.split.groups), *split_problems(table, config.split)]
     photos = load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
-    problems += photos.describe_unreadable(table["filename"])
-    raise_problems(problems)
+    raise_problems([*problems, *photos.describe_unreadable(table["filename"])])
     table["fold"] = assign_folds(table, config.split)
-    columns = ["image_id", "filename", "label", "group", "fold"]
-    classes = class_names(table["label"], config.data.classes)
     return Labelled(
-        table=table[columns],
-        classes=classes,
+        table=table[["image_id", "filename", "label", "group", "fold"]],
+        classes=class_names(table["label"], config.data.classes),
         pixels=photos.pixels,
         groups=groups,
         corrected=corrected,
         paths=table["path"].tolist(),
-        test_photos=_count_test_photos(config.data.root, groups) or len(table),
-        search_key=search_key(config.data.root) if config.split.groups in SEARCHED else None,
+        test_photos=_count_test_photos(competition, groups) or len(table),
+        search_key=search_key(competition) if searched else None,
     )
 
 
-def _count_test_photos(root: Path, groups: pd.DataFrame) -> int:
+def _count_test_photos(competition: Competition, groups: pd.DataFrame) -> int:
     found = int((groups["set"] == "test").sum())
     if not found:
         with suppress(InputError):  # an invalid test.csv is reported by make_submission.py and does not stop training
-            return len(read_unlabelled(root, []))
+            return len(competition.test)
     return found
 
 

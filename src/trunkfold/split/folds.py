@@ -1,6 +1,7 @@
 """Hold-out and folds that keep groups together and depend only on the options of the split."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ VALIDATED = 0.16  # share of validation photos with a single fold
 LEGACY_SHARE, LEGACY_SEED = 0.135, 42  # arguments of train_test_split in student projects
 
 
-def check_split(table: pd.DataFrame, split: SplitConfig, problems: list[str]) -> None:
-    """Collect the classes that have too few groups to be in every fold and in the hold-out.
+def split_problems(table: pd.DataFrame, split: SplitConfig) -> Iterator[str]:
+    """Yield the classes with too few groups for every fold and the hold-out.
 
     Args:
         table: Labelled photos with image_id, label and group.
@@ -24,7 +25,7 @@ def check_split(table: pd.DataFrame, split: SplitConfig, problems: list[str]) ->
     units = table.assign(unit=_units(table, split))
     for label, groups in units[units["label"] != ""].groupby("label")["unit"].nunique().items():
         if groups - math.ceil(groups * share) < max(split.folds, 2):
-            problems.append(
+            yield (
                 f"class {label!r} has {groups} groups of photos, too few for {split.folds} folds and a hold-out of "
                 f"{share:.1%}: lower split.folds or split.holdout, or remove the class"
             )

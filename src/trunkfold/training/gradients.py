@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from trunkfold.cores import in_threads
-from trunkfold.model.backbone import Tail, Trunk, trained_parameters
 from trunkfold.model.drop_path import drawn_from
 from trunkfold.model.features import through_trunk
+from trunkfold.model.parts import Tail, Trunk, trained_parameters
 from trunkfold.training.shares import learned_shares
 
 # Forward operations of a tail's rows. Below the first, threads mostly wait for Python's lock. Above the second, rows

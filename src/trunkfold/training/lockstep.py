@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, Tail, Trunk
+from trunkfold.model.backbone import Backbone
 from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
 from trunkfold.model.drop_path import use_seeded_drop_path
+from trunkfold.model.parts import Tail, Trunk
 from trunkfold.training.gradients import GradientsByThreads
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
 from trunkfold.training.shares import learned_shares, rows_of_each_fold

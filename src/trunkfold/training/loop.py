@@ -16,9 +16,9 @@ from tqdm import tqdm
 from trunkfold.errors import DivergedError, first_few
 from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import validation_scores
-from trunkfold.model.backbone import Tail, trained_parameters
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.split.folds import scoring_members
 from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
 from trunkfold.training.lockstep import Lockstep

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
-from trunkfold.model.backbone import Tail, trained_parameters
+from trunkfold.model.parts import Tail, trained_parameters
 
 
 def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Optimizer:

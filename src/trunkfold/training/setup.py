@@ -18,7 +18,7 @@ from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
 from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.model.layers import merge
-from trunkfold.model.pretrained import check_weights, native_image_size
+from trunkfold.model.pretrained import native_image_size
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import learned_from
 from trunkfold.training.checkpoint import Checkpoint
@@ -53,17 +53,20 @@ class Experiment:
         return count_parameters(self.backbone, self.lockstep.tails[0])
 
 
-def prepare_experiment(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
+def prepare_experiment(
+    config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
+) -> Experiment:
     """Build the model, its tails and their optimizer.
 
     Args:
         config: See `complete`.
+        model: See `build_backbone`.
 
     Raises:
         InputError: See `build_backbone` and `prepare`.
     """
     config = settle_normalization(config, labelled)
-    backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
+    backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
     lockstep = prepare(config, labelled, backbone, accelerator)
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     augment = make_augmentation(config.augment, config.data.image_size)
@@ -107,12 +110,12 @@ def complete(config: AnyConfig) -> AnyConfig:
     """Fill in options that depend on others, and check names of models, views and transforms.
 
     Raises:
-        InputError: There is no such model, view or transform, or local weights do not fit the model.
+        InputError: There is no such model, view or transform.
     """
     check_views(config.predict.views)
-    image_size = config.data.image_size or native_image_size(config.model.name)
+    native = native_image_size(config.model.name)
+    image_size = config.data.image_size or native
     make_augmentation(config.augment, image_size)
-    check_weights(config.model)
     return replace(config, data=replace(config.data, image_size=image_size))
 
 
