@@ -129,7 +129,7 @@ def test_luck_is_told_with_its_numbers(reported):
     assert "Drawn again 10,000 times, with 4,800 photos of which 30 % are public" in told
     assert "from 0.561 to 0.743 on the private part" in told
     assert "from 0.512 to 0.787 on the public part" in told
-    assert "lies -0.131 to +0.129 from its public score" in told
+    assert "is -0.131 to +0.129 from its public score" in told
     assert "80.0 % of the photos 0.037 90.0 % of the photos 0.026" in told
 
 
@@ -212,7 +212,7 @@ def test_what_each_part_adds_is_told_with_its_interval(reported):
 def test_how_it_was_made_is_complete(reported):
     page, _ = read_page(reported)
     made = section(page, "How it was made")
-    assert "14,399,238 of 27,920,000 numbers" in made
+    assert "14,399,238 of 27,920,000 parameters" in made
     assert "123 photos a second" in made
     assert "reading photos 1 s, training 62 s." in made
     assert ["device", "a GPU <fast>"] in rows(made)
