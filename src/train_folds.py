@@ -1,6 +1,6 @@
 """Train all folds in lockstep, predict held-out and out-of-fold photos, and report the scores.
 
-accelerate launch src/train_folds.py --config configs/demo.yaml
+python src/train_folds.py --config configs/demo.yaml
 """
 
 from trunkfold.config.parsing import parse_config
@@ -52,7 +52,7 @@ def main() -> None:
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
-            print(f"\n{summary(run, findings.metrics)}\n\nnext: python src/make_submission.py --run {run}")
+            print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
     accelerator.end_training()
 
 

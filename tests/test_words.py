@@ -27,7 +27,7 @@ PHRASES = {  # pattern: what to write instead
     r"\blearn(s|ed|ing)? from\b": "train(ed) on",
     r"\blearned (weights|copy)\b": "trained ...",
     r"\bnumbers of a model\b": "parameters",
-    r"\b(taken?|takes|taking|mistaken) for\b(?! granted)": "predicted as",
+    r"\b(taken?|takes|taking) for\b(?! granted)": "predicted as",
     r"\bloader process(es)?\b": "data-loader worker(s)",
     r"\bmake room\b": "free space",
     r"\bunharmed\b": "intact",

@@ -73,11 +73,15 @@ class Leak:
 
 @dataclass(frozen=True)
 class Bin:
-    """A bin of a reliability diagram: mean confidence, and the share of its photos predicted correctly."""
+    """A bin of a reliability diagram: mean confidence, and the share of photos predicted correctly.
+
+    The interval is the 95 % Wilson interval of as many sources.
+    """
 
     confidence: float
     accuracy: float
     photos: int
+    interval: Interval = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,28 @@ class Luck:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Macro F1 that the ensemble is expected to reach on new photos, see `trunkfold.evaluation.expected`.
+
+    Attributes:
+        macro_f1: The estimate.
+        interval: 95 % interval of the score on endlessly many photos.
+        leaderboard: 95 % interval of a private leaderboard's score; None where the test set is too small.
+        gain: Macro F1 of the ensemble minus that of its single models on the hold-out; None where it is not known.
+    """
+
+    macro_f1: float
+    interval: Interval
+    leaderboard: Interval | None
+    gain: float | None
+
+
+@dataclass(frozen=True)
 class Assessment:
-    """Scores computed from a run's predictions; oof is None if the averaged runs have different splits."""
+    """Scores computed from a run's predictions.
+
+    oof is None if the averaged runs have different splits; expected is None there, and if the split leaks.
+    """
 
     oof: Scores | None = None
     holdout: Scores | None = None
@@ -157,6 +181,7 @@ class Assessment:
     leak: Leak | None = None
     calibration: Calibration | None = None
     luck: Luck | None = None
+    expected: Expected | None = None
 
     def by_set(self) -> dict[str, Scores]:
         """Scores of each set that exists, hold-out first."""

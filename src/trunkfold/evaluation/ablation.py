@@ -37,18 +37,17 @@ def ablate(
         raw: Predictions with raw instead of averaged weights, of the same shape; None without averaging.
 
     Returns:
-        The scores without each part, with the gain of `trunkfold.evaluation.scores.paired_difference`; and those of
-        each tail by itself on the hold-out.
+        Scores and gain without each part, see `trunkfold.evaluation.scores.paired_difference`, and of each single tail.
     """
     tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
     members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
-    labels = partial(_labels, folds, classes, members=members, shared=consensus, metric=metric)
+    labels = partial(label_photos, members=members, folds=folds, classes=classes, consensus=consensus, metric=metric)
     everything, without = labels(predicted), {}
     if "plain" in views and len(views) > 1:
         plain, others = list(views).index("plain"), ", ".join(view for view in views if view != "plain")
         without[f"test-time augmentation ({others})"] = labels(predicted[[plain]])
     if consensus:
-        without[CONSENSUS] = labels(predicted, shared=False)
+        without[CONSENSUS] = labels(predicted, consensus=False)
     if raw is not None:
         without[EMA] = labels(raw)
     if metric != "accuracy":
@@ -56,26 +55,45 @@ def ablate(
     oof = _gains(everything, without, folds, fold_of_row >= 0, classes)
     if not held_out.any():
         return Ablation(oof, None, None)
-    if len(tails) > 1:
-        without |= {f"fold {tail}": labels(predicted, members=members & (tails != tail)) for tail in tails}
-    alone = {f"fold {tail} alone": labels(predicted, members=members & (tails == tail)) for tail in tails}
+    others = {f"fold {tail}": members & ((tails != tail) | ~held_out[:, None]) for tail in tails if len(tails) > 1}
+    without |= {part: labels(predicted, members=kept) for part, kept in others.items()}
+    alone = label_by_single_tails(predicted, folds, classes, consensus, metric)
     return Ablation(
         oof,
         holdout=_gains(everything, without, folds, held_out, classes),
-        folds_alone=[Alone(part, **_scores(chosen, folds, held_out, classes)) for part, chosen in alone.items()],
+        folds_alone=[
+            Alone(f"fold {tail} alone", **_scores(chosen, folds, held_out, classes))
+            for tail, chosen in enumerate(alone)
+        ],
     )
 
 
-def _labels(
-    folds: pd.DataFrame,
-    classes: dict[str, str],
+def label_photos(
     predicted: np.ndarray,
     members: np.ndarray,
-    shared: bool,
+    folds: pd.DataFrame,
+    classes: dict[str, str],
+    consensus: bool,
     metric: Metric,
 ) -> pd.Series:
-    mean = average(predicted, members)  # NaN in rows that no tail predicts, whose labels are not used
-    return decode_labelled(average_in_folds(mean, folds) if shared else mean, folds, classes, metric)
+    """Decode the mean of some tails' predictions; arguments as of `ablate` and `average`."""
+    mean = average(predicted, members)  # NaN in rows without a tail, whose labels are not used
+    mean = average_in_folds(mean, folds) if consensus else mean
+    return decode_labelled(mean, folds, classes, metric)
+
+
+def label_by_single_tails(
+    predicted: np.ndarray, folds: pd.DataFrame, classes: dict[str, str], consensus: bool, metric: Metric
+) -> list[pd.Series]:
+    """Label all photos with only one tail predicting the hold-out, for each tail.
+
+    Out-of-fold photos keep their predictions, because the hold-out's temperature is fitted on them.
+    """
+    tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
+    held_out = (fold_of_row == HELD_OUT)[:, None]
+    members = scoring_members(fold_of_row, len(tails))
+    kept = (members & ((tails == tail) | ~held_out) for tail in tails)
+    return [label_photos(predicted, part, folds, classes, consensus, metric) for part in kept]
 
 
 def _gains(
