@@ -574,7 +574,7 @@ WEIGHTS = [
     Case(
         "code",
         **weights("w.pth", lambda: torch.save({"stem.0.weight": Code()}, "w.pth")),
-        message=r"w\.pth cannot be loaded: it holds more than tensors, which could be code",
+        message=r"w\.pth cannot be loaded: it contains objects other than tensors, which can run code",
     ),
     Case(
         "a web page",

@@ -67,7 +67,7 @@ def label_problems(table: pd.DataFrame, classes: Mapping[int | str, str] | None)
     labels = sorted(set(table["label"]) - {""})
     if classes is None:
         if len(labels) < 2:
-            yield f"train.csv: all photos have the label {''.join(labels)}: at least two classes are required"
+            yield f"train.csv: all photos have the label {''.join(labels)}: at least two classes are needed"
         return
     known = {str(label) for label in classes}
     for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
