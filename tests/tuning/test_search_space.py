@@ -130,7 +130,7 @@ def test_names_of_other_modules_and_trunks_are_tried_one_at_a_time():
         ("split.folds", {"low": 2, "high": 5}, "cannot be searched: all trials must be scored on the same folds"),
         ("data.image_size", {"choices": [96]}, "cannot be searched: it changes the cached features"),
         ("augment", {"choices": ["none"]}, "cannot be searched: it changes the cached features"),
-        ("predict.views", {"choices": ["plain"]}, "cannot be searched: it has no part in a trial"),
+        ("predict.views", {"choices": ["plain"]}, "cannot be searched: it does not affect trials"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_by_name(name, limits, message):
