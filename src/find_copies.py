@@ -10,6 +10,7 @@ from trunkfold.config.schema import DataConfig
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
 from trunkfold.data.tables import Competition
 from trunkfold.errors import exit_on_input_error
+from trunkfold.report.index import write_index
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or copies_folder(options.root)
     find_copies(Competition(options.root), out)
+    write_index()
     print(describe_copies(out))
 
 

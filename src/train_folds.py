@@ -14,6 +14,7 @@ from trunkfold.output.provenance import Stopwatch, describe_training
 from trunkfold.output.thumbnails import save_thumbnails
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
+from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
@@ -52,6 +53,7 @@ def main() -> None:
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
+            write_index()
             print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
     accelerator.end_training()
 

@@ -11,7 +11,7 @@ The rooms follow the flow of a run. A room imports from the rooms named after it
     evaluation  scores and their intervals           split
     training    tails in lockstep                    config split images model evaluation
     output      files of a run, the submission       config data split images model evaluation
-    report      the page, the summary, comparisons   split evaluation
+    report      the page, the summary, comparisons   config split evaluation
     tuning      studies                              config split images model training
     deploy      a finished run in use                config data split images model evaluation output
     demo        a drawn competition
