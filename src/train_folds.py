@@ -37,7 +37,7 @@ def main() -> None:
         with watch("features"):
             clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
         with watch("training"):
-            history, photos = train_folds(experiment, clean, seen, run.state, watch.started)
+            history = train_folds(experiment, clean, seen, experiment.checkpoint(run.state, watch.started))
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
@@ -46,8 +46,8 @@ def main() -> None:
             save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:
                 save_tails(run, history, kept)
-            facts = describe_training(accelerator, labelled, experiment.parameters, history, photos, watch.seconds)
-            weights = experiment.backbone.digest
+            size, photos, weights = experiment.parameters, experiment.photos, experiment.backbone.digest
+            facts = describe_training(accelerator, labelled, size, history, photos, watch.seconds)
             save_results(run, experiment.config, labelled, predicted, raw, weights=weights, **facts)
             findings = read_findings(run)
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk

@@ -6,18 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Len, MinLen
 
-from trunkfold.config.types import (
-    Arguments,
-    Count,
-    Decay,
-    Label,
-    Natural,
-    NonNegative,
-    Number,
-    Positive,
-    Seed,
-    Share,
-)
+from trunkfold.config.types import Arguments, Count, Decay, Label, Natural, NonNegative, Number, Positive, Seed, Share
 
 VEHICLE_DAMAGE = {1: "crack", 2: "scratch", 3: "tire flat", 4: "dent", 5: "glass shatter", 6: "lamp broken"}
 COMMON = (  # listed first in --help

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import check_run_name
 from trunkfold.config.schema import CacheConfig, Config
+from trunkfold.data.pixel_cache import load_photos
 from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
@@ -26,7 +27,7 @@ from trunkfold.model.half_precision import on_device
 from trunkfold.output.provenance import Stopwatch
 from trunkfold.output.submission import check_submission, check_test, find_sample, make_submission
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
-from trunkfold.split.dataset import class_prior, load_unlabelled
+from trunkfold.split.dataset import class_prior, side_to_keep
 from trunkfold.split.groups import groups_of, load_run_groups
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     """Predict the test photos with a run's ensemble; all processes take part."""
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
     with watch("reading test photos"):
-        photos = load_unlabelled(test, config)
+        photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
         groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, run.competition)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
