@@ -225,10 +225,13 @@ class RunConfig:
     Attributes:
         name: Name of the folder under submissions/; null uses the name of the config file.
         restart: Replace the folder of an earlier run of this name.
+        trackers: Experiment trackers that log the training, such as [tensorboard] or [wandb, mlflow, trackio]: any that
+            Accelerate supports and that is installed.
     """
 
     name: str | None = None
     restart: bool = False
+    trackers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

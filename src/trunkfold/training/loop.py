@@ -22,6 +22,7 @@ from trunkfold.model.features import FeatureBatches
 from trunkfold.split.folds import scoring_members
 from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
 from trunkfold.training.lockstep import Lockstep
+from trunkfold.training.trackers import log_epoch
 
 LOOK_EVERY = 20  # steps of a GPU between two looks at loss and clock, each of which makes it wait
 
@@ -83,6 +84,7 @@ def train(
         while training.epoch <= epochs:
             training.learn(bar)
             rows = training.end_epoch()
+            log_epoch(lockstep.accelerator, rows)
             if not bar.disable:
                 bar.write(_describe(rows, epochs))
             if after_epoch is not None:

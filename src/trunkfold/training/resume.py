@@ -27,6 +27,7 @@ FREE = {  # options that change no number of a run, and so may change while it i
     "decode.copy_labels",
     "predict.batch_size",
     "run.restart",
+    "run.trackers",
     "train.max_hours",
     "train.save_minutes",
 }

@@ -25,6 +25,7 @@ from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
+from trunkfold.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def complete(config: AnyConfig) -> AnyConfig:
     """Fill in what follows from other options, and check the names that only other modules know.
 
     Raises:
-        InputError: There is no such model, view or transform, or the local weights do not fit the model.
+        InputError: There is no such model, view, tracker or transform, or the local weights do not fit the model.
     """
     check_views(config.predict.views)
+    check_trackers(config.run.trackers)
     image_size = config.data.image_size or native_image_size(config.model.name)
     make_augmentation(config.augment, image_size)
     check_weights(config.model)
