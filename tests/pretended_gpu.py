@@ -7,10 +7,14 @@ for its streams, is replaced, by `backward`.
     with PretendedGpu() as gpu:
         lockstep.step(photos, targets)
     assert not gpu.waits
+
+With `numbers="meta"` tensors have shapes and no numbers: what a large model launches is counted in seconds.
 """
 
+import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from unittest import mock
@@ -93,11 +97,13 @@ class PretendedGpu(TorchDispatchMode):
         kernels: Operations that launch at least one kernel, by name.
         waits: What makes the processor wait until the GPU has done all that it was given.
         transfers: Copies between the devices.
+        seconds: Time that was spent in the pretended GPU and in the replaced autograd engine.
     """
 
-    def __init__(self, capability: tuple[int, int] = (8, 0)) -> None:
+    def __init__(self, capability: tuple[int, int] = (8, 0), numbers: str = "cpu") -> None:
+        """Choose the compute capability, and the device of the numbers: "cpu" or "meta"."""
         super().__init__()
-        self.capability = capability
+        self.capability, self.numbers, self.seconds = capability, numbers, 0.0
         self.kernels, self.waits, self.transfers = Counter(), Counter(), Counter()
         self.random = torch.Generator().manual_seed(0).get_state()
 
@@ -107,7 +113,17 @@ class PretendedGpu(TorchDispatchMode):
             counted.clear()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
+        with self.timed():
+            return self._dispatch(function, args, dict(kwargs or {}))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what is done inside towards `seconds`, once where such blocks are nested."""
+        before, started = self.seconds, time.perf_counter()
+        yield
+        self.seconds = before + time.perf_counter() - started
+
+    def _dispatch(self, function, args: tuple, kwargs: dict):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         from_gpu = any(isinstance(tensor, GpuTensor) for tensor in tensors)
         device = kwargs.get("device")
@@ -118,7 +134,7 @@ class PretendedGpu(TorchDispatchMode):
         self._refuse_strangers(name, args, tensors, from_gpu)
         self._count(name, function.is_view, args, from_gpu, to_gpu)
         if device is not None:
-            kwargs["device"] = "cpu"
+            kwargs["device"] = self.numbers if to_gpu else "cpu"
         kwargs.pop("pin_memory", None)
         numbers = tree_map_only(GpuTensor, lambda tensor: tensor.numbers, (args, kwargs))
         found = self._compute(name, function, *numbers, on_gpu=to_gpu)
@@ -181,7 +197,7 @@ class PretendedGpu(TorchDispatchMode):
         replace = lambda target, name, value: self.replaced.enter_context(mock.patch.object(target, name, value))  # noqa: E731
         for name, value in self._driver().items():
             replace(torch.cuda, name, value)
-        replace(torch.autograd, "_engine_run_backward", backward)
+        replace(torch.autograd, "_engine_run_backward", self.timed()(backward))
         replace(torch, "Generator", _CpuGenerator)
         replace(torch.Tensor, "pin_memory", lambda tensor, *device: tensor)  # only a driver can
         for module in map(
@@ -315,7 +331,8 @@ def _call(node, slots: list) -> tuple:
         return found if isinstance(found, tuple) else (found,)
     like = node._input_metadata  # of a function that is written in Python
     given = [
-        GpuTensor(torch.zeros(m.shape, dtype=m.dtype)) if s is None else s for s, m in zip(slots, like, strict=True)
+        torch.zeros(m.shape, dtype=m.dtype, device=m.device) if s is None else s
+        for s, m in zip(slots, like, strict=True)
     ]
     found = node.apply(*given)
     found = iter([one for one, needed in zip(found, node.needs_input_grad, strict=False) if needed])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file
 from torch import nn
@@ -19,6 +20,7 @@ from trunkfold.model.ensemble import load_ensemble, save_fold, save_shared
 from trunkfold.model.families import FAMILIES, family_of
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.gradcam import heat_maps
+from trunkfold.model.half_precision import on_device
 from trunkfold.model.layers import merge
 from trunkfold.run_folder import RunFolder
 from trunkfold.training.lockstep import Lockstep, learned_shares
@@ -197,6 +199,18 @@ def test_grad_cam_gives_a_map(accelerator, name, tune_stages):
     assert np.isfinite(heat).all()
     assert heat.max() == pytest.approx(1)
     assert heat.std() > 0.01
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_cast_once_give_the_same_bits(name):
+    backbone = made(name)
+    accelerator, whole = Accelerator(cpu=True, mixed_precision="bf16"), [backbone.trunk, merge(moved(backbone))]
+    trunk, tail = (on_device(accelerator, part) for part in whole)
+    assert torch.bfloat16 in {weight.dtype for weight in trunk.parameters()}
+    with torch.no_grad(), accelerator.autocast():
+        features = backbone.trunk(photos())
+        assert torch.equal(trunk(photos()), features)
+        assert torch.equal(tail(features.float()), whole[1](features.float()))
 
 
 @pytest.mark.parametrize("name", ["test_vit", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224", "resnet18"])

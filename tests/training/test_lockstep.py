@@ -298,6 +298,33 @@ def test_averaged_weights_are_used_only_inside_the_block(accelerator):
         assert torch.equal(tails[0].head.fc.weight, raw)
 
 
+def test_a_step_walks_through_no_modules(accelerator, monkeypatch):
+    """That takes milliseconds of Python, for which a GPU would wait."""
+    lockstep = small_lockstep(accelerator, ema_decay=0.5)
+    lockstep.step(*some_batch())
+    walked = []
+
+    def note(method: str) -> None:
+        original = getattr(nn.Module, method)
+        monkeypatch.setattr(
+            nn.Module, method, lambda self, *args, **kw: walked.append(self) or original(self, *args, **kw)
+        )
+
+    for method in ("train", "state_dict", "named_modules"):
+        note(method)
+    lockstep.step(*some_batch())
+    assert {type(module) for module in walked} <= {nn.ParameterList}
+
+
+def test_tails_learn_in_training_mode_whatever_they_were_used_for(accelerator):
+    lockstep = small_lockstep(accelerator)
+    assert lockstep.model.training
+    assert all(tail.training for tail in lockstep.tails)
+    with lockstep.weights() as tails:
+        assert not any(tail.training for tail in tails)
+    assert all(tail.training for tail in lockstep.tails)
+
+
 def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
     tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False).make_tail(0)
     fused = {

@@ -25,6 +25,7 @@ from trunkfold.model.embeddings import pool_features
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import through_trunk
 from trunkfold.model.gradcam import heat_maps
+from trunkfold.model.half_precision import on_device
 from trunkfold.output.thumbnails import encode_jpeg, overlay
 from trunkfold.split.dataset import side_to_keep
 
@@ -62,8 +63,8 @@ class Predictor:
 
     def __init__(self, run: FinishedRun, accelerator: Accelerator) -> None:
         self.run, self.accelerator = run, accelerator
-        self.trunk = run.trunk.to(accelerator.device)
-        self.tails = [tail.to(accelerator.device) for tail in run.tails]
+        self.trunk = on_device(accelerator, run.trunk)
+        self.tails = [on_device(accelerator, tail) for tail in run.tails]
         self.size = run.config.data.image_size
         self.side = side_to_keep(self.size)
 

@@ -204,7 +204,7 @@ class FeatureSource:
         digest = hashlib.blake2b()
         for name, tensor in [*self.trunk.named_parameters(), *self.trunk.named_buffers()]:
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.digest()
 
 

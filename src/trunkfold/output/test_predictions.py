@@ -21,6 +21,7 @@ from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.metrics import Consensus, CopyLabels, Metrics
 from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
+from trunkfold.model.half_precision import on_device
 from trunkfold.output.provenance import Stopwatch
 from trunkfold.output.submission import check_submission, find_sample, make_submission, read_test
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
@@ -137,7 +138,7 @@ def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
         photos = load_unlabelled(test, config)
         groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, config.data.root)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
-    trunk, tails = backbone.trunk.to(accelerator.device), [tail.to(accelerator.device) for tail in tails]
+    trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
     with watch("test prediction"), worker_deaths_explained():
         views = [source.batches(np.arange(len(test)), view, f"predicting, {view}") for view in config.predict.views]

@@ -16,6 +16,7 @@ from trunkfold.model.backbone import Backbone, Tail, Trunk
 from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
 from trunkfold.model.drop_path import use_seeded_drop_path
+from trunkfold.model.half_precision import on_device
 from trunkfold.training.gradients import GradientsByThreads
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
 from trunkfold.training.shares import learned_shares, rows_of_each_fold
@@ -72,7 +73,7 @@ class Lockstep:
             InputError: timm has no such optimizer or schedule, or it takes no such arguments.
         """
         self.accelerator, self.config, self.batches = accelerator, config, batches
-        self.trunk: Trunk = backbone.trunk.to(accelerator.device)
+        self.trunk: Trunk = on_device(accelerator, backbone.trunk)
         # Seeds far apart, so that neither another seed nor another fold starts from the same numbers.
         self.tails = [backbone.make_tail(1000 * config.seed + fold) for fold in range(batches.folds)]
         optimizer = make_optimizer(self.tails, config)
@@ -81,11 +82,13 @@ class Lockstep:
             use_seeded_drop_path(tail)
         # The schedule stays unprepared: Accelerate would step it once a process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
-        self.model, self.optimizer = accelerator.prepare(Tails(self.tails), optimizer)
+        self.model, self.optimizer = accelerator.prepare(Tails(self.tails).train(), optimizer)
         self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
         self.learning = nn.ParameterList(p for own in self._by_threads.learning for p in own)
         decay = config.ema_decay
-        self.ema = None if decay is None else ModelEmaV3(self.learning, decay, use_warmup=True)
+        self.ema = None
+        if decay is not None:  # without buffers, as there are none: their state dicts would be built in each step
+            self.ema = ModelEmaV3(self.learning, decay, use_warmup=True, exclude_buffers=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.best: list[Tensor] | None = None
         self.steps_done = 0
@@ -105,7 +108,6 @@ class Lockstep:
         Raises:
             MemoryFullError: The device's memory is too small.
         """
-        self.model.train()
         if self.pieces is None:
             self.pieces = self._find_pieces(photos, targets)
         with told_of_memory(LEARNING):
@@ -141,6 +143,7 @@ class Lockstep:
             yield self.tails
         finally:
             set_data(self.learning, last)
+            self.model.train()
 
     def state_dict(self) -> dict:
         """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
