@@ -30,7 +30,7 @@ def main() -> None:
     elsewhere = "" if out == DEFAULT_OUT else f" --data.root {out}"
     print(
         f"{done if drawn else f'{out} already holds this demo competition, left as it is'}; next: "
-        f"accelerate launch src/train_folds.py --config configs/demo.yaml{elsewhere}"
+        f"python src/train_folds.py --config configs/demo.yaml{elsewhere}"
     )
 
 

@@ -31,7 +31,7 @@ def main() -> None:
         save_submissions(runs, predictions, shares, out, copy_labels)
         findings = read_findings(out)
         write_report(findings)
-        print(f"\n{summary(out, findings.metrics)}")
+        print(f"\n{summary(out, findings.metrics, f'upload {out.submission}')}")
     accelerator.end_training()
 
 

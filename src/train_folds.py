@@ -1,6 +1,6 @@
 """Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
 
-accelerate launch src/train_folds.py --config configs/demo.yaml
+python src/train_folds.py --config configs/demo.yaml
 """
 
 from trunkfold.config.parsing import parse_config
@@ -57,7 +57,7 @@ def main() -> None:
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
             log_results(accelerator, findings.metrics, run)
-            print(f"\n{summary(run, findings.metrics)}\n\nnext: python src/make_submission.py --run {run}")
+            print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
     accelerator.end_training()
 
 

@@ -71,7 +71,7 @@ def make_run(
         write_csv(table, run / f"{title}.csv")
     write_csv(folds, run / "folds.csv")
     metrics = Metrics(
-        **vars(assess_run(oof, holdout, folds, classes, test_photos=50)),
+        **vars(assess_run(oof, holdout, folds, classes, test_photos=50, alone=[holdout["prediction"]] * 2)),
         classes=classes,
         split=Split(choice, folds=2, holdout=0.135, seed=42),
         parameters=Parameters(trainable=14399238, total=27920000),

@@ -32,7 +32,12 @@ pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtur
 NOT_RUN = {"tune", *("convnext_tiny_288", "convnext_tiny_384", "convnext_small_384", "convnext_tiny_dinov3")} | {
     *("vit_base_dinov3", "siglip2_base", "eva02_small_336")  # only their models differ: tests/model/ builds these
 }
-CONFIGS = sorted(path for path in (SOURCE.parent / "configs").glob("*.yaml") if path.stem not in NOT_RUN)
+SLOW = pytest.mark.slow
+CONFIGS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem in {"vehicle_damage", "seed_baseline"} else SLOW)
+    for path in sorted((SOURCE.parent / "configs").glob("*.yaml"))
+    if path.stem not in NOT_RUN
+]
 # The smallest model of each family that a configuration names.
 TINY = {"convnextv2": "test_convnext2", "convnext": "test_convnext"}
 SMALL = {
@@ -277,7 +282,7 @@ def test_a_run_repeats_to_the_bit_from_its_own_config(finished, monkeypatch):
         assert all(np.array_equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("sources", [30, 31], ids=["divides", "does not divide"])
+@pytest.mark.parametrize("sources", [pytest.param(30, marks=SLOW), 31], ids=["divides", "does not divide"])
 def test_two_processes_predict_what_one_does(workplace, sources):
     root = write_competition(workplace / "input", sources=sources)
     train(root, "one", train__ema_decay=0.9)
@@ -298,7 +303,7 @@ def assert_same_predictions(workplace: Path) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", CONFIGS)
 def test_every_shipped_config_runs(workplace, config):
     root = write_competition(workplace / "input", sources=42)
     chosen = load_config(config)
@@ -356,14 +361,19 @@ def test_the_demo_is_learned_and_its_hold_out_predicts_the_leaderboard(workplace
 @pytest.mark.parametrize(
     "options",
     [
-        {"train.keep": "best", "train.class_weights": "balanced", "train.clip_grad": "null"},
         {"split.holdout": "0", "predict.views": f"[{','.join(VIEWS)}]", "augment": "none"},
-        {"split.holdout": "legacy", "split.groups": "none", "model.tune": "all", "model.tune_stages": "4"},
         {"train.scheduler": "plateau", "train.optimizer": "sgd", "train.mixed_precision": "bf16"},
-        {"train.one_copy_per_epoch": "true", "split.groups": "none", "predict.consensus": "false"},
-        {"data.workers": "2", "model.name": "test_convnext2", "model.tune": "adapters", "train.epochs": "1"},
-        {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
-        {"train.cached_views": "2", "cache.dir": "elsewhere", "augment": "strong", "model.drop_path": "0.2"},
+        *(
+            pytest.param(options, marks=SLOW)
+            for options in (
+                {"train.keep": "best", "train.class_weights": "balanced", "train.clip_grad": "null"},
+                {"split.holdout": "legacy", "split.groups": "none", "model.tune": "all", "model.tune_stages": "4"},
+                {"train.one_copy_per_epoch": "true", "split.groups": "none", "predict.consensus": "false"},
+                {"data.workers": "2", "model.name": "test_convnext2", "model.tune": "adapters", "train.epochs": "1"},
+                {"augment": "[{HorizontalFlip: {p: 0.5}}, {RandomResizedCrop: {scale: [0.5, 1.0]}}]"},
+                {"train.cached_views": "2", "cache.dir": "elsewhere", "augment": "strong", "model.drop_path": "0.2"},
+            )
+        ),
     ],
     ids=lambda options: ", ".join(options),
 )
@@ -499,10 +509,10 @@ def test_a_random_split_that_divides_copies_is_warned_of_with_its_numbers(search
 
 
 def test_a_random_split_of_photos_without_copies_is_not_warned_of(workplace):
-    root = write_competition(workplace / "input", sources=45, copies=1)
+    root = write_competition(workplace / "input", sources=24, unlabelled_sources=2, copies=1)
     out = said(train, root, "toy", split__groups="none", train__epochs=1)
     out += said(run_command, "make_submission.py")
-    assert "searching 49 photos" in out
+    assert "searching 26 photos" in out
     assert json.loads(Path("submissions/toy/metrics.json").read_text())["leak"] is None
     for text in (out, Path("submissions/toy/report.html").read_text()):
         assert "random by photo (split.groups none); no copies were found" in text
@@ -656,6 +666,7 @@ def test_what_is_missing_is_told_before_the_search(competition, workplace, capsy
     assert not Path("submissions").exists()
 
 
+@SLOW
 def test_two_processes_search_once_and_predict_what_one_does(workplace):
     root = write_competition(workplace / "input", crossing=1)
     options = {"split.groups": "copies", "train.one_copy_per_epoch": "true", "train.epochs": "3"}
@@ -716,8 +727,9 @@ def test_an_unreadable_test_photo_gets_the_prior_and_is_named(competition, workp
     assert shared[copies].tolist() == pytest.approx([alone[copies].mean()] * 2, abs=1e-6)
 
 
-def test_an_existing_run_is_not_overwritten_unasked(competition, workplace, capsys):
-    run = train(competition, "toy")
+def test_an_existing_run_is_not_overwritten_unasked(finished, competition, workplace, capsys):
+    run = Path("submissions/toy")
+    shutil.copytree(finished / run, run)
     before = (run / "metrics.json").read_text()
     assert_refused(r"submissions/toy holds a finished run.*--run\.restart", capsys, train, competition, "toy")
     assert (run / "metrics.json").read_text() == before
@@ -781,11 +793,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(competition, workplace, capsys)
     ],
     ids=["no test.csv", "no column", "other ids", "other columns"],
 )
-def test_no_submission_is_written_for_a_test_set_that_is_wrong(competition, workplace, capsys, break_it, message):
-    run = train(competition, "toy", train__epochs=1)
-    break_it(competition)
-    assert_refused(message, capsys, run_command, "make_submission.py")
-    assert not (run / "submission.csv").exists()
+def test_no_submission_is_written_for_a_test_set_that_is_wrong(finished, workplace, capsys, break_it, message):
+    for name in ("submissions/toy", "input"):
+        shutil.copytree(finished / name, workplace / name)
+    (workplace / "submissions/toy/submission.csv").unlink()
+    break_it(workplace / "input")
+    assert_refused(message, capsys, run_command, "make_submission.py", "--data.root", "input")
+    assert not (workplace / "submissions/toy/submission.csv").exists()
 
 
 @pytest.mark.parametrize(

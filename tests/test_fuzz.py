@@ -211,7 +211,7 @@ def check_configuration(config: Config | None, folder: Path) -> None:
         assert load_config(folder / "dumped.yaml") == config
 
 
-@many(100)
+@many(40)
 @given(content=st.text(max_size=80).map(str.encode) | st.binary(max_size=80))
 @example(content=b"[" * 5000)
 @example(content=b"a: &a [*a]")

@@ -9,8 +9,10 @@ import pytest
 from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, make_run, report_on
 from toys import run_command, write_competition
 
+from trunkfold.config.schema import DataConfig
 from trunkfold.copies.page import write_page
 from trunkfold.csv_table import read_text_table
+from trunkfold.data.corrections import correct_labels
 
 pytestmark = pytest.mark.slow
 WIDTHS, MODES = (1280, 390), ("light", "dark")
@@ -94,8 +96,9 @@ def test_the_report_asks_for_nothing_says_nothing_and_fits(visit, request, kind,
     seen.look("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert seen.look("document.documentElement.scrollWidth <= innerWidth")
     outside = seen.look(
-        """[...document.querySelectorAll("section *")].filter(one => !one.closest(".wide, pre, .name, .probabilities")
-        && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90))"""
+        """[...document.querySelectorAll("section *")].filter(one =>
+        !one.closest(".wide, pre, .name, .probabilities, option") &&
+        one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90))"""
     )
     assert outside == []
 
@@ -134,7 +137,7 @@ def test_the_numbers_that_are_read_are_those_of_the_metrics(visit, run):
     text = visit(run / "report.html").text()
     for name in ("oof", "holdout"):
         for key in ("macro_f1", "accuracy"):
-            assert f"{metrics[name][key]:.4f}" in text
+            assert f"{metrics[name][key]:.3f}" in text
             assert "95 %: {:.3f} to {:.3f}".format(*metrics[name]["intervals"][key]) in text.replace("\xa0", " ")
     for row in (*metrics["ablation"]["oof"], *metrics["ablation"]["holdout"]):
         assert f"{row['gain']:+.4f}" in text
@@ -146,8 +149,67 @@ def test_names_are_text(visit, run):
     for name in ("<script>alert(1)</script>", "<script>alert(3)</script>yyy", "<script>alert(4)</script>", "🚗💥"):
         assert name in text
     assert "<img src=x onerror=alert(2)>" in text
-    assert seen.look("document.scripts.length") == 0
+    assert seen.look("document.scripts.length") == 1  # the page's own
     assert seen.dialogs == []
+
+
+def read_download(seen: Visit, button: str, folder: Path) -> pd.DataFrame:
+    with seen.page.expect_download() as waiting:
+        seen.page.get_by_role("button", name=button).click()
+    waiting.value.save_as(folder / waiting.value.suggested_filename)
+    return pd.read_csv(folder / waiting.value.suggested_filename, dtype=str)
+
+
+def test_labels_are_decided_by_buttons_and_keys_and_downloaded_as_files_for_training(visit, run, tmp_path):
+    """Decisions survive a reload, and the files are read by data.relabel and data.drop."""
+    seen = visit(run / "report.html", 390)
+    page, status = seen.page, seen.page.locator("#decisions output")
+    cards = page.locator(".suspect")
+    assert status.inner_text() == "0 of 2 decided: 0 keep, 0 relabel, 0 drop"
+    assert page.get_by_role("button", name="Download relabel.csv").is_disabled()
+    cards.nth(0).get_by_role("combobox").select_option(label="crack")
+    assert cards.nth(0).get_by_role("button", name="Relabel to").get_attribute("aria-pressed") == "true"
+    cards.nth(1).focus()
+    page.keyboard.press("d")
+    page.reload()
+    assert status.inner_text() == "2 of 2 decided: 0 keep, 1 relabel, 1 drop"
+    relabel, drop = (read_download(seen, f"Download {name}.csv", tmp_path) for name in ("relabel", "drop"))
+    assert relabel[["image_id", "label", "suggestion"]].values.tolist() == [["5", "6", "1"]]
+    assert drop[["image_id", "label"]].values.tolist() == [["7", "2"]]
+    assert relabel["filename"][0].startswith("<script>alert(3)")
+    table, problems = pd.read_csv(run / "folds.csv", dtype=str)[["image_id", "filename", "label"]], []
+    config = DataConfig(classes=None, relabel=tmp_path / "relabel.csv", drop=tmp_path / "drop.csv")
+    corrected, counts = correct_labels(table, config, problems)
+    assert (problems, counts) == ([], {"dropped": 1, "relabelled": 1})
+    assert corrected.set_index("image_id").loc["5", "label"] == "1"
+    page.keyboard.press("u")
+    cards.nth(1).focus()
+    page.keyboard.press("u")
+    cards.nth(0).get_by_role("button", name="Keep").click()
+    assert status.inner_text() == "1 of 2 decided: 1 keep, 0 relabel, 0 drop"
+    page.get_by_role("button", name="Clear all decisions").click()
+    assert status.inner_text().startswith("0 of 2")
+    assert seen.said == []
+
+
+def test_mistakes_are_filtered_by_class_and_sorted(visit, run):
+    seen = visit(run / "report.html")
+    page, status = seen.page, seen.page.locator("#filter output")
+    total = page.locator(".mistakes .card").count()
+    assert status.inner_text() == f"{total} of {total} shown"
+    truths = """[...document.querySelectorAll(".mistakes")].map(
+        box => [...box.children].filter(card => !card.hidden).map(card => card.dataset.truth))"""
+    page.get_by_label("Sort by").select_option("true class")
+    assert all(names == sorted(names, key=str.casefold) for names in map(plain, seen.look(truths)))
+    page.get_by_label("Class").select_option("x" * 200)
+    shown = [name for names in seen.look(truths) for name in names]
+    assert set(shown) == {"x" * 200}
+    assert status.inner_text() == f"{len(shown)} of {total} shown"
+
+
+def plain(names: list[str]) -> list[str]:
+    """Those whose order does not depend on the browser's language."""
+    return [name for name in names if name.isascii() and name.isalpha()]
 
 
 def test_every_entry_of_the_contents_leads_to_its_section(visit, run):

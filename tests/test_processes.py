@@ -159,6 +159,7 @@ accelerator.end_training()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_stopped_in_time_go_on_to_the_same_end(toy, workplace):
     """Stochastic depth draws other numbers in each process, and each goes on with its own."""
     options = {**toy, "train.batch_size": 15, "model.drop_path": 0.3}

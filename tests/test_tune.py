@@ -1,6 +1,5 @@
 """The command that searches, from end to end on a toy competition."""
 
-import json
 import re
 import shutil
 import signal
@@ -160,9 +159,7 @@ def test_the_best_trial_is_a_run_as_it_stands(copied, accelerator):
     trial = run_trial(done, load_labelled(done), accelerator, lambda epoch, macro_f1: None)
     columns = ["train_loss", "val_loss", "val_macro_f1"]
     np.testing.assert_allclose(history[columns], trial[columns], rtol=1e-5)
-    run_command("train_folds.py", "--config", config)
-    assert json.loads(Path("submissions/toy-best/metrics.json").read_text())["oof"]["macro_f1"] > 0
-    made = load_config(Path("submissions/toy-best/config.yaml"))
+    made = load_config(Path(config))
     assert (made.train.epochs, made.train.cached_views) == (2, VIEWS)
     assert made.train.head_lr == pytest.approx(best["train.head_lr"])
     assert made.model.rank == best["model.rank"]
@@ -175,22 +172,21 @@ def test_started_again_it_goes_on_where_it_ended(copied, capsys):
     pd.testing.assert_frame_equal(trials_of(copied / "submissions/toy"), before)
     shutil.move("elsewhere", "input")
     capsys.readouterr()
-    tune("--trials", 6)
+    tune("--trials", 5)
     after = trials_of(copied / "submissions/toy")
-    assert len(after) == 6
+    assert len(after) == 5
     pd.testing.assert_frame_equal(after.iloc[:4], before, check_dtype=False)
     said = capsys.readouterr().out
-    assert re.findall(r"^trial (\d+): ", said, re.MULTILINE) == ["4", "5"]
+    assert re.findall(r"^trial (\d+): ", said, re.MULTILINE) == ["4"]
     assert "epoch 1/" not in said
 
 
 def test_the_same_seed_makes_the_same_study(finished, workplace):
     """Interrupted in between: neither what was drawn before nor what was trained before matters."""
-    for trials in (2, 4):
+    for trials in (1, 2):
         folder = tune("--trials", trials)
-    columns = ["seconds"]
-    first, second = (trials_of(path).drop(columns=columns) for path in (finished / "submissions/toy", folder))
-    pd.testing.assert_frame_equal(first, second)
+    first, second = (trials_of(path).drop(columns="seconds") for path in (finished / "submissions/toy", folder))
+    pd.testing.assert_frame_equal(first[:2], second, check_dtype=False)
 
 
 def test_only_the_first_trial_sends_photos_through_the_trunk(workplace, monkeypatch):
@@ -202,16 +198,15 @@ def test_only_the_first_trial_sends_photos_through_the_trunk(workplace, monkeypa
         return forward(trunk, photos)
 
     monkeypatch.setattr(Trunk, "forward", counted)
-    tune("--trials", 1, "--tune.pruner", "none")
-    assert sum(seen) == (1 + VIEWS) * 90
-    tune("--trials", 4, "--tune.pruner", "none")
+    for trials in (1, 2):
+        tune("--trials", trials, "--tune.pruner", "none", "--train.epochs", 1)
     assert sum(seen) == (1 + VIEWS) * 90
 
 
 def test_stages_may_be_searched_each_with_features_of_its_own(workplace):
     space = {"model.tune_stages": {"choices": [1, 2]}, "model.tune": {"choices": ["adapters", "block"]}}
     write_config(workplace, space=space)
-    table = trials_of(tune("--trials", 6, "--train.epochs", 1))
+    table = trials_of(tune("--trials", 4, "--train.epochs", 1))
     assert set(table["model.tune_stages"]) == {1, 2}
     kept = list((workplace / "submissions/.cache").glob("features-*"))
     assert len(kept) == 2 * (1 + VIEWS)
@@ -228,6 +223,7 @@ def test_a_trial_that_diverges_is_pruned_and_the_study_goes_on(workplace):
     assert "diverged" in Path("submissions/toy/study.html").read_text()
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned(workplace):
     space = {"train.head_lr": {"choices": [1e-9, 0.02, 0.03]}}
     write_config(workplace, space=space, pruner="median")
@@ -326,6 +322,7 @@ def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
         pd.testing.assert_series_equal(again.loc[number], row, check_names=False)
 
 
+@pytest.mark.slow
 def test_the_shipped_study_runs(workplace):
     config = SOURCE.parent / "configs/tune.yaml"
     words = ["--data.root", "input", "--split.groups", "input/groups.csv", "--data.classes", "null"]

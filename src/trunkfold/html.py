@@ -1,6 +1,7 @@
 """Self-contained pages from templates, and what they embed."""
 
 import base64
+import functools
 from pathlib import Path
 
 import jinja2
@@ -8,11 +9,12 @@ import jinja2
 from trunkfold.files import write_text
 
 
+@functools.cache  # which keeps the compiled templates
 def environment() -> jinja2.Environment:
     """Templates of this package, which begin with `{% extends "base.html" %}`; all that they are given is escaped."""
     loader = jinja2.PackageLoader("trunkfold")
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.filters["percent"] = percent
+    made.filters |= {"percent": percent, "duration": duration}
     return made
 
 
@@ -29,6 +31,14 @@ def render_html(template: str, **values: object) -> str:
 def percent(share: float, digits: int = 0) -> str:
     """`0.825` as `82.5 %`, which no line break divides."""
     return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def duration(seconds: float) -> str:
+    """`0.8 s`, `75 s`, `12 min`, `2 h 05 min`, whichever fits."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def data_address(content: bytes, kind: str) -> str:

@@ -77,11 +77,13 @@ class Leak:
 
 @dataclass(frozen=True)
 class Bin:
-    """A bin of a reliability diagram: mean confidence, and the share of its photos predicted correctly."""
+    """A bin of a reliability diagram: mean confidence, and the share of its photos predicted correctly, with the 95 %
+    Wilson interval of as many sources."""
 
     confidence: float
     accuracy: float
     photos: int
+    interval: Interval = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,23 @@ class Luck:
     difference: Range
     histogram: Histogram
     told_apart: list[Rival]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Macro F1 that the ensemble is expected to reach on new photos, see `trunkfold.evaluation.expected`.
+
+    Attributes:
+        macro_f1: The estimate.
+        interval: 95 % interval of the score on endlessly many photos.
+        leaderboard: 95 % interval of a private leaderboard's score; None where the test set is too small.
+        gain: Macro F1 of the ensemble minus that of its single models on the hold-out; None where it is not known.
+    """
+
+    macro_f1: float
+    interval: Interval
+    leaderboard: Interval | None
+    gain: float | None
 
 
 @dataclass(frozen=True)
@@ -253,7 +272,8 @@ class MadeWith:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What follows from a run's predictions; without oof, averaged runs have different splits."""
+    """What follows from a run's predictions; without oof, averaged runs have different splits; expected is None there,
+    and where the split leaks."""
 
     oof: Scores | None = None
     holdout: Scores | None = None
@@ -261,6 +281,7 @@ class Assessment:
     leak: Leak | None = None
     calibration: Calibration | None = None
     luck: Luck | None = None
+    expected: Expected | None = None
 
     def by_set(self) -> dict[str, Scores]:
         """Scores of the sets that there are, the hold-out's first."""

@@ -134,10 +134,11 @@ def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
         of_ids = [str(paths[image_id]) for image_id in ids]
         photos = load_photos(of_ids, 2 * options.size, options.work / "cache").pixels
         with torch.no_grad():
-            pooled = [
-                model.forward_head(model.forward_features((to_tensor(shown)[None] / 255 - 0.5) / 0.5), pre_logits=True)
-                for shown in (render(photos[row], VIEWS["plain"], options.size) for row in range(len(ids)))
-            ]
+            pooled = []
+            for row in range(len(ids)):
+                shown = to_tensor(render(photos[row], VIEWS["plain"], options.size)).permute(2, 0, 1)
+                maps = model.forward_features((shown[None] / 255 - 0.5) / 0.5)
+                pooled.append(model.forward_head(maps, pre_logits=True))
         vectors[name] = torch.cat(pooled).numpy(), truth["label"][ids]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(*vectors["train"])
     return f1_score(vectors["test"][1], model.predict(vectors["test"][0]), average="macro")

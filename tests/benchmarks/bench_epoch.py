@@ -16,9 +16,10 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
+from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
 from trunkfold.images.augmentation import make_augmentation
 from trunkfold.images.batches import choose_workers, training_loader
@@ -68,7 +70,8 @@ def measure(options: argparse.Namespace, config: Config) -> None:
     """Count, take turns, take our epoch apart, print."""
     warm = Ours(config)
     device = warm.accelerator.device
-    machine = measure_machine(device, options.precision)
+    with threads_of_operations():
+        machine = measure_machine(device, options.precision)
     fold_of_row = warm.labelled.fold_of_row
     task = Task(
         paths=[str(config.data.root / "train/train/images" / name) for name in warm.labelled.table["filename"]],
@@ -169,6 +172,17 @@ class Ours:
 
 
 @contextmanager
+def threads_of_operations() -> Iterator[None]:
+    """Let all cores share each operation, as in a program that leaves PyTorch's settings alone; the kit has its own."""
+    kits, cores = torch.get_num_threads(), thread_count()
+    torch.set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(kits)
+
+
+@contextmanager
 def quietly() -> Iterator[None]:
     """Keep what is printed inside, such as progress bars, out of the terminal."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -198,7 +212,8 @@ def take_turns(config: Config, task: Task, fold_of_row: np.ndarray, rounds: int)
             turns[OURS].append(Turn(now(task.device) - started, ours.epoch()))
             bar.update()
             for name, peer in PEERS.items():
-                turns[name].append(peer_turn(peer, task, fold_of_row, config))
+                with threads_of_operations():
+                    turns[name].append(peer_turn(peer, task, fold_of_row, config))
                 bar.update()
     return turns, ours
 
@@ -288,7 +303,11 @@ class MeteredLoader:
 
 
 def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
-    """One more epoch of ours, part by part; whoever measured it has no further use for it."""
+    """One more epoch of ours, part by part; whoever measured it has no further use for it.
+
+    On a CPU the parts of different tails run at the same time in threads, which neither clock nor counter can tell
+    apart: here one comes after the other, and all cores share each operation.
+    """
     counter = operation_counter() if counting else None
     meter = Meter(ours.accelerator.device, counter)
     for name, owner, method in (
@@ -299,7 +318,13 @@ def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
     ):
         setattr(owner, method, meter.around(name, getattr(owner, method)))
     ours.loader = MeteredLoader(ours.loader, meter)
-    with nullcontext() if counter is None else counter:
+    with ExitStack() as stack:
+        if meter.device.type == "cpu":
+            ours.lockstep.pieces = 1
+            stack.enter_context(threads_of_operations())
+            stack.enter_context(mock.patch.dict(os.environ, OMP_NUM_THREADS="1"))
+        if counter is not None:
+            stack.enter_context(counter)
         seconds = seconds_of(ours.epoch, meter.device)
     meter.seconds[REST] = seconds - sum(meter.seconds.values())
     for values in (meter.seconds, meter.operations):
@@ -451,7 +476,8 @@ REMARKS = (
     "seconds over ours in the same round: median, lowest and highest of the rounds. Our one-off costs grow with "
     "the photos as an epoch does, so the last ratio hardly depends on their number.",
     "The floor of a part is its operations over the measured peak, or its bytes over the measured bandwidth. Parts are "
-    "measured in an epoch of their own, each ended before the next one begins; a GPU otherwise overlaps them.",
+    "measured in an epoch of their own, each ended before the next one begins; a GPU, and the threads of a CPU, "
+    "otherwise overlap them.",
 )
 
 

@@ -98,7 +98,10 @@ def test_suspects_are_the_first_rows_of_the_file_and_known_photos(run):
     lines = [f"{number},1,2" for number in range(80, 40, -1)]
     run.label_issues.write_text("\n".join(["image_id,label,suggestion", "nobody,1,2", *lines]))
     suspects = read_suspects(run, folds_of(run))
-    assert suspects["row"].tolist() == list(range(80, 80 - SUSPECTS, -1))
+    groups = folds_of(run)["group"].tolist()
+    first = [row for row in range(80, 40, -1) if groups[row] not in groups[row + 1 : 81]]
+    assert suspects["row"].tolist() == first[:SUSPECTS]  # one per source
+    assert [photo["image_id"] for photos in suspects["photos"] for photo in photos][0] == "80"
 
 
 @pytest.mark.parametrize("text", [None, "", "image_id,label,suggestion\n"])

@@ -54,7 +54,7 @@ def test_calibration_is_of_both_sets_and_luck_of_the_folds_and_their_groups():
     oof, holdout = make_tables(folds, "xxyyzzxyz", "xxyxzzyyy")
     scores = assess_run(oof, holdout, folds, CLASSES, test_photos=50)
     groups = folds.set_index("image_id")["group"]
-    assert scores.calibration == calibrate(oof, holdout, CLASSES)
+    assert scores.calibration == calibrate(oof, holdout, groups, CLASSES)
     assert scores.luck == simulate_leaderboards(oof, groups, CLASSES, 50)
     assert scores.luck.photos == 50
     json.dumps(asdict(scores))

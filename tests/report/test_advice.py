@@ -30,19 +30,19 @@ def test_a_leak_comes_before_everything(tmp_path):
     change_metrics(run, **extra_metrics())
     (run / "label_issues.csv").write_text("image_id,label,suggestion\n5,3,1\n")
     sentences = next_steps(read_findings(RunFolder(run)))
-    assert sentences[0].startswith("The split puts copies of training photos among the scored ones.")
+    assert sentences[0].startswith("Copies of scored photos were in training.")
     assert "--split.groups copies" in sentences[0]
     assert "label_issues.csv" in sentences[1]
     assert 2 <= len(sentences) <= MOST
 
 
 def test_without_a_leak_there_is_no_word_of_one(run):
-    assert "copies of training photos" not in advice(run)
+    assert "Copies of scored photos" not in advice(run)
 
 
 def test_suspected_labels_are_counted(run):
     (run / "label_issues.csv").write_text("image_id,label,suggestion\n5,3,1\n6,1,2\n")
-    assert "the 2 most suspect are shown above" in advice(run)
+    assert "Review the suspected labels below (2 sources shown of label_issues.csv)." in advice(run)
 
 
 def per_class(run, **f1: float) -> None:
@@ -57,8 +57,8 @@ def test_the_weakest_class_is_named_with_its_sources_and_what_it_is_taken_for(ru
     per_class(run, a=0.9, b=0.9, c=0.5)
     # every second of the 60 photos is in either fold; labels take turns, and groups hold six photos of a fold
     assert (
-        "The weakest class is $\\oops$ & up: F1 0.50 out-of-fold. It is learned from 20 sources, and is mostly taken "
-        "for crack." in advice(run)
+        "The weakest class is $\\oops$ & up: F1 0.50 out-of-fold. It is trained on 20 sources, and most often "
+        "predicted as crack." in advice(run)
     )
 
 
@@ -84,7 +84,7 @@ def test_a_training_that_has_settled_needs_nothing(run):
 
 @pytest.mark.parametrize(
     ("temperature", "words"),
-    [(1.5, "too sure of itself (temperature 1.50)"), (0.5, "less sure than it could be (temperature 0.50)")],
+    [(1.5, "overconfident (temperature 1.50)"), (0.5, "underconfident (temperature 0.50)")],
 )
 def test_a_temperature_far_from_one_is_told(temperature, words, run):
     change_metrics(run, calibration={**extra_metrics()["calibration"], "temperature": temperature})
@@ -99,7 +99,7 @@ def test_a_temperature_near_one_is_not(temperature, run):
 
 def test_parts_that_harm_for_sure_are_to_be_left_out(run):
     change_metrics(run, ablation=extra_metrics()["ablation"])
-    assert "Leave out consensus: on the hold-out the score is higher without." in advice(run)
+    assert "Leave out consensus: on the hold-out photos the score is higher without." in advice(run)
 
 
 def test_parts_that_may_be_luck_are_not(run):
@@ -119,7 +119,7 @@ def test_test_photos_of_another_mixture_are_told(tmp_path):
     labels = "\n".join(f"{number},3" for number in range(1000, 1600))
     (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
     told = advice(run)
-    assert "The test photos are of another mixture: $\\oops$ & up is 100 % of what is predicted there" in told
+    assert "The class shares of the test photos differ: $\\oops$ & up is 100 % of the predictions there" in told
 
 
 def test_without_a_simulated_leaderboard_the_interval_says_what_can_be_told_apart(run):

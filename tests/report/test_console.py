@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_up_run import change_metrics, make_run, read_page, report_on, summary_of, typed
 
-from trunkfold.report.console import describe_split
+from trunkfold.report.console import describe_split, summary
 from trunkfold.run_folder import RunFolder
 
 
@@ -55,15 +55,13 @@ def test_a_random_split_that_divides_copies_is_warned_of_with_what_is_left_witho
     assert_warned(
         run,
         [
-            f"WARNING: out-of-fold, {told(oof['with_copies'])} on 12 photos whose copies were learned from; "
+            f"WARNING: out-of-fold, {told(oof['with_copies'])} on 12 photos whose copies were in training; "
             f"on the other 48: {told(oof['without_copies'])}",
-            f"WARNING: hold-out, {told(holdout['with_copies'])} on 12 photos whose copies were learned from; "
+            f"WARNING: hold-out, {told(holdout['with_copies'])} on 12 photos whose copies were in training; "
             f"on the other 12: {told(holdout['without_copies'])}",
         ],
     )
-    sentence = (
-        "RANDOM by photo (split.groups none), and photos have copies: these scores measure memory, and are too high"
-    )
+    sentence = "RANDOM by photo (split.groups none), inflated: copies of scored photos were in training"
     assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
     assert f"split: {sentence}" in summary_of(run).splitlines()
 
@@ -74,7 +72,7 @@ def test_a_warnings_numbers_are_those_of_the_metrics(tmp_path):
     others = {"photos": 59, "accuracy": 0.4567, "macro_f1": 0.6}
     change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": others}, "holdout": None})
     line = (
-        "WARNING: out-of-fold, accuracy 0.988, macro F1 0.123 on 1 photo whose copies were learned from; "
+        "WARNING: out-of-fold, accuracy 0.988, macro F1 0.123 on 1 photo whose copies were in training; "
         "on the other 59: accuracy 0.457, macro F1 0.600"
     )
     assert_warned(run, [line])
@@ -96,7 +94,7 @@ def test_where_all_photos_have_copies_there_are_no_others(tmp_path):
     copies = {"photos": 60, "accuracy": 1.0, "macro_f1": 1.0}
     change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": None}, "holdout": None}, holdout=None)
     line = (
-        "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were learned from; "
+        "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were in training; "
         "there are no others"
     )
     assert_warned(run, [line])
@@ -168,19 +166,29 @@ def test_runs_of_different_splits_have_no_split_to_tell():
     assert describe_split(typed(oof=None)) == "different in each of the averaged runs"
 
 
-def test_the_summary_is_a_table_of_scores_and_files(run):
+def test_the_summary_is_the_headline_a_table_of_scores_and_files(run):
     metrics = json.loads((run / "metrics.json").read_text())
-    lines = summary_of(run).splitlines()
+    headline, _, *lines = summary_of(run).splitlines()
+    assert headline.startswith("Expect {:.3f} to {:.3f} private".format(*metrics["expected"]["leaderboard"]))
     assert lines[0].split() == ["macro", "F1", "accuracy", "photos", "groups"]
-    for line, key, title in ((lines[1], "oof", "out-of-fold"), (lines[2], "holdout", "hold-out")):
+    low, high = metrics["expected"]["interval"]
+    assert lines[1].split(maxsplit=1) == ["expected", f"{metrics['expected']['macro_f1']:.4f} [{low:.3f}, {high:.3f}]"]
+    for line, key, title in ((lines[2], "holdout", "hold-out"), (lines[3], "oof", "out-of-fold")):
         scores = metrics[key]
         assert line.startswith(title)
         for part, name in zip(line.split("]"), ("macro_f1", "accuracy"), strict=False):
             low, high = scores["intervals"][name]
             assert part.endswith(f" {scores[name]:.4f} [{low:.3f}, {high:.3f}")
         assert line.split()[-2:] == [str(scores["photos"]), str(scores["groups"])]
-    assert len({len(line) for line in lines[:3]}) == 1  # the columns stand under each other
-    assert lines[-2] == f"split: {describe_split(RunFolder(run).read_metrics())}"
-    assert lines[-1] == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
+    assert len({len(line) for line in (lines[0], *lines[2:4])}) == 1  # the columns stand under each other
+    split, time, files = lines[-3:]
+    assert split == f"split: {describe_split(RunFolder(run).read_metrics())}"
+    assert time == "time: reading photos 1.2 s, training 62 s"
+    assert files == f"files: {run / 'submission.csv'}, {run / 'metrics.json'}"
     report_on(run)
     assert summary_of(run).splitlines()[-1].count(str(run)) == 3
+
+
+def test_the_next_command_is_the_last_line(run):
+    metrics = RunFolder(run).read_metrics()
+    assert summary(RunFolder(run), metrics, "upload it").splitlines()[-2:] == ["", "next: upload it"]

@@ -147,15 +147,16 @@ def test_the_figure_of_luck_shows_both_histograms_and_their_ranges():
     assert [line.get_xdata()[0] for line in axis.lines] == [0.561, 0.743, 0.512, 0.787]
 
 
-def test_the_reliability_diagram_shows_both_and_leaves_out_empty_bins():
+def test_the_reliability_diagram_shows_points_with_intervals_before_and_after():
     part = typed(calibration=extra_metrics()["calibration"]).calibration.oof
-    part = replace(part, bins_scaled=[Bin(confidence=0.7, accuracy=0.6, photos=9)])
+    part = replace(part, bins_scaled=[Bin(confidence=0.7, accuracy=0.6, photos=9, interval=(0.4, 0.7))])
     axis = draw_reliability(part, "out-of-fold").axes[0]
-    diagonal, before, after = axis.lines
-    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert list(before.get_ydata()) == [row.accuracy for row in part.bins[1:]]  # the first one is empty
-    assert (list(after.get_xdata()), list(after.get_ydata())) == ([0.7], [0.6])
-    assert before.get_color() != after.get_color()
+    before, after = axis.containers
+    assert list(before[0].get_ydata()) == [row.accuracy for row in part.bins]
+    assert (list(after[0].get_xdata()), list(after[0].get_ydata())) == ([0.7], [0.6])
+    assert after[2][0].get_segments()[0][:, 1] == pytest.approx([0.4, 0.7])
+    assert before[0].get_linestyle() == "None"  # no line through points that vary by chance
+    assert before[0].get_color() != after[0].get_color()
 
 
 def test_the_ablation_figure_shows_gains_with_their_intervals():

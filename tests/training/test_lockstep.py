@@ -440,7 +440,7 @@ def test_the_same_seed_repeats_to_the_bit(accelerator):
 def test_threads_learn_what_the_undivided_batch_does(accelerator, monkeypatch, worth):
     """In halves of five rows of a fold, also where blocks are left out: to the bit as often as it is repeated."""
     monkeypatch.setattr(gradients, "WORTH_A_THREAD", worth[0])
-    monkeypatch.setattr(gradients, "WORTH_TWO_PARTS", worth[1])
+    monkeypatch.setattr(gradients, "WORTH_HALVING", worth[1])
     runs = []
     for threads, pieces, drop_path in ((3, 0, 0.0), (1, 1, 0.0), (3, 0, 0.5), (1, 0, 0.5), (2, 0, 0.5)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))

@@ -149,8 +149,13 @@ def outcome(lockstep, history) -> tuple[list, list]:
     [
         {},
         {"ema_decay": 0.9, "keep": "best"},
-        {"optimizer": "lookahead_sgd", "optimizer_args": {"momentum": 0.9}, "clip_grad": None},
-        {"scheduler": "plateau", "scheduler_args": {"patience_epochs": 0}, "warmup_epochs": 0},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"optimizer": "lookahead_sgd", "optimizer_args": {"momentum": 0.9}, "clip_grad": None},
+                {"scheduler": "plateau", "scheduler_args": {"patience_epochs": 0}, "warmup_epochs": 0},
+            )
+        ),
     ],
     ids=["default", "averaged and best", "lookahead", "plateau"],
 )

@@ -46,9 +46,7 @@ def ablate(
     def labels(
         predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus, metric: Metric = metric
     ) -> pd.Series:
-        mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at below
-        mean = average_in_folds(mean, folds) if shared else mean
-        return decode_labelled(mean, folds, classes, metric)
+        return label_photos(predicted, members, folds, classes, shared, metric)
 
     everything, without = labels(predicted), {}
     if "plain" in views and len(views) > 1:
@@ -64,13 +62,45 @@ def ablate(
     if not held_out.any():
         return Ablation(oof, None, None)
     if len(tails) > 1:
-        without |= {f"fold {tail}": labels(predicted, members & (tails != tail)) for tail in tails}
-    alone = {f"fold {tail} alone": labels(predicted, members & (tails == tail)) for tail in tails}
+        others = {f"fold {tail}": members & ((tails != tail) | ~held_out[:, None]) for tail in tails}
+        without |= {part: labels(predicted, kept) for part, kept in others.items()}
+    alone = label_by_single_tails(predicted, folds, classes, consensus, metric)
     return Ablation(
         oof,
         holdout=_gains(everything, without, folds, held_out, classes),
-        folds_alone=[Alone(part, **_scores(chosen, folds, held_out, classes)) for part, chosen in alone.items()],
+        folds_alone=[
+            Alone(f"fold {tail} alone", **_scores(chosen, folds, held_out, classes))
+            for tail, chosen in enumerate(alone)
+        ],
     )
+
+
+def label_photos(
+    predicted: np.ndarray,
+    members: np.ndarray,
+    folds: pd.DataFrame,
+    classes: dict[str, str],
+    consensus: bool,
+    metric: Metric,
+) -> pd.Series:
+    """Decode the mean of some tails' predictions; arguments as of `ablate` and `average`."""
+    mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at
+    mean = average_in_folds(mean, folds) if consensus else mean
+    return decode_labelled(mean, folds, classes, metric)
+
+
+def label_by_single_tails(
+    predicted: np.ndarray, folds: pd.DataFrame, classes: dict[str, str], consensus: bool, metric: Metric
+) -> list[pd.Series]:
+    """Labels of all photos where one tail alone predicts the hold-out, tail by tail.
+
+    Out-of-fold photos keep their predictions, because the hold-out's temperature is fitted on them.
+    """
+    tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
+    held_out = (fold_of_row == HELD_OUT)[:, None]
+    members = scoring_members(fold_of_row, len(tails))
+    kept = (members & ((tails == tail) | ~held_out) for tail in tails)
+    return [label_photos(predicted, part, folds, classes, consensus, metric) for part in kept]
 
 
 def _gains(

@@ -1,37 +1,40 @@
-"""Whether probabilities mean what they say: reliability, and the temperature that mends it."""
+"""Whether probabilities mean what they say: reliability, and the temperature that calibrates them."""
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
 from trunkfold.evaluation.predictions import probabilities_of
-from trunkfold.metrics import Bin, Calibration, Reliability
+from trunkfold.metrics import Bin, Calibration, Interval, Reliability
 
-BINS = 15
+BINS, IN_BIN = 12, 20  # bins at most, and sources in each at least
 LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount
 TEMPERATURES = (0.05, 20.0)
 
 
-def calibrate(oof: pd.DataFrame, holdout: pd.DataFrame | None, classes: dict[str, str]) -> Calibration:
+def calibrate(
+    oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
+) -> Calibration:
     """Reliability of a run's probabilities, as they are and scaled by one temperature.
 
     The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
     is a single number. Those of the hold-out are of photos that did not. (Guo et al. 2017, arXiv 1706.04599)
 
     Args:
-        oof: label and p_<class name> of the out-of-fold photos.
+        oof: image_id, label and p_<class name> of the out-of-fold photos.
         holdout: The same of the held-out ones; None without any.
+        groups: Group of each image_id, the index.
         classes: Name of each label, in order.
     """
-    tables = {"oof": _truth_and_probabilities(oof, classes)}
-    if holdout is not None:
-        tables["holdout"] = _truth_and_probabilities(holdout, classes)
-    temperature = fit_temperature(*tables["oof"])
-    found = {}
-    for name, (truth, probabilities) in tables.items():
-        scaled = reliability(truth, scale(probabilities, temperature))
+    tables = {"oof": oof} if holdout is None else {"oof": oof, "holdout": holdout}
+    temperature, found = fit_temperature(*_truth_and_probabilities(oof, classes)), {}
+    for name, table in tables.items():
+        truth, probabilities = _truth_and_probabilities(table, classes)
+        sources = pd.factorize(table["image_id"].map(groups))[0]
+        scaled = reliability(truth, scale(probabilities, temperature), sources)
         scaled = {f"{key}_scaled": value for key, value in scaled.items()}
-        found[name] = Reliability(**reliability(truth, probabilities), **scaled)
+        found[name] = Reliability(**reliability(truth, probabilities, sources), **scaled)
     return Calibration(temperature, found["oof"], found.get("holdout"))
 
 
@@ -61,27 +64,41 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict:
+def reliability(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict:
     """How far the probability of the predicted class is from how often that class is right.
+
+    Bins hold equally many photos, since bins of equal width leave some with a handful (Nguyen and O'Connor 2015).
 
     Args:
         truth: Class numbers, of shape (rows,).
         probabilities: Of shape (rows, classes).
+        groups: Group number of each row: copies are right or wrong together, so intervals count groups.
 
     Returns:
-        ece (expected calibration error over 15 bins of equal width), nll (mean negative log-likelihood), bins (those
-        that have photos).
+        ece (expected calibration error over the bins), nll (mean negative log-likelihood), bins.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    bin_of_row = np.ceil(confidence * BINS).clip(1, BINS)  # a bin holds its upper edge, as in Guo et al.
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)}).groupby(bin_of_row)
-    bins = table.mean().assign(photos=table.size())
-    gaps = (bins["confidence"] - bins["accuracy"]).abs()
+    count = int(np.clip(len(np.unique(groups)) // IN_BIN, 1, BINS))
+    bins = [
+        Bin(
+            confidence=float(confidence[rows].mean()),
+            accuracy=float(right[rows].mean()),
+            photos=len(rows),
+            interval=_wilson(right[rows].mean(), len(np.unique(groups[rows]))),
+        )
+        for rows in np.array_split(np.lexsort((groups, confidence)), count)
+    ]
     return {
-        "ece": float((gaps * bins["photos"]).sum() / len(truth)),
+        "ece": sum(abs(part.confidence - part.accuracy) * part.photos for part in bins) / len(truth),
         "nll": _negative_log_likelihood(truth, probabilities),
-        "bins": [Bin(**row) for row in bins.to_dict("records")],
+        "bins": bins,
     }
+
+
+def _wilson(share: float, sources: int) -> Interval:
+    """95 % interval of a share of so many sources."""
+    found = binomtest(round(share * sources), sources).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.predictions import probabilities_of, read_predictions
 from trunkfold.run_folder import SETS, RunFolder
 
-MISTAKES, SUSPECTS = 12, 24  # photos of a set; suspected labels
+MISTAKES, SUSPECTS = 12, 24  # photos of a set; suspected sources
 PAIRS, IN_PAIR = 4, 4  # confused classes, and photos of each pair
 COPIES = 3  # beside a photo
 SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
@@ -24,7 +24,7 @@ class Gallery:
         mistakes: By set: the surest wrong predictions, one a group; a table as `placed` makes it.
         pairs: The most confused classes: label, prediction, count, and rows of some such photos.
         samples: Rows of some photos of each label, one a group.
-        suspects: The first suspected labels.
+        suspects: The first suspected labels, see `read_suspects`.
         copies: Rows of the same group for each row of mistakes and suspects.
     """
 
@@ -124,11 +124,21 @@ def copies_of(folds: pd.DataFrame, rows: list[int]) -> dict[int, list[int]]:
 
 
 def read_suspects(run: RunFolder, folds: pd.DataFrame) -> pd.DataFrame:
-    """Read the first suspected labels, with row, group and the other columns; empty where there are none."""
+    """Read the first suspected labels, one row per source, label and suggestion; empty where there are none.
+
+    Returns:
+        The columns of the first such photo, its row in folds.csv and its group, and photos: image_id, filename and
+        label of all of them.
+    """
     path = run.label_issues
     if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # all rows may have been deleted
         return pd.DataFrame()
     issues = read_text_table(path, ["image_id", "label", "suggestion"])
     row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
-    issues = issues[issues["image_id"].isin(row_of_id.index)].head(SUSPECTS)
-    return issues.assign(row=row_of_id.reindex(issues["image_id"]).to_numpy(int))
+    issues = issues[issues["image_id"].isin(row_of_id.index)]
+    rows = row_of_id.reindex(issues["image_id"]).to_numpy(int)
+    known = {column: folds[column].to_numpy()[rows] for column in ("group", "filename")}
+    issues = issues.assign(row=rows, **known)
+    key = ["group", "label", "suggestion"]
+    photos = issues.groupby(key)[["image_id", "filename", "label"]].apply(lambda own: own.to_dict("records"))
+    return issues.drop_duplicates(key).head(SUSPECTS).join(photos.rename("photos"), on=key)

@@ -1,10 +1,13 @@
 """Everything that follows from a run's predictions: scores by set and fold, leaks of the split, calibration, luck."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
 from trunkfold.evaluation.calibration import calibrate
+from trunkfold.evaluation.expected import expected_score
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
 from trunkfold.evaluation.scores import score
 from trunkfold.metrics import Assessment, FoldScores, Leak, LeakScores, PartScores
@@ -12,7 +15,12 @@ from trunkfold.split.folds import learned_from
 
 
 def assess_run(
-    oof: pd.DataFrame, holdout: pd.DataFrame | None, folds: pd.DataFrame, classes: dict[str, str], test_photos: int
+    oof: pd.DataFrame,
+    holdout: pd.DataFrame | None,
+    folds: pd.DataFrame,
+    classes: dict[str, str],
+    test_photos: int,
+    alone: Sequence[pd.Series] | None = None,
 ) -> Assessment:
     """Score a run's tables.
 
@@ -22,19 +30,23 @@ def assess_run(
         folds: image_id, group and fold of all of them.
         classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
+        alone: Labels of the held-out photos by each tail alone; None where they are not known.
 
     Returns:
         leak is None where no photo was predicted by a tail that was trained on its copy.
     """
     groups = folds.set_index("image_id")["group"]
     of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
+    leak = _leak({"oof": oof, "holdout": holdout}, folds)
+    luck = simulate_leaderboards(oof, groups, classes, test_photos)
     return Assessment(
         oof=score(oof, groups, classes),
         holdout=None if holdout is None else score(holdout, groups, classes),
         folds=[FoldScores(fold, found.photos, found.accuracy, found.macro_f1) for fold, found in of_fold.items()],
-        leak=_leak({"oof": oof, "holdout": holdout}, folds),
-        calibration=calibrate(oof, holdout, classes),
-        luck=simulate_leaderboards(oof, groups, classes, test_photos),
+        leak=leak,
+        calibration=calibrate(oof, holdout, groups, classes),
+        luck=luck,
+        expected=None if leak else expected_score(oof, holdout, alone, groups, list(classes), luck),
     )
 
 

@@ -65,8 +65,8 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 
     The draws are seeded: the same table gives the same interval.
     """
-    of_groups = _confusions_of_groups(truth, predicted, groups, labels)
-    drawn = _draw_groups(of_groups)
+    of_groups = confusions_of_groups(truth, predicted, groups, labels)
+    drawn = draw_groups(of_groups)
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     accuracy = hits.sum(1) / drawn.sum((1, 2))
     f1 = macro_f1_of_draws(drawn, whole=of_groups.sum(0))
@@ -89,8 +89,8 @@ def paired_difference(
         difference (macro F1 of a minus that of b), low and high (95 % interval), p_better (share of the draws in which
         a is better, ties half). The draws are seeded.
     """
-    of_groups = np.stack([_confusions_of_groups(truth, p, groups, labels) for p in (predicted_a, predicted_b)], axis=1)
-    drawn, whole = _draw_groups(of_groups), of_groups.sum(0)
+    of_groups = np.stack([confusions_of_groups(truth, p, groups, labels) for p in (predicted_a, predicted_b)], axis=1)
+    drawn, whole = draw_groups(of_groups), of_groups.sum(0)
     difference = macro_f1_of_draws(drawn[:, 0], whole[0]) - macro_f1_of_draws(drawn[:, 1], whole[1])
     low, high = interval(difference)
     of_a, of_b = (macro_f1_of_draws(table[None], table)[0] for table in whole)
@@ -128,7 +128,7 @@ def interval(values: np.ndarray) -> Interval:
     return low, high
 
 
-def _confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
+def confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
     """Confusion matrix of each group, of shape (groups, classes, classes)."""
     number = {label: place for place, label in enumerate(labels)}
     codes, kinds = pd.factorize(groups)
@@ -137,9 +137,9 @@ def _confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Ser
     return confusions
 
 
-def _draw_groups(of_groups: np.ndarray) -> np.ndarray:
-    """Sums over as many groups as there are, drawn with replacement, time and again: a row a draw, then as given."""
-    groups, rng = len(of_groups), np.random.default_rng(0)
+def draw_groups(of_groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Sum over as many groups as there are, drawn with replacement: one row per draw, then as given."""
+    groups, rng = len(of_groups), np.random.default_rng(seed)
     flat, shares = of_groups.reshape(groups, -1), np.full(groups, 1 / groups)
     # Drawing n of n groups with replacement is drawing how often each one comes; in parts, to need little memory.
     drawn = [rng.multinomial(groups, shares, RESAMPLES // 20) @ flat for _ in range(20)]

@@ -1,4 +1,4 @@
-"""What to do next, derived from a run's numbers: a rule is a function that has a sentence to say, or nothing."""
+"""What to do next, derived from a run's numbers: each rule yields one sentence or none."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautio
 
 
 def next_steps(findings: Findings) -> list[str]:
-    """The most urgent two to five things, the first one first."""
+    """The most urgent two to five sentences, the most urgent first."""
     rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
     sentences = [sentence for rule in rules for sentence in rule(findings)]
     return sentences[:MOST]
@@ -27,8 +27,8 @@ def next_steps(findings: Findings) -> list[str]:
 def _leak(findings: Findings) -> Iterator[str]:
     if leaks(findings.metrics):
         yield (
-            "The split puts copies of training photos among the scored ones. Train again with --split.groups copies "
-            "before anything else: no other number on this page can be trusted until then."
+            "Copies of scored photos were in training. Train again with --split.groups copies before anything else: no "
+            "other number on this page can be trusted until then."
         )
 
 
@@ -36,8 +36,8 @@ def _labels(findings: Findings) -> Iterator[str]:
     suspects = len(findings.gallery.suspects)
     if suspects:
         yield (
-            f"Look at the suspected labels in {findings.folder.label_issues.name}: the {suspects} most suspect are "
-            "shown above. Correcting labels is cheaper than any change of the model."
+            f"Review the suspected labels below ({counted(suspects, 'source')} shown of "
+            f"{findings.folder.label_issues.name}). Correcting labels is cheaper than any change of the model."
         )
 
 
@@ -46,9 +46,9 @@ def _shift(findings: Findings) -> Iterator[str]:
         if shift.classes and "test" in what:
             name, test, labelled = shift.classes[0]
             yield (
-                f"The test photos are of another mixture: {name} is {percent(test)} of what is predicted there and "
-                f"{percent(labelled)} of what is predicted for the labelled photos. A leaderboard score may differ "
-                "from this page's for that reason alone."
+                f"The class shares of the test photos differ: {name} is {percent(test)} of the predictions there and "
+                f"{percent(labelled)} of those for the labelled photos. A leaderboard score may differ from the "
+                "expected one for that reason alone."
             )
 
 
@@ -65,10 +65,10 @@ def _weakest(findings: Findings) -> Iterator[str]:
     label = next(label for label, name in findings.classes.items() if name == weakest)
     learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
     sources = findings.folds.loc[learning, "group"].nunique()
-    taken = f", and is mostly taken for {names[mistaken.argmax()]}" if mistaken.any() else ""
+    mistakes = f", and most often predicted as {names[mistaken.argmax()]}" if mistaken.any() else ""
     yield (
-        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is learned from "
-        f"{counted(sources, 'source')}{taken}. More photos of it would raise macro F1 most; without them, try "
+        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is trained on "
+        f"{counted(sources, 'source')}{mistakes}. More photos of it would raise macro F1 most; without them, try "
         "train.class_weights balanced."
     )
 
@@ -88,7 +88,7 @@ def _epochs(findings: Findings) -> Iterator[str]:
     elif loss.iloc[-1] > (1 + RISEN) * loss.min():
         yield (
             f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
-            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: the model learns by heart. Try stronger augmentation "
+            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: overfitting. Try stronger augmentation "
             "(augment: strong), label smoothing or fewer epochs."
         )
 
@@ -96,10 +96,10 @@ def _epochs(findings: Findings) -> Iterator[str]:
 def _calibration(findings: Findings) -> Iterator[str]:
     calibration = findings.metrics.calibration
     if calibration and not COLD < (temperature := calibration.temperature) < WARM:
-        what = "too sure of itself" if temperature > 1 else "less sure than it could be"
+        what = "overconfident" if temperature > 1 else "underconfident"
         yield (
-            f"The model is {what} (temperature {temperature:.2f}). Labels do not change by that, but scale the "
-            "probabilities before you use them as such."
+            f"The model is {what} (temperature {temperature:.2f}). Scale the probabilities before you use them as "
+            "such; labels already account for it."
         )
 
 
@@ -108,7 +108,7 @@ def _ablation(findings: Findings) -> Iterator[str]:
     for name in SETS if ablation else ():
         useless = [row.part for row in getattr(ablation, name) or [] if row.interval[1] < 0]
         if useless:
-            yield f"Leave out {' and '.join(useless)}: on the {SETS[name]} the score is higher without."
+            yield f"Leave out {' and '.join(useless)}: on the {SETS[name]} photos the score is higher without."
             return
 
 
@@ -128,6 +128,6 @@ def _precision(findings: Findings) -> Iterator[str]:
     if scores and not findings.metrics.luck:
         low, high = scores.intervals.macro_f1
         yield (
-            f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. A change that gains less cannot be "
-            "told from luck by one run: try it with several seeds (train.seed) on the same split."
+            f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. One run cannot tell a "
+            "smaller gain from luck: repeat it with several seeds (train.seed) on the same split."
         )

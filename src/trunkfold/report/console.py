@@ -1,8 +1,11 @@
 """Texts for the terminal: the summary of a run, and the table of a comparison."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from trunkfold.errors import counted
+from trunkfold.html import duration
 from trunkfold.metrics import Interval, LeakScores, Metrics, PartScores
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.run_folder import SETS, RunFolder
@@ -10,16 +13,39 @@ from trunkfold.run_folder import SETS, RunFolder
 MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 
 
-def summary(run: RunFolder, metrics: Metrics) -> str:
-    """The run's result as a short text table: each score with its interval, and where the files lie."""
-    lines = [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
-    for name, scores in reversed(metrics.by_set().items()):
+def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
+    """The run's result as a short text table in the report's order, its files, and the next command."""
+    lines = [describe_result(metrics).replace("\u00a0", " "), ""]
+    lines += [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
+    if expected := metrics.expected:
+        lines.append(f"{'expected':12} {_with_interval(expected.macro_f1, expected.interval):>22}")
+    for name, scores in metrics.by_set().items():
         values = [_with_interval(getattr(scores, key), getattr(scores.intervals, key)) for key in MEASURES]
         lines.append(f"{SETS[name]:12} {values[0]:>22} {values[1]:>22} {scores.photos:>8} {scores.groups:>8}")
     lines += ["", f"split: {describe_split(metrics)}", *describe_leak(metrics), *describe_copies(metrics)]
+    if metrics.seconds:
+        lines.append("time: " + ", ".join(f"{phase} {duration(spent)}" for phase, spent in metrics.seconds.items()))
     made = [path for path in (run.submission, run.report, run.metrics) if path.exists()]
-    lines += [f"files: {', '.join(map(str, made))}"]
-    return "\n".join(lines)
+    lines.append(f"files: {', '.join(map(str, made))}")
+    return "\n".join([*lines, "", f"next: {next_command}"] if next_command else lines)
+
+
+def describe_result(metrics: Metrics) -> str:
+    """The headline: what a leaderboard would show for the ensemble, or why that is not known."""
+    expected = metrics.expected
+    if metrics.oof is None:
+        return "The averaged runs have different splits: no honest score of their average exists."
+    if leaks(metrics):
+        return "No score can be expected: copies of scored photos were in training, so the scores below are inflated."
+    if expected is None:
+        return (
+            f"Single models reach a macro F1 of {_with_interval(metrics.oof.macro_f1, metrics.oof.intervals.macro_f1)}."
+        )
+    known = "on photos like these (95\u00a0% interval {:.3f} to {:.3f})".format(*expected.interval)
+    score = f"{expected.macro_f1:.3f} {known}"
+    if expected.leaderboard is None:
+        return f"Expect a macro F1 of {score}."
+    return "Expect {:.3f} to {:.3f} private macro F1; ".format(*expected.leaderboard) + f"the best estimate is {score}."
 
 
 def describe_split(metrics: Metrics) -> str:
@@ -30,14 +56,12 @@ def describe_split(metrics: Metrics) -> str:
     if choice != "none":
         return f"by group ({choice}): no copy of a scored photo was trained on"
     if metrics.leak:
-        return (
-            "RANDOM by photo (split.groups none), and photos have copies: these scores measure memory, and are too high"
-        )
+        return "RANDOM by photo (split.groups none), inflated: copies of scored photos were in training"
     return "random by photo (split.groups none); no copies were found"
 
 
 def describe_leak(metrics: Metrics) -> list[str]:
-    """What a random split claims, and what is left of it where no copy was learned from; empty without a leak."""
+    """Scores with and without copies in training, one line per leaky set; empty without a leak."""
 
     def scores(part: PartScores) -> str:
         return f"accuracy {part.accuracy:.3f}, macro F1 {part.macro_f1:.3f}"
@@ -48,7 +72,7 @@ def describe_leak(metrics: Metrics) -> list[str]:
         rest = f"on the other {others.photos}: {scores(others)}" if others else "there are no others"
         lines.append(
             f"WARNING: {SETS[name]}, {scores(copies)} on {counted(copies.photos, 'photo')} "
-            f"whose copies were learned from; {rest}"
+            f"whose copies were in training; {rest}"
         )
     return lines
 
@@ -97,7 +121,11 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
             [
                 [run.run, _interval(run.oof_macro_f1, run.oof_low, run.oof_high)]
                 + [_interval(run.holdout_macro_f1, run.holdout_low, run.holdout_high)]
-                + [_number(run.oof_accuracy, "{:.3f}"), _duration(run.seconds), _number(run.trainable, "{:,}")]
+                + [
+                    _number(run.oof_accuracy, "{:.3f}".format),
+                    _number(run.seconds, duration),
+                    _number(run.trainable, "{:,}".format),
+                ]
                 for run in runs.itertuples()
             ],
         )
@@ -122,19 +150,10 @@ def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     return ["  " + "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if pd.isna(value) else form.format(value)
+def _number(value: float | None, form: Callable[[float], str]) -> str:
+    return "-" if pd.isna(value) else form(value)
 
 
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
     form = f"{{:{sign}.3f}}"
     return "-" if pd.isna(value) else f"{form} [{form}, {form}]".format(value, low, high)
-
-
-def _duration(seconds: float) -> str:
-    if pd.isna(seconds):
-        return "-"
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02}"

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trunkfold.errors import counted
 from trunkfold.html import data_address
 from trunkfold.metrics import Ablation, FoldScores, Luck, Reliability, Scores
 from trunkfold.run_folder import SETS, RunFolder
@@ -152,7 +153,7 @@ def draw_confusion(scores: Scores) -> Figure:
         axis.text(predicted, truth, count, ha="center", va="center", color=colour)
     axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="predicted", ylabel="true")
+    axis.set(xlabel="predicted as", ylabel="true class")
     axis.grid(visible=False)
     figure.colorbar(image, label="share of the true class", shrink=0.8)
     return figure
@@ -178,19 +179,20 @@ def draw_luck(luck: Luck) -> Figure:
 
 
 def draw_reliability(part: Reliability, title: str) -> Figure:
-    """How often predictions of each probability are right, before and after temperature scaling."""
+    """How often predictions of each probability are right, before and after temperature scaling; 95 % intervals."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
-    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="as sure as right")
+    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="perfectly calibrated")
     for colour, marker, (key, name) in zip(
         COLOURS[1::-1], "os", {"bins": "as predicted", "bins_scaled": "after scaling"}.items(), strict=False
     ):
-        bins = [row for row in getattr(part, key) if row.photos]
-        most = max((row.photos for row in bins), default=1)
-        confidence, accuracy = ([getattr(row, name) for row in bins] for name in ("confidence", "accuracy"))
-        axis.plot(confidence, accuracy, color=colour, linewidth=1.2, marker="", alpha=0.8)
-        areas = [12 + 90 * row.photos / most for row in bins]
-        axis.scatter(confidence, accuracy, areas, color=colour, marker=marker, label=name, alpha=0.8, zorder=3)
-    axis.set(title=title, xlabel="probability of the predicted class", ylabel="share that is right")
+        bins = getattr(part, key)
+        confidence, accuracy = (np.array([getattr(row, name) for row in bins]) for name in ("confidence", "accuracy"))
+        low, high = np.array([row.interval for row in bins]).T
+        errors = [accuracy - low.clip(max=accuracy), high.clip(min=accuracy) - accuracy]
+        axis.errorbar(confidence, accuracy, errors, fmt=marker, color=colour, label=name, elinewidth=1, alpha=0.8)
+    photos = round(np.mean([row.photos for row in part.bins]))
+    axis.set(title=f"{title}: each point {counted(photos, 'photo')}")
+    axis.set(xlabel="probability of the predicted class", ylabel="share predicted correctly")
     axis.set(xlim=(-0.02, 1.03), ylim=(-0.03, 1.05))
     axis.legend(loc="upper left", fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: how good it is, whether to believe that, where it fails, what to do next."""
+"""One self-contained page about a run: the result, what to do next, then the evidence."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from trunkfold.html import render_html
 from trunkfold.report.advice import next_steps
 from trunkfold.report.contents import Findings
 from trunkfold.report.photo_sections import data, mistakes, suspects
-from trunkfold.report.score_sections import ablation, calibration, folds, luck, per_class, verdict
+from trunkfold.report.score_sections import ablation, calibration, folds, luck, per_class, result
 
 
 def write_report(findings: Findings) -> None:
@@ -34,15 +34,15 @@ def making(findings: Findings) -> dict:
 
 
 SECTIONS: dict[str, Callable[[Findings], dict | None]] = {
-    "Verdict": verdict,
-    "Luck": luck,
+    "Result": result,
+    "What to do next": advice,
     "Classes": per_class,
+    "Most confident mistakes": mistakes,
+    "Suspected labels": suspects,
+    "Leaderboard luck": luck,
     "Calibration": calibration,
     "Folds": folds,
-    "Mistakes": mistakes,
-    "Suspected labels": suspects,
-    "What to do next": advice,
-    "Data": data,
     "What each part adds": ablation,
+    "Data": data,
     "How it was made": making,
 }

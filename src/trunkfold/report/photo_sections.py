@@ -20,7 +20,7 @@ def mistakes(findings: Findings) -> dict | None:
         for name, table in findings.gallery.mistakes.items()
         if len(table)
     }
-    return {"sets": sets} if sets else None
+    return {"sets": sets, "classes": list(findings.classes.values())} if sets else None
 
 
 def _mistake(findings: Findings, row: pd.Series) -> dict:
@@ -47,10 +47,11 @@ def suspects(findings: Findings) -> dict | None:
             "label": findings.classes.get(row["label"], row["label"]),
             "suggestion": findings.classes.get(row["suggestion"], row["suggestion"]),
             **{key: row.get(key, "") for key in ("p_label", "p_suggestion", "reason")},
+            "choice": {"photos": row["photos"], "suggestion": row["suggestion"]},
         }
         for _, row in table.iterrows()
     ]
-    return {"rows": rows, "file": str(findings.folder.label_issues)}
+    return {"rows": rows, "file": str(findings.folder.label_issues), "classes": findings.classes}
 
 
 def data(findings: Findings) -> dict | None:

@@ -1,11 +1,12 @@
-"""The report's sections about scores: what they are, what luck makes of them, by class, by fold, by part."""
+"""The report's sections about scores: the result, by class, leaderboard luck, calibration, by fold, by part."""
 
 import numpy as np
 import pandas as pd
 
+from trunkfold.errors import counted
 from trunkfold.html import percent
-from trunkfold.metrics import Scores
-from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_split
+from trunkfold.metrics import Metrics, Scores
+from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_result, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
     draw_ablation,
@@ -27,47 +28,39 @@ CURVES = {
 }
 
 
-def verdict(findings: Findings) -> dict:
-    """One sentence, the scores with their intervals, and how the scored photos were separated."""
+def result(findings: Findings) -> dict:
+    """The expected score in one sentence, the measured scores, and how the scored photos were separated."""
     metrics = findings.metrics
-    sets = {SETS[name]: scores for name, scores in metrics.by_set().items()}
-    leak = describe_leak(metrics)
     return {
-        "sentence": _judge(sets, bool(leak)),
-        "sets": sets,
+        "sentence": describe_result(metrics),
+        "basis": _basis(metrics),
+        "expected": metrics.expected,
+        "sets": {SETS[name]: scores for name, scores in metrics.by_set().items()},
         "split": describe_split(metrics),
-        "leak": leak,
+        "leak": describe_leak(metrics),
         "copies": describe_copies(metrics),
         "measures": MEASURES,
     }
 
 
-def _judge(sets: dict[str, Scores], leaks: bool) -> str:
-    if not sets:
-        return "The averaged runs have different splits: no honest score of their average exists."
-    (title, best), *others = sets.items()
-    held_out = title == SETS["holdout"]
-    who = "that nothing was learned from, the ensemble" if held_out else "each fold's own model"
-    where = f"On {best.photos:,} photos of {best.groups:,} sources {who}"
-    if best.accuracy == 1:
-        score = f"{where} makes no mistake. That {_most_wrong(best.groups)}"
-        for _, single in others:
-            score += f"; out-of-fold, single models reach {_macro_f1(single)}"
-        score += "."
-    else:
-        right = percent(best.accuracy, 1)
-        score = f"{where} reaches {_macro_f1(best)} and names the right class of {right} of the photos."
-    return f"{score} That is not to be believed: copies of these photos were learned from." if leaks else score
-
-
-def _macro_f1(scores: Scores) -> str:
-    low, high = scores.intervals.macro_f1
-    return f"a macro F1 of {scores.macro_f1:.3f} (95\u00a0% interval {low:.3f} to {high:.3f})"
+def _basis(metrics: Metrics) -> str:
+    """What the expected score rests on."""
+    oof, holdout, expected = metrics.oof, metrics.holdout, metrics.expected
+    if oof is None or expected is None:
+        return ""
+    singles = f"Out-of-fold, single models reach a macro F1 of {oof.macro_f1:.3f}"
+    if holdout is None or expected.gain is None:
+        reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
+        return f"{singles}. The gain of averaging the folds is {reason}, and not counted."
+    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f}"
+    if holdout.accuracy == 1:
+        together = f"On the hold-out the ensemble makes no mistake, which {_most_wrong(holdout.groups)}"
+    return f"{singles}. {together}, {expected.gain:+.3f} against its single models; this gain is added."
 
 
 def _most_wrong(groups: int) -> str:
-    """What no mistake leaves open: the rule of three, since drawing again from no mistakes shows none."""
-    return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources would be mistaken"
+    """What no mistake leaves open: the rule of three, since resampling no mistakes shows none."""
+    return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources are mistaken"
 
 
 def luck(findings: Findings) -> dict | None:
@@ -84,6 +77,10 @@ def per_class(findings: Findings) -> dict | None:
     for name, scores in by_set.items():
         save_picture(findings.folder, f"confusion_{name}", lambda scores=scores: draw_confusion(scores))
     sets = {SETS[name]: scores for name, scores in by_set.items()}
+    sources = {
+        SETS[name]: table.groupby("label")["group"].nunique().rename(findings.classes).to_dict()
+        for name, table in findings.tables.items()
+    }
     pairs = [
         {
             "truth": findings.classes[pair["label"]],
@@ -93,7 +90,39 @@ def per_class(findings: Findings) -> dict | None:
         }
         for pair in findings.gallery.pairs
     ]
-    return {"sets": sets, "confusion": {title: _confusion(scores) for title, scores in sets.items()}, "pairs": pairs}
+    confusion = {title: _confusion(scores) for title, scores in sets.items()}
+    return {
+        "sentences": class_sentences(findings),
+        "sets": sets,
+        "sources": sources,
+        "confusion": confusion,
+        "pairs": pairs,
+    }
+
+
+def class_sentences(findings: Findings) -> list[str]:
+    """One plain sentence per class: how often it is recognised, what it is mistaken for, on how many sources."""
+    name = "oof" if "oof" in findings.tables else "holdout"
+    if name not in findings.tables:
+        return []
+    table, sentences = findings.tables[name], []
+    for label, title in findings.classes.items():
+        own = table[table["label"] == label]
+        wrong = own[own["prediction"] != label]
+        others = wrong["prediction"].map(findings.classes).value_counts()
+        basis = f"{counted(len(own), 'photo')} of {counted(own['group'].nunique(), 'source')}"
+        if own.empty:
+            sentences.append(f"{title}: no scored photo.")
+        elif wrong.empty:
+            sentences.append(f"{title}: all {basis} are recognised.")
+        else:
+            mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
+            sentences.append(
+                f"{title}: {percent(1 - len(wrong) / len(own))} of {basis} are recognised; most often it is mistaken "
+                f"for {others.index[0]} ({counted(len(mistaken), 'photo')} of "
+                f"{counted(mistaken['group'].nunique(), 'source')})."
+            )
+    return sentences
 
 
 def _confusion(scores: Scores) -> list[dict]:

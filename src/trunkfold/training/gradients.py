@@ -15,8 +15,9 @@ from trunkfold.model.features import through_trunk
 from trunkfold.training.shares import learned_shares
 
 # Forward operations of a tail's rows. Threads that run less than the first do nothing but wait for Python's lock. Above
-# the second the rows are halved, for five tails do not divide among two cores; each half builds the adapted matrices.
-WORTH_A_THREAD, WORTH_TWO_PARTS = 1e9, 8e9
+# the second the last of an odd number of tails is halved, so that two cores share the work evenly. No more than that
+# one, because each half builds the adapted matrices.
+WORTH_A_THREAD, WORTH_HALVING = 1e9, 8e9
 
 
 class GradientsByThreads:
@@ -47,13 +48,12 @@ class GradientsByThreads:
         folds = len(self.tails)
         shares = list(zip(learned_shares(features, folds), learned_shares(targets, folds), strict=True))
         operations = self._count_operations(shares[0][0])
-        parts = min(2 if operations > WORTH_TWO_PARTS else 1, len(shares[0][0]))
-        seeds = torch.randint(2**62, (folds, parts)).tolist()
-        work = [
-            (fold, *(share.tensor_split(parts)[part] for share in shares[fold]), seeds[fold][part])
-            for fold in range(folds)
-            for part in range(parts)
-        ]
+        halved = folds % 2 and operations > WORTH_HALVING and len(shares[-1][0]) > 1
+        parts = [(fold, share) for fold, share in enumerate(shares[: folds - 1 if halved else folds])]
+        if halved:
+            parts += [(folds - 1, half) for half in zip(*(each.tensor_split(2) for each in shares[-1]), strict=True)]
+        seeds = torch.randint(2**62, (len(parts),)).tolist()
+        work = [(fold, *share, seed) for (fold, share), seed in zip(parts, seeds, strict=True)]
         found = (in_threads if operations > WORTH_A_THREAD else map)(self._learn, work)
         losses = torch.zeros(folds)
         for (fold, *_), (loss, gradients) in zip(work, found, strict=True):  # in this order, so that bits repeat

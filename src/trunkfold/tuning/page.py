@@ -114,7 +114,7 @@ def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
     lines += [f"  {name:<28}{_short(value)}" for name, value in best.params.items()]
     files = ("best.yaml", "trials.csv", "study.html")
     lines += ["", f"files: {', '.join(str(folder / name) for name in files)}"]
-    return "\n".join([*lines, "", f"next: accelerate launch src/train_folds.py --config {folder / 'best.yaml'}"])
+    return "\n".join([*lines, "", f"next: python src/train_folds.py --config {folder / 'best.yaml'}"])
 
 
 def _figures(library: ModuleType, shown: optuna.Study) -> Iterator[tuple[str, str, Any]]:

@@ -1,0 +1,72 @@
+"""The score to expect of the ensemble on new photos: out-of-fold, plus the gain of averaging.
+
+Out-of-fold photos are many, but a single model predicts each. The hold-out shows the ensemble, on few photos; but its
+luck is the same for the single models, so the difference of both, the gain, is known better than either.
+`tests/benchmarks/bench_expected.py` measures how often the interval covers the truth.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from trunkfold.evaluation.scores import confusions_of_groups, draw_groups, interval, macro_f1_of_draws
+from trunkfold.metrics import Expected, Interval, Luck
+
+WIDER = (
+    1.2  # than a percentile bootstrap, which ignores that out-of-fold models share photos (measured by the benchmark)
+)
+
+
+def expected_score(
+    oof: pd.DataFrame,
+    holdout: pd.DataFrame | None,
+    alone: Sequence[pd.Series] | None,
+    groups: pd.Series,
+    labels: list[str],
+    luck: Luck | None,
+) -> Expected:
+    """Estimate the macro F1 of the ensemble on new photos of the same kind.
+
+    Args:
+        oof: image_id, label and prediction of the out-of-fold photos.
+        holdout: The same of the held-out photos, predicted by the ensemble; None without any.
+        alone: Labels that each fold's model alone gives the held-out photos, in the same rows; None if not known.
+        groups: Group of each image_id, the index; whole groups are drawn.
+        labels: The competition's labels.
+        luck: Simulated leaderboards, which give the spread of a private score around its expectation.
+
+    Returns:
+        Without a gain (no hold-out, or `alone` not known) the score of single models, which is usually lower.
+    """
+
+    def confusions(table: pd.DataFrame, predicted: pd.Series) -> np.ndarray:
+        return confusions_of_groups(table["label"], predicted, table["image_id"].map(groups), labels)
+
+    single = confusions(oof, oof["prediction"])
+    score, drawn, gain = *_macro_f1(single, seed=0), None
+    if holdout is not None and alone is not None:
+        ensemble, of_ensemble = _macro_f1(confusions(holdout, holdout["prediction"]), seed=1)
+        singles, of_singles = _macro_f1(sum(confusions(holdout, predicted) for predicted in alone), seed=1)
+        gain = ensemble - singles
+        score, drawn = min(score + gain, 1.0), drawn + of_ensemble - of_singles
+    low, high = interval(drawn)
+    if low == high:  # no mistake was drawn: the rule of three
+        low = score - 3 / len(single)
+    known = float(max(score - WIDER * (score - low), 0)), float(min(score + WIDER * (high - score), 1))
+    return Expected(score, known, _leaderboard(score, known, luck), gain)
+
+
+def _macro_f1(of_groups: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
+    """Macro F1 of the confusion matrices of groups, and of groups drawn with replacement; one seed draws the same."""
+    whole = of_groups.sum(0)
+    return float(macro_f1_of_draws(whole[None], whole)[0]), macro_f1_of_draws(draw_groups(of_groups, seed), whole)
+
+
+def _leaderboard(score: float, known: Interval, luck: Luck | None) -> Interval | None:
+    """Interval of a private score: the uncertainty of its expectation, and the luck of its photos."""
+    if luck is None:
+        return None
+    down = np.hypot(score - known[0], luck.private.mean - luck.private.low)
+    up = np.hypot(known[1] - score, luck.private.high - luck.private.mean)
+    return float(max(score - down, 0)), float(min(score + up, 1))
