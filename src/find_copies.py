@@ -9,6 +9,7 @@ from trunkfold.config.parsing import Parser
 from trunkfold.config.schema import DataConfig
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
 from trunkfold.errors import exit_on_input_error
+from trunkfold.report.index import write_index
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or copies_folder(options.root)
     find_copies(options.root, out)
+    write_index()
     print(describe_copies(out))
 
 

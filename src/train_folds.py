@@ -13,6 +13,7 @@ from trunkfold.output.provenance import Stopwatch, describe_training
 from trunkfold.output.thumbnails import save_thumbnails
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
+from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
@@ -57,6 +58,7 @@ def main() -> None:
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
             log_results(accelerator, findings.metrics, run)
+            write_index()
             print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
     accelerator.end_training()
 

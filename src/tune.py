@@ -17,6 +17,7 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
+from trunkfold.report.index import write_index
 from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
@@ -41,6 +42,7 @@ def main() -> None:
     with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
         write_results(study, config, folder)
         write_page(study, folder)
+        write_index()
     print(f"\n{summary(study, config, folder)}")
 
 

@@ -11,7 +11,7 @@ The rooms follow the flow of a run. A room imports only from the rooms that it n
     evaluation  scores and their intervals           split
     training    tails in lockstep                    config data split images model evaluation
     output      what a run's folder is given         config data split images model evaluation
-    report      the page, the summary, comparisons   split evaluation
+    report      the page, the summary, comparisons   config split evaluation
     tuning      studies                              config data split images model training
     deploy      a finished run in use                config data split images model evaluation output
     demo        a drawn competition

@@ -115,7 +115,7 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
         if first["apart"] not in ("", NO_SPLIT):
             lines.append(f"not compared with split 1: {first['apart']}")
         if first["leak"]:
-            lines.append("LEAKY: the scores measure memory, since photos were predicted whose copies were learned from")
+            lines.append("LEAKY: scores are inflated, copies of scored photos were in training")
         lines += _aligned(
             ["run", "OOF macro F1 [95 %]", "hold-out macro F1 [95 %]", "OOF accuracy", "training", "parameters"],
             [
@@ -129,16 +129,18 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
                 for run in runs.itertuples()
             ],
         )
-        compared = runs[runs["real"].notna()]
+        compared = runs[runs["outcome"].notna()]
         if len(compared):
             lines.append("")
             lines += _aligned(
-                [f"OOF macro F1 minus that of {first['run']}", "[95 %]", "real?"],
+                [f"OOF macro F1 minus that of {first['run']}", "[95 %]", "outcome"],
                 [
-                    [run.run, _interval(run.difference, run.difference_low, run.difference_high, "+"), run.real]
+                    [run.run, _interval(run.difference, run.difference_low, run.difference_high, "+"), run.outcome]
                     for run in compared.itertuples()
                 ],
             )
+        if not pd.isna(first["seed_std"]):
+            lines += ["", f"  another seed changes the score by {first['seed_std']:.4f} (standard deviation, included)"]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

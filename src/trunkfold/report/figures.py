@@ -46,9 +46,13 @@ def save_figure(run: RunFolder, name: str, draw: Callable[[], Figure]) -> str:
     """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
+        return _svg_address(figure)
+
+
+def embed_figure(draw: Callable[[], Figure]) -> str:
+    """A figure as the address of an SVG that a page embeds."""
+    with _drawn(draw) as figure:
+        return _svg_address(figure)
 
 
 def save_picture(run: RunFolder, name: str, draw: Callable[[], Figure]) -> None:
@@ -73,6 +77,12 @@ def _write_png(figure: Figure, run: RunFolder, name: str) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     run.save(png.getvalue(), run.figure(name))
+
+
+def _svg_address(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
 
 
 def in_both_modes(svg: str) -> str:
@@ -134,7 +144,7 @@ def draw_class_shares(shares: pd.DataFrame) -> Figure:
     places = np.arange(len(shares))
     for number, (title, column) in enumerate(shares.items()):
         axis.barh(places + (number + 0.5) * height - 0.4, 100 * column, 0.9 * height, label=title)
-    _name_rows(axis, shares.index)
+    name_rows(axis, shares.index)
     axis.set(xlabel="% of the set")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
@@ -210,7 +220,7 @@ def draw_ablation(ablation: Ablation) -> Figure:
         intervals = np.array([row.interval for row in rows]).T
         errors = np.abs(intervals - gains)
         axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=SETS[name])
-    _name_rows(axis, parts)
+    name_rows(axis, parts)
     axis.margins(y=0.15)
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlabel="macro F1 gained by the part, 95 % interval")
@@ -218,7 +228,7 @@ def draw_ablation(ablation: Ablation) -> Figure:
     return figure
 
 
-def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Names along the vertical axis, the first one at the top."""
     axis.set_yticks(range(len(names)), [short(str(name)) for name in names])
     axis.invert_yaxis()
