@@ -1,4 +1,4 @@
-"""Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
+"""Train all folds in lockstep, predict held-out and out-of-fold photos, and report the scores.
 
 python src/train_folds.py --config configs/demo.yaml
 """
@@ -8,6 +8,7 @@ from trunkfold.errors import exit_on_input_error
 from trunkfold.evaluation.known_photos import save_known_photos
 from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.embeddings import embed
+from trunkfold.model.pretrained import local_model
 from trunkfold.output.outputs import predict_labelled, save_inputs, save_results, save_tails
 from trunkfold.output.provenance import Stopwatch, describe_training
 from trunkfold.output.thumbnails import save_thumbnails
@@ -26,11 +27,11 @@ def main() -> None:
     """Parse and check, then train, predict, save and report in the run's folder."""
     config = complete(parse_config(description=__doc__))
     accelerator, watch = start_process(config.train), Stopwatch()
-    run = check_run(config)
+    run, model = check_run(config), local_model(config.model)
     with watch("reading photos"):
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
-    experiment = prepare_experiment(config, labelled, accelerator)
+    experiment = prepare_experiment(config, labelled, accelerator, model)
     with (
         occupied_run(run, config.run.restart, labelled.table, accelerator),
         worker_deaths_explained(),

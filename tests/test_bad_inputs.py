@@ -23,7 +23,8 @@ from toys import png_of, run_command, write_competition
 from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
 from trunkfold.data.photos import read_photo
-from trunkfold.output.submission import read_test
+from trunkfold.data.tables import Competition
+from trunkfold.output.submission import check_test
 from trunkfold.split.dataset import load_labelled
 
 TRAIN_CSV, TEST_CSV, IMAGES = Path("input/train/train.csv"), Path("input/test/test.csv"), Path("input/train/images")
@@ -146,7 +147,7 @@ def weights(name: str, change: Callable[[], object]) -> dict:
 
 FILES = [
     Case("a JPEG cut in half", TRAIN, cut_jpeg, r"1 photo unreadable: 1\.png \(.*truncated.*\)"),
-    Case("a web page as a photo", TRAIN, write(IMAGES / "2.png", "<html>"), r"unreadable: 2\.png \(not a picture\)"),
+    Case("a web page as a photo", TRAIN, write(IMAGES / "2.png", "<html>"), r"unreadable: 2\.png \(not an image\)"),
     Case(
         "a file as submissions",
         TRAIN,
@@ -203,9 +204,12 @@ TABLES = [
         r"train\.csv has several columns named 'label'",
     ),
     Case(
-        "semicolons", TRAIN, swap(TRAIN_CSV, ",", ";"), r"train\.csv has semicolons between its values: save it with co"
+        "semicolons",
+        TRAIN,
+        swap(TRAIN_CSV, ",", ";"),
+        r"train\.csv separates its values by semicolons: save it with co",
     ),
-    Case("tabs", TRAIN, swap(TRAIN_CSV, ",", "\t"), r"train\.csv has tabs between its values: save it with commas"),
+    Case("tabs", TRAIN, swap(TRAIN_CSV, ",", "\t"), r"train\.csv separates its values by tabs: save it with commas"),
     Case(
         "UTF-16",
         TRAIN,
@@ -224,7 +228,7 @@ TABLES = [
         "a quoted line break",
         TRAIN,
         row(TRAIN_CSV, 5, '4,"4.png\n4.png",1'),
-        r"train\.csv: filename goes over several lines from line 5: is a quote missing\?",
+        r"train\.csv: filename spans several lines, starting in line 5: is a quote missing\?",
     ),
     Case("a repeated id", TRAIN, row(TRAIN_CSV, 3, "1,2.png,1"), r"1 values of image_id occur twice or more: 1$"),
     Case("a repeated file", TRAIN, row(TRAIN_CSV, 3, "2,1.png,1"), r"1 values of filename occur twice or more: 1\.png"),
@@ -249,7 +253,7 @@ TABLES = [
         "labels with a point",
         TRAIN,
         row(TRAIN_CSV, 3, "2,2.png,1.0"),
-        r"the labels 1 and 1\.0 are one number: write it",
+        r"the labels 1 and 1\.0 are the same number: use",
     ),
     Case(
         "one class",
@@ -272,7 +276,7 @@ TABLES = [
         "an id of both sets",
         TRAIN,
         row(TEST_CSV, 2, "1,1.png"),
-        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set, train or test",
+        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set with train or test",
     ),
     Case(
         "groups of other sets",
@@ -429,7 +433,9 @@ OPTIONS = [
     Case("not a flag", **option("--run.restart=perhaps"), message=r"run\.restart must be true or false, not 'perhaps'"),
     Case("a name with slashes", **option("--run.name=../x"), message=r"run\.name '\.\./x' must be a plain folder name"),
     Case(
-        "a name that is taken", **option("--run.name=toy"), message=r"toy holds a finished run: .*--run\.restart true"
+        "a name that is taken",
+        **option("--run.name=toy"),
+        message=r"toy contains a finished run: .*--run\.restart true",
     ),
     Case(
         "an unknown preset",
@@ -459,7 +465,7 @@ OPTIONS = [
     Case(
         "a model",
         **option("--model.name=convnext_tinny"),
-        message=r"model\.name: timm has no model 'convnext_tinny'; near it: .*convnext_tiny",
+        message=r"model\.name: timm has no model 'convnext_tinny'; similar names: .*convnext_tiny",
     ),
     Case(
         "a model of another family",
@@ -531,7 +537,7 @@ OPTIONS = [
         "a demo under a file", (*DEMO, "--out", GROUPS / "demo"), None, r"cannot write beside .*: choose another --out"
     ),
     Case("a study of trials", (*TUNE, "--trials", 0), None, r"trials must be a positive integer, not '0'"),
-    Case("a study in the place of a run", (*TUNE, "--run.name", "toy"), None, r"toy holds a run and not a study"),
+    Case("a study in the place of a run", (*TUNE, "--run.name", "toy"), None, r"toy contains a run, not a study"),
 ]
 WEIGHTS = [
     Case(
@@ -558,7 +564,7 @@ WEIGHTS = [
     Case(
         "code",
         **weights("w.pth", lambda: torch.save({"stem.0.weight": Code()}, "w.pth")),
-        message=r"w\.pth cannot be loaded: it holds more than tensors, which could be code",
+        message=r"w\.pth cannot be loaded: it contains objects other than tensors, which can run code",
     ),
     Case(
         "a web page",
@@ -573,22 +579,22 @@ WEIGHTS = [
     Case(
         "half a file",
         **weights("w.safetensors", lambda: (save_weights("w.safetensors")(), half(Path("w.safetensors"))())),
-        message=r"it is no safetensors file, or was copied in part",
+        message=r"it is not a safetensors file, or incomplete",
     ),
     Case(
         "half a pickle",
         **weights("w.pth", lambda: (save_weights("w.pth")(), half(Path("w.pth"))())),
-        message=r"it is no PyTorch state dict, or was copied in part",
+        message=r"it is not a PyTorch state dict, or incomplete",
     ),
     Case(
         "an empty file",
         **weights("w.pth", write(Path("w.pth"), "")),
-        message=r"it is no PyTorch state dict, or was copied in part",
+        message=r"it is not a PyTorch state dict, or incomplete",
     ),
     Case(
         "a list of tensors",
         **weights("w.pth", lambda: torch.save([torch.ones(2)], "w.pth")),
-        message=r"w\.pth holds no state dict",
+        message=r"w\.pth is not a state dict",
     ),
     Case("of a study", (*TUNE, "--model.weights", "none.pth"), None, r"model\.weights none\.pth does not exist"),
 ]
@@ -925,5 +931,5 @@ def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(wo
 
 def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):
     SAMPLE.write_text(SAMPLE.read_text().replace(",1", ",crack"))
-    read_test(Path("input"), {"1": "a"})
+    check_test(Competition(Path("input")), {"1": "a"})
     assert "sample_submission.csv has the labels crack, none of which train.csv has" in caplog.text

@@ -102,7 +102,7 @@ def test_a_process_is_told_how_many_rows_of_a_fold_it_draws(rank):
 
 @pytest.mark.parametrize(("batch_size", "processes", "least"), [(3, 2, 6), (2, 1, 3), (9, 4, 12)])
 def test_a_batch_that_is_too_small_for_all_processes_is_an_error_with_the_least(batch_size, processes, least):
-    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: {least} is the least"
+    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: use at least {least}"
     with pytest.raises(InputError, match=message):
         make_batches(batch_size, process=Process(0, processes))
     make_batches(least, process=Process(0, processes))

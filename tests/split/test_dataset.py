@@ -8,7 +8,7 @@ import pytest
 from toys import LABELS, write_competition
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, SplitConfig, TrainConfig
-from trunkfold.data.tables import read_unlabelled
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split.dataset import class_prior, load_labelled, load_unlabelled, side_to_keep
 from trunkfold.split.groups import read_groups
@@ -81,10 +81,10 @@ def test_everything_wrong_is_told_at_once(competition):
         "  - train.csv: 1 values of image_id occur twice or more: 3",
         "  - train.csv: no label in line 2",
         "  - class 'rare' has 1 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
-        "lower split.folds or split.holdout, or leave the class out",
+        "lower split.folds or split.holdout, or remove the class",
         "  - 1 photo missing: 7.png",
         "  - 1 photo empty (0 bytes): 8.png",
-        "  - 1 photo unreadable: 9.png (not a picture)",
+        "  - 1 photo unreadable: 9.png (not an image)",
     ]
 
 
@@ -128,7 +128,7 @@ def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(compet
 
 def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
     (competition / "test" / "test" / "images" / "92.png").unlink()
-    photos = load_unlabelled(read_unlabelled(competition, []), make_config(competition))
+    photos = load_unlabelled(Competition(competition).test, make_config(competition))
     assert photos.unreadable == {1: "missing"}
     assert len(photos.pixels) == 12
     assert not photos.pixels[1].any()

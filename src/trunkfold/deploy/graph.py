@@ -67,7 +67,7 @@ def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
 
 
 def describe(run: FinishedRun) -> dict[str, str]:
-    """What a model file says of itself, as texts: classes, preprocessing, origin."""
+    """Return the metadata of a model file as text: classes, preprocessing, origin."""
     return {
         "run": run.folder.name,
         "run_digest": run_digest(run.folder),

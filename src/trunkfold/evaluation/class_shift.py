@@ -13,7 +13,7 @@ DRAWS, COVERAGE = 2000, 0.95
 
 @dataclass(frozen=True)
 class Shift:
-    """How two distributions of classes differ.
+    """Difference between two class distributions.
 
     Attributes:
         distance: Total variation: the share of photos that would have to change their class.
@@ -36,11 +36,11 @@ def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Map
         classes: Name of each label.
 
     Returns:
-        A row a class, a column a set that has photos.
+        One row per class, one column per non-empty set.
     """
     fold = folds["fold"].astype(int)
     sets = {
-        "learned from" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
+        "trained on" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
         "validation": (fold >= 0).to_numpy() & ~learned_from(fold.to_numpy()),
         "hold-out": (fold == HELD_OUT).to_numpy(),
     }

@@ -1,4 +1,4 @@
-"""What copies know of each other: one prediction for all of a group, or the label of a labelled copy."""
+"""Consensus of copies: one prediction for all photos of a group, or the label of a labelled copy."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarray:
     """Give each labelled photo the mean probabilities of its group, if all of it is in one fold or all held out.
 
-    Where a split divides groups, some of their photos are predicted by tails that have learned from the others.
+    If a split divides groups, some of their photos are predicted by tails trained on the others.
 
     Args:
         probabilities: Of shape (rows, classes).

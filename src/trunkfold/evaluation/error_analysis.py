@@ -1,4 +1,4 @@
-"""Which photos the report shows: pure functions of a run's tables."""
+"""Selection of the photos in the report, from a run's tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the report shows, each photo by its row in folds.csv.
+    """Photos in the report, by row of folds.csv.
 
     Attributes:
-        mistakes: By set: the surest wrong predictions, one a group; a table as `placed` makes it.
+        mistakes: By set: the most confident wrong predictions, one per group; a table like that of `placed`.
         pairs: The most confused classes: label, prediction, count, and rows of some such photos.
         samples: Rows of some photos of each label, one a group.
         suspects: The first suspected labels, see `read_suspects`.
@@ -82,13 +82,13 @@ def placed(table: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str])
 
 
 def surest_mistakes(table: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
-    """The photos that were given a wrong class most surely, one of each group."""
+    """Return the most confident wrong predictions, one per group."""
     wrong = table[table["label"] != table["prediction"]].sort_values("sure", ascending=False, kind="stable")
     return wrong.drop_duplicates("group").head(most)
 
 
 def confused_pairs(table: pd.DataFrame) -> list[dict]:
-    """The most frequent confusions of one class for another, and the surest photos of each, one a group."""
+    """Return the most frequent confusions of two classes, with the most confident photos of each, one per group."""
     wrong = table[table["label"] != table["prediction"]]
     counts = wrong.groupby(["label", "prediction"]).size().sort_values(ascending=False, kind="stable")
     return [

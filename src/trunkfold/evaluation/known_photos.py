@@ -1,4 +1,4 @@
-"""How far a photo is from everything a run was trained on: distance to the nearest training photo.
+"""Novelty of a photo: its distance to the nearest training photo of a run.
 
 Nearest neighbours among unit vectors, as Sun et al. 2022 (https://arxiv.org/abs/2204.06507) detect photos of another
 kind; no assumption about the shape of the training distribution.
@@ -16,7 +16,7 @@ from trunkfold.errors import InputError
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import learned_from
 
-FLAGGED = 0.01  # share of out-of-fold photos that lie beyond the threshold
+FLAGGED = 0.01  # share of out-of-fold photos beyond the threshold
 SCORED = 2000  # out-of-fold photos that the threshold is fitted on, at most
 ROWS = 512  # photos compared at once
 

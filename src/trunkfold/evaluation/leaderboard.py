@@ -1,10 +1,10 @@
-"""What luck does to a leaderboard: simulated test sets, and how far apart two scores must lie to mean something."""
+"""Simulated leaderboards: the influence of chance, and the smallest difference of scores that is significant."""
 
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Draws, Histogram, Luck, Range, Rival
 from trunkfold.evaluation.scores import interval, macro_f1_of_draws
-from trunkfold.metrics import Draws, Histogram, Luck, Range, Rival
 
 PUBLIC_SHARE = 0.4
 SIMULATIONS = 2000
@@ -15,7 +15,7 @@ BINS = 40
 def simulate_leaderboards(
     predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int
 ) -> Luck | None:
-    """What a leaderboard could show for this very model, if its out-of-fold score were its true one.
+    """Simulate leaderboard scores of this model, assuming that its out-of-fold score is its true score.
 
     Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
     and a private part. The draws are seeded.
@@ -66,7 +66,7 @@ class Pool:
 
     Attributes:
         truth: Class number of each row.
-        predicted: What the model takes it for.
+        predicted: Class index the model predicts.
     """
 
     def __init__(self, predictions: pd.DataFrame, groups: pd.Series, labels: list[str]) -> None:
@@ -97,11 +97,11 @@ class Pool:
         return rows[:photos], unit[:photos]
 
     def rival(self, rows: np.ndarray, unit: np.ndarray, shared: float, rng: np.random.Generator) -> np.ndarray:
-        """What a model would predict that is as good as this one, but wrong about other photos.
+        """Simulate the predictions of an equally good model that is wrong about other photos.
 
         Each drawn group takes the predictions of another random one, photos of a class those of photos of that class:
-        so each photo is taken for each class with the same probability as by this model, and copies are right or wrong
-        together as they are here.
+        so each photo is predicted as each class with the same probability as by this model, and copies are right or
+        wrong together as they are here.
 
         Args:
             rows: As `draw` gives them, or some of them.
@@ -109,7 +109,7 @@ class Pool:
             shared: Share of the drawn groups that keep this model's predictions.
 
         Returns:
-            A class number a row.
+            A class index per row.
         """
         units, truth = unit.max() + 1, self.truth[rows]
         chosen = (rng.random(units)[unit] * self._of_class[truth]).astype(int)

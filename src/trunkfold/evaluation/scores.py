@@ -1,10 +1,10 @@
-"""What predictions are worth: accuracy, F1, confusion, and intervals that know of copies."""
+"""Scores of predictions: accuracy, F1, confusion, and intervals that account for copies."""
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.metrics import ClassScores, Interval, Intervals, Scores
+from trunkfold.assessment import ClassScores, Interval, Intervals, Scores
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -76,7 +76,7 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 def paired_difference(
     truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
 ) -> dict[str, float]:
-    """How much better one prediction of the same photos is than another, by a bootstrap that draws both together.
+    """Compare two predictions of the same photos by a paired bootstrap.
 
     Args:
         truth: Label of each photo; the others have the same index.

@@ -7,19 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Assessment
 from trunkfold.errors import InputError
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_predictions, scored_table
-from trunkfold.metrics import Assessment, Metrics
-from trunkfold.output.test_predictions import FinishedRun, Predictions, save_submission
+from trunkfold.metrics import Metrics
+from trunkfold.output.test_predictions import Predictions, SubmissionRun, save_submission
 from trunkfold.run_folder import SETS, RunFolder
 
 logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "fold"]
 
 
-def weigh_runs(runs: Sequence[FinishedRun], weights: Sequence[float] | None = None) -> list[float]:
+def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = None) -> list[float]:
     """Share of each run in an average.
 
     Args:
@@ -44,7 +45,7 @@ def weigh_runs(runs: Sequence[FinishedRun], weights: Sequence[float] | None = No
 
 
 def save_submissions(
-    runs: Sequence[FinishedRun],
+    runs: Sequence[SubmissionRun],
     predictions: Sequence[Predictions],
     shares: Sequence[float],
     out: RunFolder,
@@ -74,7 +75,7 @@ def save_submissions(
 
 
 def blend_runs(
-    runs: Sequence[FinishedRun], tables: Sequence[pd.DataFrame], shares: Sequence[float], out: RunFolder
+    runs: Sequence[SubmissionRun], tables: Sequence[pd.DataFrame], shares: Sequence[float], out: RunFolder
 ) -> tuple[pd.DataFrame, Metrics]:
     """Average the predictions of finished runs.
 
@@ -117,7 +118,7 @@ def _average(
     return ids.reset_index(drop=True), total
 
 
-def _assess(runs: Sequence[FinishedRun], shares: Sequence[float], out: RunFolder, test_photos: int) -> Assessment:
+def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFolder, test_photos: int) -> Assessment:
     splits = [run.folds[SPLIT_COLUMNS].sort_values("image_id", ignore_index=True) for run in runs]
     if not all(split.equals(splits[0]) for split in splits):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")

@@ -1,4 +1,4 @@
-"""What training writes into a run's folder: inputs, tuned weights, predictions of labelled photos, metrics."""
+"""Files written by training: inputs, tuned weights, predictions of labelled photos, metrics."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,9 +19,10 @@ from trunkfold.evaluation.predictions import average, scored_table
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.contact_sheet import draw_sheet
 from trunkfold.metrics import Consensus, Metrics, Split
-from trunkfold.model.backbone import Backbone, Tail
+from trunkfold.model.backbone import Backbone
 from trunkfold.model.ensemble import predict, save_fold, save_shared
 from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.parts import Tail
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import HELD_OUT, scoring_members

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, device, memory, seconds, and the photos as their files are."""
+"""Provenance of a run: versions, commit, device, memory, seconds, and properties of the photos."""
 
 import os
 import platform
@@ -102,7 +102,7 @@ def commit(file: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
     with suppress(OSError, subprocess.SubprocessError):
-        git("ls-files", "--error-unmatch", file.name)  # a file may lie in somebody else's checkout
+        git("ls-files", "--error-unmatch", file.name)  # the file may be in another project's checkout
         return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return None
 

@@ -85,7 +85,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
         picture: uint8 of shape (height, width, 3).
-        heat: From 0 to 1, at any resolution: the whole of it lies on the whole picture.
+        heat: From 0 to 1, at any resolution; resized to the picture.
     """
     height, width = picture.shape[:2]
     fine = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)

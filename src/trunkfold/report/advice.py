@@ -1,4 +1,4 @@
-"""What to do next, derived from a run's numbers: each rule yields one sentence or none."""
+"""Recommendations derived from a run's numbers; each rule yields a sentence, or nothing."""
 
 from collections.abc import Iterator
 
@@ -123,7 +123,7 @@ def _luck(findings: Findings) -> Iterator[str]:
 
 
 def _precision(findings: Findings) -> Iterator[str]:
-    """What the scores can tell apart, where no simulated leaderboard says it."""
+    """State the precision of the scores if there is no simulated leaderboard."""
     scores = findings.metrics.oof
     if scores and not findings.metrics.luck:
         low, high = scores.intervals.macro_f1

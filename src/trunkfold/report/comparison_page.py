@@ -30,7 +30,7 @@ def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], pa
 
 
 def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dict:
-    """What the page shows of the runs of one split."""
+    """Content of the page for the runs of one split."""
     metrics = {name: runs[name].read_metrics() for name in rows["run"]}
     scored, compared = rows[rows["oof_macro_f1"].notna()], rows[rows["difference"].notna()]
     histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}

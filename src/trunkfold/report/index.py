@@ -27,7 +27,7 @@ def write_index() -> None:
 
 
 def _row(run: RunFolder) -> dict | None:
-    """What is shown of a run; None for a folder that is none."""
+    """Return the shown properties of a run; None for a folder that is none."""
     found = next((path for path in (run.metrics, run.state) if path.exists()), None)
     if found is None:
         return None

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Scores
 from trunkfold.errors import counted
 from trunkfold.html import percent
-from trunkfold.metrics import Metrics, Scores
+from trunkfold.metrics import Metrics
 from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_result, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
@@ -44,7 +45,7 @@ def result(findings: Findings) -> dict:
 
 
 def _basis(metrics: Metrics) -> str:
-    """What the expected score rests on."""
+    """Basis of the expected score."""
     oof, holdout, expected = metrics.oof, metrics.holdout, metrics.expected
     if oof is None or expected is None:
         return ""
@@ -59,12 +60,12 @@ def _basis(metrics: Metrics) -> str:
 
 
 def _most_wrong(groups: int) -> str:
-    """What no mistake leaves open: the rule of three, since resampling no mistakes shows none."""
+    """Bound the error rate after no mistakes by the rule of three, since resampling no mistakes yields none."""
     return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources are mistaken"
 
 
 def luck(findings: Findings) -> dict | None:
-    """What the leaderboard could show for this model by chance."""
+    """Simulated leaderboard scores of this model."""
     found = findings.metrics.luck
     return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
@@ -180,7 +181,7 @@ def folds(findings: Findings) -> dict | None:
 
 
 def ablation(findings: Findings) -> dict | None:
-    """What each part of the ensemble adds."""
+    """Gain from each part of the ensemble."""
     found = findings.metrics.ablation
     if not found:
         return None

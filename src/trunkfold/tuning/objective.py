@@ -1,4 +1,4 @@
-"""A trial: a short training of all folds with options of its own, on features that all trials share."""
+"""A trial: a short training of all folds with its own options, on features shared by all trials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ from trunkfold.training.setup import prepare, shown_photos
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
-REASON, SPREAD = "reason", "std over folds"  # what is noted of a trial
+REASON, SPREAD = "reason", "std over folds"  # attributes of a trial
 
 
 @dataclass
 class Objective:
-    """What a trial is worth: the folds' mean macro F1 after its last epoch.
+    """Score of a trial: the folds' mean macro F1 after its last epoch.
 
     Attributes:
-        config: Of the study, its image size and normalisation settled.
-        space: What trials differ in.
-        labelled: The photos and their folds, the same for all.
-        accelerator: Where they run.
+        config: Configuration of the study, with image size and normalization.
+        space: Search space.
+        labelled: Photos and their folds, shared by all trials.
+        accelerator: Accelerator of this process.
     """
 
     config: TuningConfig
@@ -46,12 +46,12 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> float:
         """Train, and report every epoch to the pruner.
 
-        A training that diverges, or that the GPU's memory is too small for, is a pruned trial of score 0, and not a
-        failed one: samplers learn nothing from failures and would draw its like again and again.
+        A trial that diverges or exceeds the GPU's memory is pruned with score 0 instead of failed, because samplers
+        ignore failed trials and would propose similar ones.
 
         Raises:
-            TrialPruned: The trial is not worth going on with.
-            InputError: It cannot be trained; so the study's options are wrong.
+            TrialPruned: The trial is not promising.
+            InputError: The trial cannot be trained because the study's options are invalid.
         """
         config = trial_experiment(self.config, draw(trial, self.space))
         done = 0
@@ -78,10 +78,10 @@ class Objective:
         raise optuna.TrialPruned
 
     def rehearse(self) -> None:
-        """Keep the features of every trunk, and try each named choice, so that a wrong one ends no study at night.
+        """Cache the features of every trunk and try each named choice, so that errors appear before the first trial.
 
         Raises:
-            InputError: timm has no such optimizer, schedule or model, or it does not take the given arguments.
+            InputError: timm has no such optimizer, schedule or model, or it does not accept the arguments.
         """
         backbones: dict[ModelConfig, Backbone] = {}
         for config in [trial_experiment(self.config, {}), *alternatives(self.config, self.space)]:
@@ -95,12 +95,12 @@ class Objective:
 def run_trial(
     config: Config, labelled: Labelled, accelerator: Accelerator, after_epoch: Callable[[int, float], None]
 ) -> pd.DataFrame:
-    """Train all folds exactly as src/train_folds.py does, whatever was trained before in this process.
+    """Train all folds exactly like src/train_folds.py, independent of earlier trainings in this process.
 
     Args:
-        config: Its image size and normalisation are settled.
-        labelled: The photos and their folds.
-        accelerator: What it held of an earlier trial is freed.
+        config: Configuration with image size and normalization.
+        labelled: Photos and their folds.
+        accelerator: Its memory of the trial is freed at the end.
         after_epoch: See `trunkfold.training.loop.train`.
 
     Returns:
@@ -116,11 +116,11 @@ def run_trial(
         validation = Validation(clean, labelled.fold_of_row, labelled.targets)
         return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
     finally:
-        accelerator.free_memory()  # it keeps every model that it ever prepared
+        accelerator.free_memory()  # it keeps references to all prepared models
 
 
 def make_backbone(config: Config, labelled: Labelled) -> Backbone:
-    """The model that the folds share, with the random weights that src/train_folds.py would have drawn."""
+    """Build the model, with the same random weights as in src/train_folds.py."""
     set_seed(config.train.seed)
     return build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
 
@@ -128,9 +128,6 @@ def make_backbone(config: Config, labelled: Labelled) -> Backbone:
 def shared_features(
     config: Config, labelled: Labelled, accelerator: Accelerator, lockstep: Lockstep
 ) -> tuple[FeatureBatches, Dataset]:
-    """What does not depend on the trial: clean features to validate on, and augmented ones to learn from.
-
-    See `trunkfold.training.setup.shown_photos`.
-    """
+    """Return the data shared by all trials, see `trunkfold.training.setup.shown_photos`."""
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     return shown_photos(source, labelled, make_augmentation(config.augment, config.data.image_size))
