@@ -53,10 +53,11 @@ def _basis(metrics: Metrics) -> str:
     if holdout is None or expected.gain is None:
         reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
         return f"{singles}. The gain of averaging the folds is {reason}, and not counted."
-    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f}"
+    alone = holdout.macro_f1 - expected.gain
+    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f} and its single models {alone:.3f}"
     if holdout.accuracy == 1:
         together = f"On the hold-out the ensemble makes no mistake, which {_most_wrong(holdout.groups)}"
-    return f"{singles}. {together}, {expected.gain:+.3f} against its single models; this gain is added."
+    return f"{singles}. {together}. The gain of averaging the folds, {expected.gain:+.3f}, is added."
 
 
 def _most_wrong(groups: int) -> str:
