@@ -210,7 +210,7 @@ class RunConfig:
     Attributes:
         name: Name of the folder under submissions/; null uses the name of the config file.
         restart: Replace the folder of an earlier run of this name.
-        trackers: Trackers to log the training to, any that Accelerate supports, such as [tensorboard] or [wandb, mlflow].
+        trackers: Trackers to log training to, any that Accelerate supports, such as [tensorboard] or [wandb, mlflow].
     """
 
     name: str | None = None
