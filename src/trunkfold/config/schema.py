@@ -210,10 +210,12 @@ class RunConfig:
     Attributes:
         name: Name of the folder under submissions/; null uses the name of the config file.
         restart: Replace the folder of an earlier run of this name.
+        trackers: Trackers to log training to, any that Accelerate supports, such as [tensorboard] or [wandb, mlflow].
     """
 
     name: str | None = None
     restart: bool = False
+    trackers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,7 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of albumentations transforms, such as
-            [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or albumentations transforms, [{HorizontalFlip: {p: 0.5}}, ...].
     """
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -26,6 +26,7 @@ from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
+from trunkfold.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,13 @@ def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def complete(config: AnyConfig) -> AnyConfig:
-    """Fill in options that depend on others, and check names of models, views and transforms.
+    """Fill in options that depend on others, and check names of models, views, trackers and transforms.
 
     Raises:
-        InputError: There is no such model, view or transform.
+        InputError: There is no such model, view, tracker or transform.
     """
     check_views(config.predict.views)
+    check_trackers(config.run.trackers)
     native = native_image_size(config.model.name)
     image_size = config.data.image_size or native
     Augmentation(config.augment, image_size)
