@@ -47,7 +47,7 @@ def limits_of(options: Namespace) -> Limits:
 
 
 def training_photos(run: FinishedRun, root: Path | None) -> Path | None:
-    """Where the labelled photos are; None, with a warning, where they are not there any more."""
+    """Return the folder of the labelled photos; None, with a warning, if it no longer exists."""
     try:
         return images_folder(run, root)
     except InputError as error:

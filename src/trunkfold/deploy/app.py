@@ -20,7 +20,7 @@ from trunkfold.html import render_html
 from trunkfold.run_folder import SETS
 
 logger = logging.getLogger(__name__)
-WAITING = 8  # photos at once, each held in memory until its turn; more are asked to come back
+WAITING = 8  # photos held in memory until their turn; further requests must retry later
 PATIENCE = 30  # seconds without a byte, after which a connection is closed
 BLOCK = 1 << 16
 
@@ -58,11 +58,11 @@ class AppServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What a browser opens."""
+        """URL to open in a browser."""
         return f"http://{self.server_address[0]}:{self.server_address[1]}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+        """Ignore errors of clients that disconnected."""
 
 
 def is_loopback(host: str) -> bool:

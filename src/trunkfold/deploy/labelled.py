@@ -78,7 +78,7 @@ def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> Plain
 
 
 def images_folder(run: FinishedRun, root: Path | None) -> Path:
-    """Where the labelled photos are.
+    """Return the folder of the labelled photos.
 
     Args:
         root: Where the data are now; None takes the run's data.root.

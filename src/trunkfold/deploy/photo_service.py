@@ -1,4 +1,4 @@
-"""One uploaded photo at a time: its prediction, where the evidence lies, and the most similar training photos."""
+"""One uploaded photo at a time: its prediction, a heat map of the evidence, and the most similar training photos."""
 
 import io
 import threading
@@ -20,7 +20,7 @@ CANDIDATES = 60  # from which they are chosen
 
 @dataclass(frozen=True)
 class Limits:
-    """What a photo may be.
+    """Limits of an uploaded photo.
 
     Attributes:
         bytes: Size of the file.
