@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from trunkfold.deploy.photo_service import PhotoError, PhotoService
+from trunkfold.deploy.photo_service import PhotoService, UploadError
 from trunkfold.errors import InputError
 from trunkfold.html import render_html
 from trunkfold.run_folder import SETS
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = self.rfile.read(self.unread)
             self.unread -= len(content)
             return _json(action(content))
-        except PhotoError as error:
+        except UploadError as error:
             raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
         finally:
             self.server.places.release()

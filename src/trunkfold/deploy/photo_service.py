@@ -31,7 +31,7 @@ class Limits:
     pixels: int
 
 
-class PhotoError(ValueError):
+class UploadError(ValueError):
     """An upload is no photo, or too large; the message is the reason alone."""
 
 
@@ -57,7 +57,7 @@ class PhotoService:
         """Predict one photo, see `trunkfold.deploy.predict.prediction_row`.
 
         Raises:
-            PhotoError: It is no photo, or too large.
+            UploadError: It is no photo, or too large.
         """
         with self.lock:
             return self._predict(content)[2]
@@ -71,7 +71,7 @@ class PhotoService:
             embeddings).
 
         Raises:
-            PhotoError: See `predict`.
+            UploadError: See `predict`.
         """
         with self.lock:
             photo, predicted, row = self._predict(content)
@@ -82,7 +82,7 @@ class PhotoService:
         try:
             photo = decode_photo(io.BytesIO(content), self.predictor.side, self.limits.pixels, FORMATS)
         except ValueError as error:
-            raise PhotoError(str(error)) from error
+            raise UploadError(str(error)) from error
         predicted = self.predictor.predict([photo])
         return photo, predicted, prediction_row(predicted, 0, self.run.classes)
 
