@@ -1,4 +1,4 @@
-"""Small pictures of the photos that the report shows, and of where their prediction looked."""
+"""Thumbnails and heat maps of the photos in the report."""
 
 import logging
 from collections.abc import Mapping, Sequence
