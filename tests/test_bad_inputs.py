@@ -6,8 +6,6 @@ import hashlib
 import io
 import re
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from toys import run_command, write_competition
+from toys import png_of, run_command, write_competition
 
 from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
@@ -53,6 +51,10 @@ TRAIN = (
 TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
 SUBMIT = ("make_submission.py", "--run", RUN)
 COPIES = ("find_copies.py", "--data.root", "input")
+PREDICT = ("predict_photos.py", "input/test/images")
+EXPORT = ("export_model.py",)
+BUNDLE = ("make_kaggle_bundle.py", "--user", "somebody")
+SERVE = ("serve_app.py",)
 DEMO = ("make_demo_data.py", "--out", "input/demo")
 
 
@@ -94,18 +96,6 @@ def folder_instead(path: Path) -> Callable[[], object]:
 
 def half(path: Path) -> Callable[[], object]:
     return lambda: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A small file that claims any size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
-    )
 
 
 def cut_jpeg() -> None:
@@ -755,6 +745,81 @@ RUNS = [
         r"sample_submission\.csv has an image_id twice or more: 21",
     ),
 ]
+USES = [
+    Case(
+        "an unknown tracker",
+        **option("--run.trackers=[tensorbord]"),
+        message=r"run\.trackers: Accelerate has no tracker tensorbord; the nearest is tensorboard",
+    ),
+    Case(
+        "a tracker that is not installed",
+        **option("--run.trackers=[comet_ml]"),
+        message=r"run\.trackers: comet_ml is not installed: pip install comet_ml",
+    ),
+    Case("a tracker that is no list", **option("--run.trackers=3"), message=r"run\.trackers must be a list \[text"),
+    Case("nothing to predict", ("predict_photos.py",), None, r"the following arguments are required: photos"),
+    Case(
+        "photos that are not there",
+        (*PREDICT, "gone.jpg", "x*.jpg"),
+        None,
+        r"no photos in gone\.jpg \(nothing has this name\), x\*\.jpg \(nothing .*: name photo files, folders that hold",
+    ),
+    Case("no run to predict with", (*PREDICT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case("predictions as a text", (*PREDICT, "--out", "out.txt"), None, r"--out out\.txt must end in \.csv or \.jsonl"),
+    Case(
+        "predictions below a file",
+        (*PREDICT, "--out", GROUPS / "out.csv"),
+        None,
+        r"--out: cannot write to .*groups\.csv .*: choose another place",
+    ),
+    Case(
+        "damaged embeddings",
+        PREDICT,
+        write(RUN / "embeddings.safetensors", "<html>"),
+        r"embeddings\.safetensors is damaged .*copy the run again",
+    ),
+    Case("an export of no run", (*EXPORT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case("an unknown format", (*EXPORT, "--format", "tflite"), None, r"--format: invalid choice: 'tflite' \(choose"),
+    Case(
+        "a precision of another format",
+        (*EXPORT, "--format", "torch", "--precision", "int8"),
+        None,
+        r"--precision int8 is for --format onnx alone",
+    ),
+    Case(
+        "a loss without a hold-out",
+        (*EXPORT, "--precision", "int8"),
+        None,
+        r"toy has no hold-out .*; --precision int8 needs them to measure its loss",
+    ),
+    Case(
+        "a fold that is not there",
+        (*EXPORT, "--format", "timm", "--fold", 7),
+        None,
+        r"--fold 7: choose one of 0, 1, or average",
+    ),
+    Case(
+        "an export over a folder",
+        (*EXPORT, "--format", "timm", "--out", "input"),
+        None,
+        r"--out input exists: remove it",
+    ),
+    Case("a bundle of nobody", ("make_kaggle_bundle.py",), None, r"the following arguments are required: --user"),
+    Case("a bundle without data", BUNDLE, None, r"--data OWNER/SLUG, or --competition SLUG"),
+    Case("a bundle of other data", (*BUNDLE, "--data", "x"), None, r"--data x must be OWNER/SLUG"),
+    Case("a bundle of no run", (*BUNDLE, "--data", "a/b", "--run", "gone"), None, r"gone is not a run"),
+    Case(
+        "a bundle over a folder", (*BUNDLE, "--data", "a/b", "--out", "input"), None, r"--out input exists: remove it"
+    ),
+    Case("a page of no run", ("serve_app.py", "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case(
+        "a page without a run", ("serve_app.py",), remove(RUN), r"no finished run under submissions/: train one first"
+    ),
+    Case("a page at no port", (*SERVE, "--port", 70_000), None, r"port 70000 \(.*\): choose another --host or --port"),
+    Case("a page of no photos", (*SERVE, "--max_megabytes", 0), None, r"--max_megabytes 0 must be above 0"),
+    Case("a page without its data", (*SERVE, "--data.root", "gone"), None, r"data\.root gone is not a folder"),
+    Case("an unknown option of the page", (*SERVE, "--prot", 1), None, r"no option --prot; the nearest is --port"),
+]
 CASES = {
     **{
         f"{name}: {case.what}": case
@@ -765,6 +830,7 @@ CASES = {
             ("options", OPTIONS),
             ("weights", WEIGHTS),
             ("runs", RUNS),
+            ("uses", USES),
         )
         for case in cases
     },

@@ -23,7 +23,7 @@ PHRASES = {  # pattern: what to write instead
     r"\b(?<!splits )(lie|lies|lain)\b": "is (in), are (in)",
     r"\b(is|are|was|were|be|been) (told|asked)\b": "the error names ..., receives, requested",
     r"\b(a|an|the|whoever|somebody|who) (wants|asks)\b": "you can request",
-    rf"\b(once|rows?|lines?|photos|files?|columns?|steps?|times|numbers?|bytes) an? ({UNITS})\b": "per ...",
+    rf"\b(once|one|rows?|lines?|photos|files?|columns?|steps?|times|numbers?|bytes) an? ({UNITS})\b": "per ...",
     r"\blearn(s|ed|ing)? from\b": "train(ed) on",
     r"\blearned (weights|copy)\b": "trained ...",
     r"\bnumbers of a model\b": "parameters",

@@ -12,7 +12,7 @@ The rooms follow the flow of a run. A room imports from the rooms named after it
     training    tails in lockstep                    config split images model evaluation
     output      files of a run, the submission       config data split images model evaluation
     report      the page, the summary, comparisons   config split evaluation
-    tuning      studies                              config split images model training
+    tuning      studies                              config split training
     deploy      a finished run in use                config data split images model evaluation output
     demo        a drawn competition
 """

@@ -48,6 +48,7 @@ class RunFolder:
         self.figures = path / "figures"
         self.augmented = self.figures / "augmented.png"  # samples of augmented photos
         self.thumbnails = self.figures / "photos"
+        self.trackers = path / "trackers"  # what run.trackers write
         self.state = path / "state.safetensors"  # of a training that has not finished
         self.lock = path / ".lock"
 

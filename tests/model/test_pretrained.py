@@ -149,3 +149,14 @@ def test_the_digest_is_that_of_the_weights_whatever_their_head():
     one, two, three = (timm.create_model("test_convnext", num_classes=classes) for classes in (3, 4, 3))
     two.load_state_dict({n: t for n, t in one.state_dict().items() if "head.fc" not in n}, strict=False)
     assert digest_weights(one) == digest_weights(two) != digest_weights(three)
+
+
+def test_a_model_made_to_check_its_weights_is_cut_without_loading_them_again(tmp_path, monkeypatch):
+    save_file(timm.create_model("test_convnext", num_classes=10).state_dict(), tmp_path / "w.safetensors")
+    config = replace(TOY, weights=str(tmp_path / "w.safetensors"))
+    model, expected = local_model(config), build_backbone(config, 3)
+    monkeypatch.setattr("trunkfold.model.backbone.create_model", lambda *_: pytest.fail("loaded again"))
+    backbone = build_backbone(config, 3, model=model)
+    assert backbone.digest == expected.digest
+    assert backbone.make_tail(0).get_classifier().out_features == 3
+    assert local_model(TOY) is None

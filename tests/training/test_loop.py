@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from trunkfold.errors import InputError, OutOfTime
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.model.backbone import build_backbone
 from trunkfold.model.features import FeatureSource
@@ -43,7 +43,7 @@ def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     pixels = [np.full((40, 50, 3), 60 + 130 * target, np.uint8) for target in targets]
     config = TrainConfig(**({"epochs": 3, "batch_size": 12, "head_lr": 0.01} | options))
     batches = FoldBalancedBatches(fold_of_row, config.batch_size, 0, accelerator)
-    photos = Counting(pixels, targets, make_augmentation("none", SIZE), 0)
+    photos = Counting(pixels, targets, Augmentation("none", SIZE), 0)
     photos.seen = Counter()
     torch.manual_seed(0)
     backbone = build_backbone(replace(CONFIG.model, drop_path=drop_path), CLASSES, load_weights=False)

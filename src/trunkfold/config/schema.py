@@ -6,18 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Len, MinLen
 
-from trunkfold.config.types import (
-    Arguments,
-    Count,
-    Decay,
-    Label,
-    Natural,
-    NonNegative,
-    Number,
-    Positive,
-    Seed,
-    Share,
-)
+from trunkfold.config.types import Arguments, Count, Decay, Label, Natural, NonNegative, Number, Positive, Seed, Share
 
 VEHICLE_DAMAGE = {1: "crack", 2: "scratch", 3: "tire flat", 4: "dent", 5: "glass shatter", 6: "lamp broken"}
 COMMON = (  # listed first in --help
@@ -221,10 +210,12 @@ class RunConfig:
     Attributes:
         name: Name of the folder under submissions/; null uses the name of the config file.
         restart: Replace the folder of an earlier run of this name.
+        trackers: Trackers to log training to, any that Accelerate supports, such as [tensorboard] or [wandb, mlflow].
     """
 
     name: str | None = None
     restart: bool = False
+    trackers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -232,8 +223,7 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of albumentations transforms, such as
-            [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or albumentations transforms, [{HorizontalFlip: {p: 0.5}}, ...].
     """
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -63,10 +64,33 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         raise ValueError(MISSING)
     if path.stat().st_size == 0:
         raise ValueError(EMPTY)
+    return decode_photo(path, side)
+
+
+def decode_photo(
+    file: Path | BinaryIO,
+    side: int | None = None,
+    most_pixels: int = MOST_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Decode one picture from a file or from memory.
+
+    Args:
+        file: A path, or an open binary file.
+        side: See `read_photo`.
+        most_pixels: Pixels above which a picture is refused by what its header says, before it is decoded.
+        formats: Pillow's names of the formats to try; None tries all.
+
+    Returns:
+        See `read_photo`.
+
+    Raises:
+        ValueError: It cannot be decoded; the message is the reason alone.
+    """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} million")
+        with Image.open(file, formats=formats) as image:
+            if image.width * image.height > most_pixels:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {most_pixels // 10**6} million")
             if side is not None:
                 image.draft("RGB", (side, side))  # decodes JPEG at 1/2, 1/4 or 1/8, several times faster
             image.load()

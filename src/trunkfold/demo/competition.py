@@ -24,7 +24,7 @@ COPIES = 3
 COMPETITION_COUNTS = {1: 171, 2: 2349, 3: 534, 4: 2079, 5: 1185, 6: 882}
 FEWEST_SOURCES = 8  # a class needs one for each of five folds and some to hold out
 BATCH = 5 * COPIES  # 3 labelled sources and 2 unlabelled ones: the least that keeps 3 : 2 exact
-FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one a class
+FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one per class
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ TEMPERATURES = (0.05, 20.0)
 def calibrate(
     oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
 ) -> Calibration:
-    """Reliability of a run's probabilities, as they are and scaled by one temperature.
+    """Measure the reliability of a run's probabilities, unscaled and scaled by one temperature.
 
     The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
     is a single number. Those of the hold-out are of photos that did not. (Guo et al. 2017, arXiv 1706.04599)

@@ -1,4 +1,4 @@
-"""Everything that follows from a run's predictions: scores by set and fold, leaks of the split, calibration, luck."""
+"""Assessment of a run's predictions: scores by set and fold, leakage, calibration, simulated leaderboards."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def assess_run(
 
     Args:
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
-        holdout: Predictions of the held-out photos; None without any.
+        holdout: Predictions of the held-out photos; None without a hold-out.
         folds: image_id, group and fold of all of them.
         classes: Name of each label, in order.
         test_photos: Size of the competition's test set.

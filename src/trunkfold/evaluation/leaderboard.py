@@ -8,7 +8,7 @@ from trunkfold.evaluation.scores import interval, macro_f1_of_draws
 
 PUBLIC_SHARE = 0.4
 SIMULATIONS = 2000
-SHARED = (0.0, 0.5, 0.9)  # of the groups, for which an equally good rival predicts just what this model does
+SHARED = (0.0, 0.5, 0.9)  # share of groups for which an equally good rival makes the same predictions
 BINS = 40
 
 
@@ -62,10 +62,10 @@ def simulate_leaderboards(
 
 
 class Pool:
-    """The photos that test sets are drawn from, those of one group side by side.
+    """Photos that test sets are drawn from, sorted by group.
 
     Attributes:
-        truth: Class number of each row.
+        truth: Class index of each row.
         predicted: Class index the model predicts.
     """
 
@@ -88,7 +88,7 @@ class Pool:
         self._of_class = np.bincount(self.truth, minlength=self.classes)
 
     def draw(self, photos: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of groups drawn with replacement until there are enough, and by row the number of its draw."""
+        """Draw groups with replacement until there are enough rows; return the rows and the draw of each."""
         drawn = rng.integers(len(self._size), size=photos)  # enough even if each has one photo
         drawn = drawn[: np.searchsorted(self._size[drawn].cumsum(), photos) + 1]
         size = self._size[drawn]
@@ -119,13 +119,13 @@ class Pool:
         return np.where(kept, self.predicted[rows], self.predicted[donor - self._place[donor] + turn])
 
     def confusion(self, rows: np.ndarray | slice, predicted: np.ndarray) -> np.ndarray:
-        """Confusion matrix of predictions for some rows."""
+        """Return the confusion matrix of predictions for some rows."""
         cells = self.truth[rows] * self.classes + predicted
         return np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
 def _histogram(public: np.ndarray, private: np.ndarray) -> Histogram:
-    """Shares of the simulations in bins of equal width, the same for both parts."""
+    """Return the shares of the simulations in bins of equal width, shared by both parts."""
     edges = np.histogram_bin_edges(np.concatenate([public, private]), BINS)
     shares = ((np.histogram(scores, edges)[0] / SIMULATIONS).tolist() for scores in (public, private))
     return Histogram(edges.tolist(), *shares)

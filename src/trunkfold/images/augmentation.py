@@ -61,15 +61,21 @@ PRESETS: dict[str, Steps] = {
 
 
 class Augmentation:
-    """Augment photos; pickles by its specification, so a data-loader worker builds its own.
+    """The training augmentation: the same seed gives the same pixels in every process.
 
-    Attributes:
-        spec: Preset or list of transforms.
-        size: Side of the augmented photos, in pixels.
+    Pickled by its arguments, so that each data-loader worker builds its own.
     """
 
     def __init__(self, spec: str | Steps, size: int) -> None:
-        """Build the transforms; see `make_augmentation` for arguments and errors."""
+        """Build the transforms.
+
+        Args:
+            spec: Name of a preset, or albumentations transforms with their arguments; `size` is filled in.
+            size: Side of the augmented photos in pixels; other sizes are resized at the end.
+
+        Raises:
+            InputError: An unknown preset, transform or argument, or transforms that fail or do not return uint8.
+        """
         self.spec, self.size = spec, size
         steps = [_transform(name, arguments, size) for step in _steps(spec) for name, arguments in step.items()]
         self._compose = A.Compose(steps)
@@ -80,7 +86,7 @@ class Augmentation:
         self._compose.set_random_state(np.random.Generator(self._bits), self._random)
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """Augment a photo, uint8 of shape (height, width, 3); the result depends only on the photo and `seed`."""
+        """Augment a photo, uint8 of shape (height, width, 3): a new array, uint8 of shape (size, size, 3)."""
         self._reseed(seed)
         shown = self._compose(image=pixels.copy())["image"]
         if shown.shape[:2] != (self.size, self.size):
@@ -95,23 +101,6 @@ class Augmentation:
         state = self._bits.state
         state["state"]["state"] = self._random.getrandbits(128)
         self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
-
-
-def make_augmentation(spec: str | Steps, size: int) -> Augmentation:
-    """Build the training augmentation.
-
-    Args:
-        spec: Name of a preset, or albumentations transforms with their arguments; `size` is filled in.
-        size: Side of the augmented photos in pixels; other sizes are resized at the end.
-
-    Returns:
-        A function of a photo (uint8, height x width x 3) and a seed that returns uint8 of shape (size, size, 3). The
-        same seed gives the same pixels in every process. The photo is not modified, and the result is a copy.
-
-    Raises:
-        InputError: An unknown preset, transform or argument, or transforms that fail or do not return uint8.
-    """
-    return Augmentation(spec, size)
 
 
 def _steps(spec: str | Steps) -> Steps:

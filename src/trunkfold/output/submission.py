@@ -1,4 +1,4 @@
-"""The file that is uploaded: checked against test.csv and sample_submission.csv before it is written."""
+"""The submission, checked against test.csv and sample_submission.csv before it is written."""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -36,10 +36,10 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
 
 
 def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """image_id and label, in the order of test.csv.
+    """Return image_id and label in the order of test.csv.
 
     Args:
-        test: image_id of the photos that need a label.
+        test: image_id of the test photos.
         predictions: image_id and prediction.
 
     Raises:
@@ -53,17 +53,17 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFra
 
 
 def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None) -> None:
-    """Refuse what the competition would refuse.
+    """Raise an `InputError` for a submission the competition would reject.
 
     Args:
         submission: image_id and label.
-        test: image_id, in the order that is wanted.
+        test: image_id in the required order.
         labels: The competition's labels.
-        sample: sample_submission.csv, where there is one.
+        sample: Path of sample_submission.csv, if there is one.
 
     Raises:
-        InputError: Ids are missing, repeated or in another order, labels are unknown, or the sample wants other ids or
-            columns; all of it in one message.
+        InputError: Ids are missing, repeated or out of order, labels are unknown, or the sample has other ids or
+            columns; all problems in one message.
     """
     problems = _submission_problems(submission, test, labels, sample)
     raise_problems(f"submission.csv is not written: {problem}" for problem in problems)
@@ -82,7 +82,7 @@ def _submission_problems(
 
 
 def find_sample(root: Path) -> Path | None:
-    """sample_submission.csv in `root` or up to three folders down; None where there is none."""
+    """Find sample_submission.csv in `root` or up to three folders down; None if there is none."""
     return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
 
 

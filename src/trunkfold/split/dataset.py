@@ -11,7 +11,7 @@ import pandas as pd
 from trunkfold.config.schema import Config
 from trunkfold.copies.search import search_key
 from trunkfold.data.corrections import check_corrections_stay, read_corrections
-from trunkfold.data.photos import Photos, missing_photos
+from trunkfold.data.photos import missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
 from trunkfold.data.tables import Competition, class_names, label_problems, table_problems
 from trunkfold.errors import InputError, raise_problems
@@ -115,11 +115,6 @@ def _count_test_photos(competition: Competition, groups: pd.DataFrame) -> int:
         with suppress(InputError):  # an invalid test.csv is reported by make_submission.py and does not stop training
             return len(competition.test)
     return found
-
-
-def load_unlabelled(table: pd.DataFrame, config: Config) -> Photos:
-    """Read the photos of test.csv; unreadable ones are listed in the result instead of raising an error."""
-    return load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
 
 
 def side_to_keep(image_size: int) -> int:

@@ -22,6 +22,7 @@ from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.split.folds import scoring_members
 from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
 from trunkfold.training.lockstep import Lockstep
+from trunkfold.training.trackers import log_epoch
 
 LOOK_EVERY = 20  # steps on a GPU between checks of loss and clock, each of which synchronizes
 
@@ -83,6 +84,7 @@ def train(
         while training.epoch <= epochs:
             training.learn(bar)
             rows = training.end_epoch()
+            log_epoch(lockstep.accelerator, rows)
             if not bar.disable:
                 bar.write(_describe(rows, epochs))
             if after_epoch is not None:

@@ -27,6 +27,7 @@ FREE = {  # options that do not affect results and may change before resuming
     "decode.copy_labels",
     "predict.batch_size",
     "run.restart",
+    "run.trackers",
     "train.max_hours",
     "train.save_minutes",
 }

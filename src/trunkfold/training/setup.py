@@ -1,5 +1,6 @@
 """Preparation of a run: completed options, model, tails and photos, and its training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from trunkfold.config.schema import AnyConfig, Config
-from trunkfold.images.augmentation import Augmentation, make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.images.normalization import measure_normalization
 from trunkfold.images.views import check_views
@@ -25,6 +26,7 @@ from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
+from trunkfold.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ class Experiment:
         """Size of one fold's model."""
         return count_parameters(self.backbone, self.lockstep.tails[0])
 
+    @property
+    def photos(self) -> int:
+        """Number of photos trained on, over all epochs."""
+        return self.config.train.epochs * len(self.lockstep.batches) * self.config.train.batch_size
+
+    def checkpoint(self, path: Path, started: float) -> Checkpoint:
+        """Return the checkpoint of this training; `started` is the start of the command on the monotonic clock."""
+        return Checkpoint(path, self.lockstep.accelerator, self.config.train, self.labelled.pixels.key, started)
+
 
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
@@ -69,31 +80,24 @@ def prepare_experiment(
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
     lockstep = prepare(config, labelled, backbone, accelerator)
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
-    augment = make_augmentation(config.augment, config.data.image_size)
+    augment = Augmentation(config.augment, config.data.image_size)
     return Experiment(config, labelled, augment, backbone, lockstep, source)
 
 
 def train_folds(
-    experiment: Experiment, clean: FeatureBatches, seen: Dataset, state: Path, started: float
-) -> tuple[pd.DataFrame, int]:
-    """Train the tails, or resume.
-
-    Args:
-        clean: Validation features, see `shown_photos`.
-        seen: Training photos or features, see `shown_photos`.
-        state: File of the checkpoint.
-        started: Start of the command, on the monotonic clock.
-
-    Returns:
-        The history, see `trunkfold.training.loop.train`, and the number of photos trained on.
-    """
-    config, labelled, lockstep = experiment.config, experiment.labelled, experiment.lockstep
-    accelerator = lockstep.accelerator
-    workers = choose_workers(config.data, accelerator)
-    loader = training_loader(seen, lockstep.batches, workers, accelerator.device)
-    checkpoint = Checkpoint(state, accelerator, config.train, labelled.pixels.key, started)
-    history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets), checkpoint)
-    return history, config.train.epochs * len(loader) * config.train.batch_size
+    experiment: Experiment,
+    clean: FeatureBatches,
+    seen: Dataset,
+    checkpoint: Checkpoint | None = None,
+    after_epoch: Callable[[int, float], None] | None = None,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Train the tails, or resume; see `shown_photos` and `trunkfold.training.loop.train`."""
+    labelled, lockstep = experiment.labelled, experiment.lockstep
+    workers = choose_workers(experiment.config.data, lockstep.accelerator)
+    loader = training_loader(seen, lockstep.batches, workers, lockstep.accelerator.device)
+    validation = Validation(clean, labelled.fold_of_row, labelled.targets)
+    return train(lockstep, loader, validation, checkpoint, after_epoch, quiet)
 
 
 def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -107,15 +111,16 @@ def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def complete(config: AnyConfig) -> AnyConfig:
-    """Fill in options that depend on others, and check names of models, views and transforms.
+    """Fill in options that depend on others, and check names of models, views, trackers and transforms.
 
     Raises:
-        InputError: There is no such model, view or transform.
+        InputError: There is no such model, view, tracker or transform.
     """
     check_views(config.predict.views)
+    check_trackers(config.run.trackers)
     native = native_image_size(config.model.name)
     image_size = config.data.image_size or native
-    make_augmentation(config.augment, image_size)
+    Augmentation(config.augment, image_size)
     return replace(config, data=replace(config.data, image_size=image_size))
 
 

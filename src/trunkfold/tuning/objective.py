@@ -9,18 +9,11 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch.utils.data import Dataset
 
-from trunkfold.config.schema import Config, ModelConfig
+from trunkfold.config.schema import Config
 from trunkfold.errors import DivergedError, MemoryFullError
-from trunkfold.images.augmentation import make_augmentation
-from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.model.backbone import Backbone, build_backbone
-from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.split.dataset import Labelled
-from trunkfold.training.lockstep import Lockstep
-from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.training.setup import Experiment, prepare_experiment, shown_photos, train_folds
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
@@ -83,12 +76,9 @@ class Objective:
         Raises:
             InputError: timm has no such optimizer, schedule or model, or it does not accept the arguments.
         """
-        backbones: dict[ModelConfig, Backbone] = {}
         for config in [trial_experiment(self.config, {}), *alternatives(self.config, self.space)]:
-            if config.model not in backbones:
-                backbones[config.model] = make_backbone(config, self.labelled)
-            lockstep = prepare(config, self.labelled, backbones[config.model], self.accelerator)
-            shared_features(config, self.labelled, self.accelerator, lockstep)
+            experiment = prepare_trial(config, self.labelled, self.accelerator)
+            shown_photos(experiment.source, self.labelled, experiment.augment)
             self.accelerator.free_memory()
 
 
@@ -110,24 +100,14 @@ def run_trial(
         DivergedError: A loss is not finite.
     """
     try:
-        lockstep = prepare(config, labelled, make_backbone(config, labelled), accelerator)
-        clean, seen = shared_features(config, labelled, accelerator, lockstep)
-        loader = training_loader(seen, lockstep.batches, choose_workers(config.data, accelerator), accelerator.device)
-        validation = Validation(clean, labelled.fold_of_row, labelled.targets)
-        return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
+        experiment = prepare_trial(config, labelled, accelerator)
+        clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
+        return train_folds(experiment, clean, seen, after_epoch=after_epoch, quiet=True)
     finally:
         accelerator.free_memory()  # it keeps references to all prepared models
 
 
-def make_backbone(config: Config, labelled: Labelled) -> Backbone:
-    """Build the model, with the same random weights as in src/train_folds.py."""
+def prepare_trial(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
+    """Prepare a training with the same random weights as src/train_folds.py."""
     set_seed(config.train.seed)
-    return build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
-
-
-def shared_features(
-    config: Config, labelled: Labelled, accelerator: Accelerator, lockstep: Lockstep
-) -> tuple[FeatureBatches, Dataset]:
-    """Return the data shared by all trials, see `trunkfold.training.setup.shown_photos`."""
-    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
-    return shown_photos(source, labelled, make_augmentation(config.augment, config.data.image_size))
+    return prepare_experiment(config, labelled, accelerator)
