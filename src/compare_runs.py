@@ -24,8 +24,8 @@ def main() -> None:
     check_writable([options.out, page], "choose another --out")
     comparison = compare_runs(runs)
     print(describe_comparison(comparison))
-    if others:
-        print(f"left out, because they are no finished runs: {', '.join(path.name for path in others)}")
+    if folders := [path.name for path in others if path.is_dir()]:
+        print(f"left out, because they are no finished runs: {', '.join(folders)}")
     write_csv(comparison, options.out)
     write_comparison(comparison, name_runs(runs), page)
     write_index()

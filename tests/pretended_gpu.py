@@ -34,6 +34,7 @@ COPIES = ("_to_copy", "copy_")  # what may see two devices
 INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")  # whose indices may be on the CPU, and are sent
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "_unique2", "is_nonzero")
 WITHOUT_KERNEL = ("empty", "detach", "alias", "lift_fresh", "set_", "_unsafe_view")
+NO_CPU_KERNEL = ("not implemented for", "could not create a primitive", "is not supported on CPU")  # of halves
 RANDOM = ("bernoulli", "rand", "normal", "uniform", "dropout")
 
 
@@ -145,7 +146,7 @@ class PretendedGpu(TorchDispatchMode):
             return function(*args, **kwargs)
         except RuntimeError as error:
             halves = [leaf.dtype for leaf in tree_leaves((args, kwargs)) if getattr(leaf, "dtype", None) in HALVES]
-            if not halves or not ("not implemented for" in str(error) or "could not create a primitive" in str(error)):
+            if not halves or not any(words in str(error) for words in NO_CPU_KERNEL):
                 raise
         widened = tree_map_only(
             torch.Tensor, lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor, (args, kwargs)

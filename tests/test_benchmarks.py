@@ -41,7 +41,7 @@ def test_bench_epoch_runs_on_a_gpu_and_names_it(run_benchmark, tmp_path, monkeyp
     machine = __import__("machine")
     monkeypatch.setattr(machine, "peak_operations", lambda *_: 1e12)  # a product of 8,192 rows, and of 2 GB
     monkeypatch.setattr(machine, "peak_bytes", lambda *_: 1e12)
-    options = ["--photos", 36, "--rounds", 1, "--epochs", 1, "--workers", 0, "--precision", "bf16"]
+    options = ["--photos", 108, "--rounds", 1, "--epochs", 1, "--workers", 0, "--precision", "bf16"]
     run_benchmark("bench_epoch", *options, "--work", tmp_path / "work", "--json", tmp_path / "found.json")
     assert "a pretended GPU" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())

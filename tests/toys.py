@@ -2,9 +2,12 @@
 
 import errno
 import os
+import re
 import runpy
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +77,18 @@ def cache_photos(folder: Path, pixels: Sequence[np.ndarray]) -> CachedPhotos:
     return load_photos(paths, max(max(picture.shape) for picture in pixels), folder / "cache").pixels
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A small file that claims any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
+    )
+
+
 def run_command(script: str, *args: object) -> None:
     """Run an entry script in this process, as `python src/<script> <args>` would."""
     before = sys.argv
@@ -100,3 +115,13 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return real(*args, dir=dir, **options)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+def printed_commands(page: Path, heading: str = "") -> list[str]:
+    """Commands in the sh blocks of a page, or of one section, that run this kit; `cp` is one too."""
+    text = page.read_text()
+    if heading:
+        text = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    lines = [re.sub(r"^for .* do (.*) & done; wait$", r"\1", line).partition("   #")[0] for line in lines]
+    return [line for line in lines if "src/" in line or line.startswith("cp ") and heading]

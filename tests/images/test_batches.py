@@ -11,7 +11,7 @@ from toys import cache_photos
 from trunkfold.config.schema import DataConfig
 from trunkfold.errors import InputError
 from trunkfold.images import batches as module
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import (
     FoldBalancedBatches,
     TrainingPhotos,
@@ -103,7 +103,7 @@ def test_a_process_is_told_how_many_rows_of_a_fold_it_draws(rank):
 
 @pytest.mark.parametrize(("batch_size", "processes", "least"), [(3, 2, 6), (2, 1, 3), (9, 4, 12)])
 def test_a_batch_that_is_too_small_for_all_processes_is_an_error_with_the_least(batch_size, processes, least):
-    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: {least} is the least"
+    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: use at least {least}"
     with pytest.raises(InputError, match=message):
         make_batches(batch_size, process=Process(0, processes))
     make_batches(least, process=Process(0, processes))
@@ -195,7 +195,7 @@ def some_photos(rows: int = len(FOLD_OF_ROW)) -> list[np.ndarray]:
 
 def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
     targets = np.arange(len(FOLD_OF_ROW))
-    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    photos = TrainingPhotos(some_photos(), targets, Augmentation("standard", 32), seed=1)
     first, target = photos[4, 0]
     assert (first.shape, first.dtype, target) == ((32, 32, 3), torch.uint8, 4)
     other_visit, other_seed = photos[4, 1][0], TrainingPhotos(photos.pixels, targets, photos.augment, seed=2)[4, 0][0]
@@ -206,7 +206,7 @@ def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
 
 def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_workers():
     targets = np.arange(len(FOLD_OF_ROW))
-    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    photos = TrainingPhotos(some_photos(), targets, Augmentation("standard", 32), seed=1)
     expected = [[row for row, _ in batch] for batch in draw(make_batches(), epochs=2)]
     alone, shared = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 2))
     loaded = [batch for _ in range(2) for batch in alone]
@@ -220,7 +220,7 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
 def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
     """As on Windows and macOS, and on Linux since Python 3.14: photos and augmentation have to be pickled."""
     targets = np.arange(len(FOLD_OF_ROW))
-    photos = TrainingPhotos(cache_photos(tmp_path, some_photos()), targets, make_augmentation("standard", 32), seed=1)
+    photos = TrainingPhotos(cache_photos(tmp_path, some_photos()), targets, Augmentation("standard", 32), seed=1)
     alone, sent = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 1))
     sent.multiprocessing_context = start
     for (pixels, rows), (same_pixels, same_rows) in zip(alone, sent, strict=True):

@@ -219,7 +219,7 @@ def test_what_is_no_finished_run_is_left_out_and_named(capsys):
     found, others = finished_runs(paths)
     assert (found, [path.name for path in others]) == ([run], ["copies", "notes.txt", "unfinished"])
     text = said(capsys, *paths)
-    assert text.count("left out, because they are no finished runs: copies, notes.txt, unfinished\n") == 1
+    assert text.count("left out, because they are no finished runs: copies, unfinished\n") == 1
     assert "left out" not in said(capsys, run)
 
 

@@ -50,7 +50,7 @@ def test_runs_that_are_damaged_or_unfinished_are_named():
     assert "metrics.json is damaged" in text
     assert "not finished" in text
     assert text.count("<td>") == 2 * 3  # a problem takes the place of three scores
-    assert '<a href="copies/demo/copies.html">copies: demo</a>' in Path("submissions/index.html").read_text()
+    assert '<a href="copies/demo/copies.html">copies: copies/demo</a>' in Path("submissions/index.html").read_text()
 
 
 def test_where_nothing_can_be_written_there_is_no_page(monkeypatch):

@@ -24,7 +24,7 @@ TEST_PHASES = ("reading test photos", "test prediction")  # of make_submission.p
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is compared of a run.
+    """The compared properties of a run.
 
     Attributes:
         numbers: Its own columns of the comparison.
@@ -71,7 +71,7 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
         paths: Their folders.
 
     Returns:
-        A row a run, split after split (honest ones first, then leaky ones, then blends without a score), the best
+        One row per run, split after split (honest ones first, then leaky ones, then blends without a score), the best
         out-of-fold macro F1 first: run, split (a number), options (of the split, in words), apart (why it is another
         split than the first; ""), leak (whether its scores measure memory), photos, oof_macro_f1, oof_low, oof_high,
         holdout_macro_f1, holdout_low, holdout_high, oof_accuracy, seconds (of the training, from the photos to the

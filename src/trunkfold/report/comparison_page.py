@@ -30,7 +30,7 @@ def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], pa
 
 
 def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dict:
-    """What the page shows of the runs of one split."""
+    """Content of the page for the runs of one split."""
     metrics = {name: runs[name].read_metrics() for name in rows["run"]}
     scored, compared = rows[rows["oof_macro_f1"].notna()], rows[rows["difference"].notna()]
     histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
@@ -63,7 +63,7 @@ def _classes(metrics: Mapping[str, Metrics]) -> list[dict]:
 
 def draw_scores(rows: pd.DataFrame) -> Figure:
     """Macro F1 of each run on both sets, with intervals; a figure that the caller closes."""
-    figure, axis = plt.subplots(figsize=(7, 1.4 + 0.5 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 1.4 + 0.5 * len(rows)), layout="constrained")
     for number, (name, title) in enumerate(SETS.items()):
         own = rows[rows[f"{name}_macro_f1"].notna()]
         places = [rows.index.get_loc(row) + 0.24 * (number - 0.5) for row in own.index]
@@ -79,7 +79,7 @@ def draw_scores(rows: pd.DataFrame) -> Figure:
 
 def draw_differences(rows: pd.DataFrame) -> Figure:
     """A forest plot of paired differences: filled where they are distinguishable from 0."""
-    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.4 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 1.2 + 0.4 * len(rows)), layout="constrained")
     axis.axvline(0, color="#888888", linewidth=1)
     for place, row in enumerate(rows.itertuples()):
         errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
@@ -93,7 +93,7 @@ def draw_differences(rows: pd.DataFrame) -> Figure:
 
 def draw_histories(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Validation macro F1 by epoch, the mean of the folds, a line per run."""
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 3.6), layout="constrained")
     for number, (name, history) in enumerate(histories.items()):
         mean = history.groupby("epoch")["val_macro_f1"].mean()
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}

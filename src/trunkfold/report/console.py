@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from trunkfold.assessment import Interval, LeakScores, PartScores
 from trunkfold.errors import counted
 from trunkfold.html import duration
-from trunkfold.metrics import Interval, LeakScores, Metrics, PartScores
+from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.run_folder import SETS, RunFolder
 
@@ -49,7 +50,7 @@ def describe_result(metrics: Metrics) -> str:
 
 
 def describe_split(metrics: Metrics) -> str:
-    """How the scored photos were separated from the training photos, in one sentence."""
+    """Describe how the scored photos were separated from the training photos."""
     choice = metrics.split.groups
     if metrics.oof is None:
         return "different in each of the averaged runs"
@@ -84,7 +85,7 @@ def leaks(metrics: Metrics) -> dict[str, LeakScores]:
 
 
 def describe_copies(metrics: Metrics) -> list[str]:
-    """What the consensus of copies and the labels of labelled copies did."""
+    """Describe the effects of the consensus of copies and of copied labels."""
     lines = []
     consensus, labels = metrics.consensus, metrics.copy_labels
     if consensus:
@@ -106,7 +107,7 @@ def _with_interval(value: float, interval: Interval) -> str:
 
 
 def describe_comparison(comparison: pd.DataFrame) -> str:
-    """What `compare_runs` found, as tables for the terminal: two a split, the scores and their differences."""
+    """Format the result of `compare_runs` as tables: scores and differences for each split."""
     blocks = []
     for number, runs in comparison.groupby("split"):
         first = runs.iloc[0]

@@ -15,9 +15,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trunkfold.assessment import FoldScores, Luck, Reliability, Scores
 from trunkfold.errors import counted
 from trunkfold.html import data_address
-from trunkfold.metrics import Ablation, FoldScores, Luck, Reliability, Scores
+from trunkfold.metrics import Ablation
 from trunkfold.run_folder import SETS, RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
@@ -170,7 +171,7 @@ def draw_confusion(scores: Scores) -> Figure:
 
 
 def draw_luck(luck: Luck) -> Figure:
-    """How often the simulated leaderboards show which score, and where 95 % of them lie."""
+    """Histogram of the simulated leaderboard scores with their 95 % intervals."""
     figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
     edges = np.array(luck.histogram.edges)
     for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
@@ -189,7 +190,7 @@ def draw_luck(luck: Luck) -> Figure:
 
 
 def draw_reliability(part: Reliability, title: str) -> Figure:
-    """How often predictions of each probability are right, before and after temperature scaling; 95 % intervals."""
+    """Reliability diagram: accuracy by probability, before and after temperature scaling."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="perfectly calibrated")
     for colour, marker, (key, name) in zip(
@@ -209,7 +210,7 @@ def draw_reliability(part: Reliability, title: str) -> Figure:
 
 
 def draw_ablation(ablation: Ablation) -> Figure:
-    """What each part adds to macro F1, with its interval."""
+    """Gain in macro F1 from each part, with its interval."""
     shown = {name: rows for name in SETS if (rows := getattr(ablation, name))}
     parts = list(dict.fromkeys(row.part for rows in shown.values() for row in rows))
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")

@@ -21,13 +21,13 @@ def write_index() -> None:
     rows = [row for row in map(_row, map(RunFolder, folders)) if row]
     rows.sort(key=lambda row: row["time"], reverse=True)
     others = sorted(path for name in OTHERS for path in SUBMISSIONS.rglob(name))
-    pages = {f"{OTHERS[path.name]}: {path.parent.name}": _link(path) for path in others}
+    pages = {f"{OTHERS[path.name]}: {_link(path.parent)}".removesuffix(": ."): _link(path) for path in others}
     with suppress(InputError):
         write_html(SUBMISSIONS / INDEX, INDEX, rows=rows, pages=pages)
 
 
 def _row(run: RunFolder) -> dict | None:
-    """What is shown of a run; None for a folder that is none."""
+    """Return the shown properties of a run; None for a folder that is none."""
     found = next((path for path in (run.metrics, run.state) if path.exists()), None)
     if found is None:
         return None
