@@ -33,7 +33,7 @@ from trunkfold.split.dataset import Labelled
 from trunkfold.tuning.schema import TuningConfig
 
 STUDY, TRIALS, LOCK = "study.yaml", "study.db", ".lock"  # in the study's folder
-CONFIG, PHOTOS, BEGUN, HISTORY = "config", "photos", "begun", "retry_history"  # attributes of studies and trials
+CONFIG, PHOTOS, STARTED, HISTORY = "config", "photos", "started", "retry_history"  # attributes of studies and trials
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PATIENCE = 3  # heartbeats without which a process counts as dead
 POLL = 1.0  # seconds between two looks at what other processes do
@@ -110,7 +110,7 @@ def work(
     starting = FileLock(folder / LOCK)
 
     def run(trial: Trial) -> float:
-        trial.set_user_attr(BEGUN, True)
+        trial.set_user_attr(STARTED, True)
         starting.release()  # the others see now that this trial runs
         try:
             return objective(trial)
@@ -157,7 +157,7 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
     patience = timedelta(seconds=PATIENCE * config.tune.heartbeat)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # Optuna takes a trial whose process died before its first heartbeat for a live one.
-        if BEGUN not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
+        if STARTED not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
             Retry(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
 
