@@ -1,4 +1,4 @@
-"""Compare finished runs: the best first, those of one split together, and whether a difference is real.
+"""Compare finished runs: the best first, those of one split together, and whether differences are distinguishable.
 
 python src/compare_runs.py submissions/*
 """
@@ -9,29 +9,36 @@ from pathlib import Path
 from trunkfold.config.parsing import Parser
 from trunkfold.errors import exit_on_input_error
 from trunkfold.files import check_writable, write_csv
-from trunkfold.report.comparison import compare_runs, finished_runs
+from trunkfold.report.comparison import compare_runs, finished_runs, name_runs
+from trunkfold.report.comparison_page import write_comparison
 from trunkfold.report.console import describe_comparison
+from trunkfold.report.index import write_index
 from trunkfold.run_folder import SUBMISSIONS
 
 
 def main() -> None:
-    """Find the finished runs, compare them, print and write the table."""
+    """Find the finished runs, compare them, print the table, write it and its page."""
     options = parse_options()
     runs, others = finished_runs(options.runs)
-    check_writable([options.out], "choose another --out")
+    page = options.out.with_suffix(".html")
+    check_writable([options.out, page], "choose another --out")
     comparison = compare_runs(runs)
     print(describe_comparison(comparison))
-    if others:
-        print(f"left out, because they are no finished runs: {', '.join(path.name for path in others)}")
+    if folders := [path.name for path in others if path.is_dir()]:
+        print(f"left out, because they are no finished runs: {', '.join(folders)}")
     write_csv(comparison, options.out)
-    print(f"table: {options.out}")
+    write_comparison(comparison, name_runs(runs), page)
+    write_index()
+    print(f"files: {options.out}, {page}")
 
 
 def parse_options() -> Namespace:
     """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs; other files and folders are left out.")
-    parser.add_argument("--out", type=Path, default=SUBMISSIONS / "comparison.csv", help="CSV file of the table.")
+    parser.add_argument(
+        "--out", type=Path, default=SUBMISSIONS / "comparison.csv", help="CSV file of the table; the page is beside it."
+    )
     return parser.parse_args()
 
 

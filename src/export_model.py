@@ -6,7 +6,6 @@ python src/export_model.py --run submissions/demo --format onnx --precision int8
 
 import logging
 from argparse import Namespace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
@@ -17,6 +16,7 @@ from trunkfold.deploy.labelled import PlainPhotos, calibration_photos, held_out_
 from trunkfold.deploy.prediction_files import check_folder
 from trunkfold.deploy.timm_folder import export_timm
 from trunkfold.errors import InputError, exit_on_input_error
+from trunkfold.output.provenance import package_version
 from trunkfold.run_folder import RunFolder, newest_run
 
 logger = logging.getLogger("trunkfold")
@@ -69,16 +69,9 @@ def check_options(options: Namespace) -> None:
         raise InputError(f"--precision {options.precision} is for --format onnx alone")
     if options.format != "timm" and options.fold is not None:
         raise InputError("--fold is for --format timm alone: the other formats hold the whole ensemble")
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not _is_installed(name)]
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if package_version(name) is None]
     if options.format == "onnx" and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'trunkfold[export]'")
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 def parse_options() -> Namespace:

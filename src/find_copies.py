@@ -8,7 +8,9 @@ from pathlib import Path
 from trunkfold.config.parsing import Parser
 from trunkfold.config.schema import DataConfig
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
+from trunkfold.data.tables import Competition
 from trunkfold.errors import exit_on_input_error
+from trunkfold.report.index import write_index
 
 
 def main() -> None:
@@ -26,7 +28,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     out = options.out or copies_folder(options.root)
-    find_copies(options.root, out)
+    find_copies(Competition(options.root), out)
+    write_index()
     print(describe_copies(out))
 
 

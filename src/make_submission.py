@@ -13,6 +13,7 @@ from trunkfold.output.blending import save_submissions, weigh_runs
 from trunkfold.output.test_predictions import choose_output, predict_test, read_runs
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
+from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.run_folder import newest_run
 from trunkfold.training.accelerator import start_process
@@ -31,6 +32,7 @@ def main() -> None:
         save_submissions(runs, predictions, shares, out, copy_labels)
         findings = read_findings(out)
         write_report(findings)
+        write_index()
         print(f"\n{summary(out, findings.metrics, f'upload {out.submission}')}")
     accelerator.end_training()
 

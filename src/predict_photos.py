@@ -44,7 +44,7 @@ def parse_options() -> Namespace:
     parser.add_argument("photos", type=str, nargs="+", help="Photo files, folders, or quoted patterns.")
     parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
     parser.add_argument("--out", type=Path, help="File ending in .csv or .jsonl; by default CSV is printed.")
-    parser.add_argument("--heatmaps", type=Path, help="Folder for overlays that show where the evidence lies.")
+    parser.add_argument("--heatmaps", type=Path, help="Folder for heat maps of the evidence (Grad-CAM).")
     return parser.parse_args()
 
 

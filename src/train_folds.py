@@ -1,4 +1,4 @@
-"""Train the folds of an experiment in lockstep, predict what no fold has seen, and report how good that is.
+"""Train all folds in lockstep, predict held-out and out-of-fold photos, and report the scores.
 
 python src/train_folds.py --config configs/demo.yaml
 """
@@ -8,34 +8,41 @@ from trunkfold.errors import exit_on_input_error
 from trunkfold.evaluation.known_photos import save_known_photos
 from trunkfold.images.workers import worker_deaths_explained
 from trunkfold.model.embeddings import embed
+from trunkfold.model.pretrained import local_model
 from trunkfold.output.outputs import predict_labelled, save_inputs, save_results, save_tails
 from trunkfold.output.provenance import Stopwatch, describe_training
 from trunkfold.output.thumbnails import save_thumbnails
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
+from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.resume import check_run, occupied_run
 from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos, train_folds
+from trunkfold.training.trackers import log_results, tracking
 
 
 def main() -> None:
     """Parse and check, then train, predict, save and report in the run's folder."""
     config = complete(parse_config(description=__doc__))
     accelerator, watch = start_process(config.train), Stopwatch()
-    run = check_run(config)
+    run, model = check_run(config), local_model(config.model)
     with watch("reading photos"):
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
-    experiment = prepare_experiment(config, labelled, accelerator)
-    with occupied_run(run, config.run.restart, labelled.table, accelerator), worker_deaths_explained():
+    experiment = prepare_experiment(config, labelled, accelerator, model)
+    with (
+        occupied_run(run, config.run.restart, labelled.table, accelerator),
+        worker_deaths_explained(),
+        tracking(run, experiment.config, accelerator),
+    ):
         if accelerator.is_main_process:
             save_inputs(run, experiment.config, labelled, experiment.backbone, experiment.augment)
         with watch("features"):
             clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
         with watch("training"):
-            history, photos = train_folds(experiment, clean, seen, run.state, watch.started)
+            history = train_folds(experiment, clean, seen, experiment.checkpoint(run.state, watch.started))
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
@@ -44,13 +51,15 @@ def main() -> None:
             save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:
                 save_tails(run, history, kept)
-            facts = describe_training(accelerator, labelled, experiment.parameters, history, photos, watch.seconds)
-            weights = experiment.backbone.digest
+            size, photos, weights = experiment.parameters, experiment.photos, experiment.backbone.digest
+            facts = describe_training(accelerator, labelled, size, history, photos, watch.seconds)
             save_results(run, experiment.config, labelled, predicted, raw, weights=weights, **facts)
             findings = read_findings(run)
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)
             write_report(findings)
+            log_results(accelerator, findings.metrics, run)
+            write_index()
             print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
     accelerator.end_training()
 

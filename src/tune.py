@@ -1,9 +1,9 @@
-"""Search options of an experiment: many short trainings of all folds, on features that are computed once.
+"""Search hyperparameters: many short trainings of all folds, on features computed once.
 
 python src/tune.py --config configs/tune.yaml --trials 200
 
-Interrupted and started again, it goes on. Started several times, the processes share the work: on one machine through
-the study's folder, on several through a database (--tune.storage).
+Rerun the same command to resume. Several processes share a study: on one machine through its folder, on several
+machines through a database (--tune.storage).
 """
 
 import logging
@@ -17,8 +17,10 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
+from trunkfold.model.pretrained import local_model
+from trunkfold.report.index import write_index
 from trunkfold.run_folder import SUBMISSIONS
-from trunkfold.split.dataset import load_labelled
+from trunkfold.split.dataset import Labelled, load_labelled
 from trunkfold.training.accelerator import describe_device, start_process
 from trunkfold.training.setup import complete, settle_normalization
 from trunkfold.tuning.objective import Objective
@@ -33,29 +35,31 @@ def main() -> None:
     config = complete(parse_tuning(description=__doc__))
     check_alone()
     space = read_space(config)
-    if not (SUBMISSIONS / config.run.name).exists():
-        load_labelled(config)  # what is wrong with the photos is told before the study's folder is made
+    labelled = None
+    if not (SUBMISSIONS / config.run.name).exists():  # report problems before the study's folder is created
+        local_model(config.model)
+        labelled = load_labelled(config)
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
-        search(study, folder, config, space)
+        search(study, folder, config, space, labelled or load_labelled(config))
     with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
         write_results(study, config, folder)
         write_page(study, folder)
+        write_index()
     print(f"\n{summary(study, config, folder)}")
 
 
 def check_alone() -> None:
-    """Raise an `InputError` where several processes were launched to share each step: here they share trials."""
+    """Raise an `InputError` if several processes were launched to share each step: here they share trials."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
 
 
-def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space) -> None:
-    """Read the photos once, and run trials."""
+def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space, labelled: Labelled) -> None:
+    """Run trials."""
     accelerator = start_process(config.train)
     if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    labelled = load_labelled(config)
     print(labelled.describe(), f"on {describe_device(accelerator)}")
     check_photos(study, labelled)
     objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)
@@ -67,10 +71,10 @@ def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         objective.rehearse()
-        logging.getLogger("trunkfold").setLevel(logging.ERROR)  # what is to be warned of was said in the rehearsal
+        logging.getLogger("trunkfold").setLevel(logging.ERROR)  # the rehearsal has logged all warnings
         work(study, folder, config, objective, after_trial)
     except KeyboardInterrupt:
-        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: start again to go on")
+        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: rerun to resume")
         sys.exit(130)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a test process takes one core
@@ -36,3 +38,19 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
         monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
     monkeypatch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium or Chrome."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip("there is no Chromium or Chrome on the PATH")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

@@ -15,7 +15,7 @@ from trunkfold.evaluation.predictions import read_folds, read_predictions
 from trunkfold.files import write_csv, write_text
 from trunkfold.metrics import Metrics, Parameters, Split, from_json
 from trunkfold.output.blending import blend_runs, weigh_runs
-from trunkfold.output.test_predictions import FinishedRun, choose_output
+from trunkfold.output.test_predictions import SubmissionRun, choose_output
 from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
@@ -148,7 +148,7 @@ def blend(paths: list[Path], weights: list[float] | None = None, name: str | Non
     runs = []
     for path in paths:
         run = RunFolder(path)
-        runs.append(FinishedRun(run, Config(), run.read_metrics(), read_folds(run.folds), test=None))
+        runs.append(SubmissionRun(run, Config(), run.read_metrics(), read_folds(run.folds), competition=None))
     shares, out = weigh_runs(runs, weights), choose_output(runs, name)
     tables = [read_predictions(run.folder.test_probabilities, run.metrics.classes) for run in runs]
     table, metrics = blend_runs(runs, tables, shares, out)

@@ -16,6 +16,7 @@ ROOMS = {
 }
 COMMON = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+LINES_OF_MODULE, LINES_OF_FUNCTION = 250, 50
 
 
 def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
@@ -50,6 +51,27 @@ def violations(source: str, module: str) -> list[str]:
     ]
 
 
+def rooms_imported(room: str) -> set[str]:
+    """The rooms that the modules of a room import from."""
+    paths = (PACKAGE / room).rglob("*.py")
+    found = {room_of(name) for path in paths for _, name in imports(path.read_text(), name_of(path))}
+    return found - {room, None}
+
+
+def arrows() -> set[str]:
+    """Arrows from room to importing room, without those that follow from others."""
+    uses = {room: rooms_imported(room) for room in ROOMS}
+    all_uses: dict[str, set[str]] = {}
+    for room in ROOMS:  # in order, so that the rooms it uses are complete
+        all_uses[room] = uses[room].union(*(all_uses[used] for used in uses[room]))
+    return {
+        f"{used} --> {room}"
+        for room in ROOMS
+        for used in uses[room]
+        if not any(used in all_uses[other] for other in uses[room])
+    }
+
+
 def name_of(path: Path) -> str:
     return ".".join(["trunkfold", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
 
@@ -63,6 +85,27 @@ def test_every_folder_is_a_listed_room_and_the_arrows_run_forward():
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(ROOMS)
     for place, (room, allowed) in enumerate(ROOMS.items()):
         assert allowed <= set(list(ROOMS)[:place]), room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_may_import_only_what_it_does_import(room):
+    assert ROOMS[room] == rooms_imported(room)
+
+
+def test_the_diagram_shows_the_rooms_and_their_arrows():
+    page = (PACKAGE / "README.md").read_text()
+    diagram = page.split("```")[1]
+    lines = [line.strip() for line in diagram.splitlines()]
+    titles = re.findall(r"^    (\w+)  +(\S.*?)(?:  +[\w ]+)?$", trunkfold.__doc__, re.MULTILINE)
+    assert [line for line in lines if '"' in line] == [f'{room}["{room}: {title}"]' for room, title in titles]
+    assert {line for line in lines if "-->" in line} == arrows()
+
+
+def test_the_ways_of_a_photo_and_of_an_option_lead_through_modules_that_exist():
+    page = (PACKAGE / "README.md").read_text()
+    modules = re.findall(r'\["(\w+/\w+\.py)', page)
+    assert len(modules) > 10
+    assert all((PACKAGE / module).is_file() for module in modules)
 
 
 def test_every_room_says_what_comes_in_and_what_goes_out():
@@ -95,3 +138,17 @@ def test_rooms_that_need_no_torch_do_not_load_it(room):
     for path in (PACKAGE / room).glob("*.py"):
         found = re.findall(r"^\s*(?:import|from) (torch|accelerate|timm|peft)\b", path.read_text(), re.MULTILINE)
         assert not found, path.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in (*MODULES, *PACKAGE.parent.glob("*.py")) if path.stem != "study"],
+    ids=lambda path: path.stem,
+)
+def test_modules_and_functions_are_short(path):
+    source = path.read_text()
+    lengths = {path.stem: len(source.splitlines()) - LINES_OF_MODULE}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lengths[node.name] = node.end_lineno - node.lineno + 1 - LINES_OF_FUNCTION
+    assert {name: lines for name, lines in lengths.items() if lines > 0} == {}, "lines too many"

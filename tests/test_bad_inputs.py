@@ -6,8 +6,6 @@ import hashlib
 import io
 import re
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +18,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from toys import run_command, write_competition
+from toys import png_of, run_command, write_competition
 
 from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
 from trunkfold.data.photos import read_photo
-from trunkfold.output.submission import read_test
+from trunkfold.data.tables import Competition
+from trunkfold.output.submission import check_test
 from trunkfold.split.dataset import load_labelled
 
 TRAIN_CSV, TEST_CSV, IMAGES = Path("input/train/train.csv"), Path("input/test/test.csv"), Path("input/train/images")
@@ -52,6 +51,10 @@ TRAIN = (
 TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
 SUBMIT = ("make_submission.py", "--run", RUN)
 COPIES = ("find_copies.py", "--data.root", "input")
+PREDICT = ("predict_photos.py", "input/test/images")
+EXPORT = ("export_model.py",)
+BUNDLE = ("make_kaggle_bundle.py", "--user", "somebody")
+SERVE = ("serve_app.py",)
 DEMO = ("make_demo_data.py", "--out", "input/demo")
 
 
@@ -93,18 +96,6 @@ def folder_instead(path: Path) -> Callable[[], object]:
 
 def half(path: Path) -> Callable[[], object]:
     return lambda: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A small file that claims any size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
-    )
 
 
 def cut_jpeg() -> None:
@@ -156,7 +147,7 @@ def weights(name: str, change: Callable[[], object]) -> dict:
 
 FILES = [
     Case("a JPEG cut in half", TRAIN, cut_jpeg, r"1 photo unreadable: 1\.png \(.*truncated.*\)"),
-    Case("a web page as a photo", TRAIN, write(IMAGES / "2.png", "<html>"), r"unreadable: 2\.png \(not a picture\)"),
+    Case("a web page as a photo", TRAIN, write(IMAGES / "2.png", "<html>"), r"unreadable: 2\.png \(not an image\)"),
     Case(
         "a file as submissions",
         TRAIN,
@@ -213,9 +204,12 @@ TABLES = [
         r"train\.csv has several columns named 'label'",
     ),
     Case(
-        "semicolons", TRAIN, swap(TRAIN_CSV, ",", ";"), r"train\.csv has semicolons between its values: save it with co"
+        "semicolons",
+        TRAIN,
+        swap(TRAIN_CSV, ",", ";"),
+        r"train\.csv separates its values by semicolons: save it with co",
     ),
-    Case("tabs", TRAIN, swap(TRAIN_CSV, ",", "\t"), r"train\.csv has tabs between its values: save it with commas"),
+    Case("tabs", TRAIN, swap(TRAIN_CSV, ",", "\t"), r"train\.csv separates its values by tabs: save it with commas"),
     Case(
         "UTF-16",
         TRAIN,
@@ -234,7 +228,7 @@ TABLES = [
         "a quoted line break",
         TRAIN,
         row(TRAIN_CSV, 5, '4,"4.png\n4.png",1'),
-        r"train\.csv: filename goes over several lines from line 5: is a quote missing\?",
+        r"train\.csv: filename spans several lines, starting in line 5: is a quote missing\?",
     ),
     Case("a repeated id", TRAIN, row(TRAIN_CSV, 3, "1,2.png,1"), r"1 values of image_id occur twice or more: 1$"),
     Case("a repeated file", TRAIN, row(TRAIN_CSV, 3, "2,1.png,1"), r"1 values of filename occur twice or more: 1\.png"),
@@ -259,7 +253,7 @@ TABLES = [
         "labels with a point",
         TRAIN,
         row(TRAIN_CSV, 3, "2,2.png,1.0"),
-        r"the labels 1 and 1\.0 are one number: write it",
+        r"the labels 1 and 1\.0 are the same number: use",
     ),
     Case(
         "one class",
@@ -282,7 +276,7 @@ TABLES = [
         "an id of both sets",
         TRAIN,
         row(TEST_CSV, 2, "1,1.png"),
-        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set, train or test",
+        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set with train or test",
     ),
     Case(
         "groups of other sets",
@@ -439,7 +433,9 @@ OPTIONS = [
     Case("not a flag", **option("--run.restart=perhaps"), message=r"run\.restart must be true or false, not 'perhaps'"),
     Case("a name with slashes", **option("--run.name=../x"), message=r"run\.name '\.\./x' must be a plain folder name"),
     Case(
-        "a name that is taken", **option("--run.name=toy"), message=r"toy holds a finished run: .*--run\.restart true"
+        "a name that is taken",
+        **option("--run.name=toy"),
+        message=r"toy contains a finished run: .*--run\.restart true",
     ),
     Case(
         "an unknown preset",
@@ -469,7 +465,7 @@ OPTIONS = [
     Case(
         "a model",
         **option("--model.name=convnext_tinny"),
-        message=r"model\.name: timm has no model 'convnext_tinny'; near it: .*convnext_tiny",
+        message=r"model\.name: timm has no model 'convnext_tinny'; similar names: .*convnext_tiny",
     ),
     Case(
         "a model of another family",
@@ -541,7 +537,7 @@ OPTIONS = [
         "a demo under a file", (*DEMO, "--out", GROUPS / "demo"), None, r"cannot write beside .*: choose another --out"
     ),
     Case("a study of trials", (*TUNE, "--trials", 0), None, r"trials must be a positive integer, not '0'"),
-    Case("a study in the place of a run", (*TUNE, "--run.name", "toy"), None, r"toy holds a run and not a study"),
+    Case("a study in the place of a run", (*TUNE, "--run.name", "toy"), None, r"toy contains a run, not a study"),
 ]
 WEIGHTS = [
     Case(
@@ -568,7 +564,7 @@ WEIGHTS = [
     Case(
         "code",
         **weights("w.pth", lambda: torch.save({"stem.0.weight": Code()}, "w.pth")),
-        message=r"w\.pth cannot be loaded: it holds more than tensors, which could be code",
+        message=r"w\.pth cannot be loaded: it contains objects other than tensors, which can run code",
     ),
     Case(
         "a web page",
@@ -583,22 +579,22 @@ WEIGHTS = [
     Case(
         "half a file",
         **weights("w.safetensors", lambda: (save_weights("w.safetensors")(), half(Path("w.safetensors"))())),
-        message=r"it is no safetensors file, or was copied in part",
+        message=r"it is not a safetensors file, or incomplete",
     ),
     Case(
         "half a pickle",
         **weights("w.pth", lambda: (save_weights("w.pth")(), half(Path("w.pth"))())),
-        message=r"it is no PyTorch state dict, or was copied in part",
+        message=r"it is not a PyTorch state dict, or incomplete",
     ),
     Case(
         "an empty file",
         **weights("w.pth", write(Path("w.pth"), "")),
-        message=r"it is no PyTorch state dict, or was copied in part",
+        message=r"it is not a PyTorch state dict, or incomplete",
     ),
     Case(
         "a list of tensors",
         **weights("w.pth", lambda: torch.save([torch.ones(2)], "w.pth")),
-        message=r"w\.pth holds no state dict",
+        message=r"w\.pth is not a state dict",
     ),
     Case("of a study", (*TUNE, "--model.weights", "none.pth"), None, r"model\.weights none\.pth does not exist"),
 ]
@@ -749,6 +745,81 @@ RUNS = [
         r"sample_submission\.csv has an image_id twice or more: 21",
     ),
 ]
+USES = [
+    Case(
+        "an unknown tracker",
+        **option("--run.trackers=[tensorbord]"),
+        message=r"run\.trackers: Accelerate has no tracker tensorbord; the nearest is tensorboard",
+    ),
+    Case(
+        "a tracker that is not installed",
+        **option("--run.trackers=[comet_ml]"),
+        message=r"run\.trackers: comet_ml is not installed: pip install comet_ml",
+    ),
+    Case("a tracker that is no list", **option("--run.trackers=3"), message=r"run\.trackers must be a list \[text"),
+    Case("nothing to predict", ("predict_photos.py",), None, r"the following arguments are required: photos"),
+    Case(
+        "photos that are not there",
+        (*PREDICT, "gone.jpg", "x*.jpg"),
+        None,
+        r"no photos in gone\.jpg \(nothing has this name\), x\*\.jpg \(nothing .*: name photo files, folders that hold",
+    ),
+    Case("no run to predict with", (*PREDICT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case("predictions as a text", (*PREDICT, "--out", "out.txt"), None, r"--out out\.txt must end in \.csv or \.jsonl"),
+    Case(
+        "predictions below a file",
+        (*PREDICT, "--out", GROUPS / "out.csv"),
+        None,
+        r"--out: cannot write to .*groups\.csv .*: choose another place",
+    ),
+    Case(
+        "damaged embeddings",
+        PREDICT,
+        write(RUN / "embeddings.safetensors", "<html>"),
+        r"embeddings\.safetensors is damaged .*copy the run again",
+    ),
+    Case("an export of no run", (*EXPORT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case("an unknown format", (*EXPORT, "--format", "tflite"), None, r"--format: invalid choice: 'tflite' \(choose"),
+    Case(
+        "a precision of another format",
+        (*EXPORT, "--format", "torch", "--precision", "int8"),
+        None,
+        r"--precision int8 is for --format onnx alone",
+    ),
+    Case(
+        "a loss without a hold-out",
+        (*EXPORT, "--precision", "int8"),
+        None,
+        r"toy has no hold-out .*; --precision int8 needs them to measure its loss",
+    ),
+    Case(
+        "a fold that is not there",
+        (*EXPORT, "--format", "timm", "--fold", 7),
+        None,
+        r"--fold 7: choose one of 0, 1, or average",
+    ),
+    Case(
+        "an export over a folder",
+        (*EXPORT, "--format", "timm", "--out", "input"),
+        None,
+        r"--out input exists: remove it",
+    ),
+    Case("a bundle of nobody", ("make_kaggle_bundle.py",), None, r"the following arguments are required: --user"),
+    Case("a bundle without data", BUNDLE, None, r"--data OWNER/SLUG, or --competition SLUG"),
+    Case("a bundle of other data", (*BUNDLE, "--data", "x"), None, r"--data x must be OWNER/SLUG"),
+    Case("a bundle of no run", (*BUNDLE, "--data", "a/b", "--run", "gone"), None, r"gone is not a run"),
+    Case(
+        "a bundle over a folder", (*BUNDLE, "--data", "a/b", "--out", "input"), None, r"--out input exists: remove it"
+    ),
+    Case("a page of no run", ("serve_app.py", "--run", "gone"), None, r"gone is not a run, or did not finish"),
+    Case(
+        "a page without a run", ("serve_app.py",), remove(RUN), r"no finished run under submissions/: train one first"
+    ),
+    Case("a page at no port", (*SERVE, "--port", 70_000), None, r"port 70000 \(.*\): choose another --host or --port"),
+    Case("a page of no photos", (*SERVE, "--max_megabytes", 0), None, r"--max_megabytes 0 must be above 0"),
+    Case("a page without its data", (*SERVE, "--data.root", "gone"), None, r"data\.root gone is not a folder"),
+    Case("an unknown option of the page", (*SERVE, "--prot", 1), None, r"no option --prot; the nearest is --port"),
+]
 CASES = {
     **{
         f"{name}: {case.what}": case
@@ -759,6 +830,7 @@ CASES = {
             ("options", OPTIONS),
             ("weights", WEIGHTS),
             ("runs", RUNS),
+            ("uses", USES),
         )
         for case in cases
     },
@@ -859,5 +931,5 @@ def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(wo
 
 def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):
     SAMPLE.write_text(SAMPLE.read_text().replace(",1", ",crack"))
-    read_test(Path("input"), {"1": "a"})
+    check_test(Competition(Path("input")), {"1": "a"})
     assert "sample_submission.csv has the labels crack, none of which train.csv has" in caplog.text

@@ -731,7 +731,7 @@ def test_an_existing_run_is_not_overwritten_unasked(finished, competition, workp
     run = Path("submissions/toy")
     shutil.copytree(finished / run, run)
     before = (run / "metrics.json").read_text()
-    assert_refused(r"submissions/toy holds a finished run.*--run\.restart", capsys, train, competition, "toy")
+    assert_refused(r"submissions/toy contains a finished run.*--run\.restart", capsys, train, competition, "toy")
     assert (run / "metrics.json").read_text() == before
     train(competition, "toy", run__restart="true", train__epochs=1)
     assert pd.read_csv(run / "history.csv")["epoch"].max() == 1

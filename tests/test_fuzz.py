@@ -22,7 +22,7 @@ from trunkfold.config.rules import option_types
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, RunConfig, SplitConfig
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.photos import read_photo
-from trunkfold.data.tables import read_labelled
+from trunkfold.data.tables import Competition, table_problems
 from trunkfold.errors import InputError
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import (
@@ -151,7 +151,7 @@ def test_a_table_of_any_bytes(folder, content):
     (folder / "any.csv").write_bytes(content)
     check_table(outcome(read_text_table, folder / "any.csv", ["image_id"]), ["image_id"])
     outcome(read_groups, folder / "any.csv")
-    outcome(sample_problems, pd.DataFrame({"image_id": ["1"]}), folder / "any.csv")
+    outcome(lambda *of: list(sample_problems(*of)), pd.DataFrame({"image_id": ["1"]}), folder / "any.csv")
 
 
 @many(200)
@@ -165,10 +165,9 @@ def test_a_table_with_any_cells(folder, rows, header, sign, end):
     (folder / "images").mkdir(exist_ok=True)
     text = end.join(sign.join(row) for row in [header, *rows])
     (folder / "train.csv").write_bytes(text.encode())
-    problems: list[str] = []
-    table = outcome(read_labelled, folder, problems)
+    table = outcome(lambda: Competition(folder).train)
     check_table(table, COLUMNS)
-    if table is not None and not problems:
+    if table is not None and not list(table_problems(table, "train.csv")):
         assert table["image_id"].is_unique
         assert all(Path(os.path.normpath(path)).is_relative_to(folder / "images") for path in table["path"])
 
@@ -185,7 +184,7 @@ def competition(folder: Path) -> Path:
 @given(data=st.data())
 def test_a_damaged_table(competition, data):
     (competition / "train/train.csv").write_bytes(data.draw(damaged((competition / "whole.csv").read_bytes())))
-    check_table(outcome(read_labelled, competition, []), COLUMNS)
+    check_table(outcome(lambda: Competition(competition).train), COLUMNS)
 
 
 VALUE = st.recursive(

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,27 +14,9 @@ from trunkfold.copies.page import write_page
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.corrections import correct_labels
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
-
 pytestmark = pytest.mark.slow
 WIDTHS, MODES = (1280, 390), ("light", "dark")
 CLASSES_SHOWN = {**CLASSES, "4": "x" * 200, "5": "شاحنة مكسورة 🚗💥", "6": "<img src=x onerror=alert(2)>"}
-
-
-def find_browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("there is no Chromium or Chrome on the PATH")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +201,7 @@ def test_mistakes_are_filtered_by_class_and_sorted(visit, run):
         box => [...box.children].filter(card => !card.hidden).map(card => card.dataset.truth))"""
     page.get_by_label("Sort by").select_option("true class")
     assert all(names == sorted(names, key=str.casefold) for names in map(plain, seen.look(truths)))
-    page.get_by_label("Class").select_option("x" * 200)
+    page.locator("#filter [name=class]").select_option("x" * 200)
     shown = [name for names in seen.look(truths) for name in names]
     assert set(shown) == {"x" * 200}
     assert status.inner_text() == f"{len(shown)} of {total} shown"

@@ -167,7 +167,7 @@ def test_two_processes_that_stopped_in_time_go_on_to_the_same_end(toy, workplace
         for limit in hours:
             chosen = {**options, "run.name": name, "train.max_hours": limit}
             said = run_ranks(2, workplace, "train_folds.py", *words(chosen))
-    assert "going on with the unfinished run" in said
+    assert "resuming the unfinished run" in said
     for table in ("oof", "holdout"):
         whole, stopped = (pd.read_csv(workplace / f"submissions/{run}/{table}.csv") for run in ("whole", "stopped"))
         pd.testing.assert_frame_equal(whole, stopped, rtol=1e-4)

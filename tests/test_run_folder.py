@@ -98,7 +98,7 @@ def test_damaged_and_older_metrics_are_one_clear_error(text, message):
 
 def test_a_run_that_is_only_read_is_never_written():
     run = RunFolder(create_run("first"))
-    with pytest.raises(RuntimeError, match="only read"):
+    with pytest.raises(RuntimeError, match="read-only"):
         run.save("text", run.report)
     assert list(run.path.iterdir()) == []
 

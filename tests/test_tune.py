@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from toys import SOURCE, run_command, write_competition
 
 from trunkfold.config.parsing import dump_config, load_config
-from trunkfold.model.backbone import Trunk
+from trunkfold.model.parts import Trunk
 from trunkfold.split.dataset import load_labelled
 from trunkfold.tuning.objective import run_trial
 from trunkfold.tuning.schema import parse_tuning
@@ -303,7 +303,7 @@ def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
     told.send_signal(signal.SIGTERM)
     out, error = told.communicate(timeout=60)
     assert told.returncode == 130, error
-    assert "trials: start again to go on" in out
+    assert "trials: rerun to resume" in out
     before = trials_of(workplace / "submissions/toy")
     done = (before["state"] == "complete").sum()
     workers = [start(workplace, "--trials", done + 3, *many) for _ in range(2)]

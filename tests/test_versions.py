@@ -9,7 +9,7 @@ from PIL import Image
 
 from trunkfold.data import pixel_cache
 from trunkfold.data.photos import read_photo
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model import features
 
@@ -89,7 +89,7 @@ def test_decoding_changes_with_its_version_alone(tmp_path):
 def test_views_and_augmentations_change_with_their_version_alone():
     found = {name: sketch(render(photo(), view, 64)) for name, view in VIEWS.items()}
     for preset in ("standard", "strong", "seed"):
-        augment = make_augmentation(preset, 64)
+        augment = Augmentation(preset, 64)
         found |= {f"{preset} {seed}": sketch(augment(photo(), seed)) for seed in range(3)}
     assert_as_stored(found, SHOWN, features.VERSION, "trunkfold.model.features.VERSION")
 

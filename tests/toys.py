@@ -3,8 +3,10 @@
 import errno
 import os
 import runpy
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +74,18 @@ def cache_photos(folder: Path, pixels: Sequence[np.ndarray]) -> CachedPhotos:
     for path, picture in zip(paths, pixels, strict=True):
         cv2.imwrite(path, picture[..., ::-1])
     return load_photos(paths, max(max(picture.shape) for picture in pixels), folder / "cache").pixels
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A small file that claims any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
+    )
 
 
 def run_command(script: str, *args: object) -> None:

@@ -1,4 +1,4 @@
-"""How many cores this process may compute with, and calls that share them."""
+"""Cores available to this process, and a thread pool that uses them."""
 
 import functools
 import os
@@ -39,14 +39,13 @@ def thread_count() -> int:
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Call a function for each item, on all cores of this process.
 
-    Threads of PyTorch's operations wait for each other in busy loops, and other programs on the machine then slow them
-    several times over. Threads of this pool take the next item whenever they are done with one, so with one thread for
-    each operation nothing waits before the last item. What is an item must not depend on the number of threads: then
-    neither do the results.
+    PyTorch's threads synchronize inside each operation by spinning, which makes them several times slower if another
+    program uses a core. Here each thread runs whole single-threaded operations and then takes the next item, so threads
+    only wait at the end. Results do not depend on the number of threads as long as the items do not.
 
     Args:
         function: Called in other threads, which do not inherit PyTorch's `no_grad` and `autocast`.
-        items: The most expensive ones first, or many of the same size.
+        items: Largest first, or all of similar size.
 
     Returns:
         The results in the order of the items; the first error is raised here.

@@ -1,4 +1,4 @@
-"""CSV files read as texts, every value as the file says, and what is wrong named by its line."""
+"""CSV files read as text, without any conversion of values; errors name the line."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import pandas as pd
 
 from trunkfold.errors import InputError, first_few
 
-LINE = "(line)"  # the column that says where a row begins
+LINE = "(line)"  # column with the line each row starts in
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 csv.field_size_limit(2**24)
 
@@ -24,7 +24,7 @@ def read_text_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_numbered_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """`columns` alone, and where each row begins: `LINE`."""
+    """Read only `columns`, and the line each row starts in: `LINE`."""
     return _read(path, columns)[[*columns, LINE]]
 
 
@@ -48,13 +48,13 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         broken = [line for line, value in zip(lines[1:], table[column], strict=True) if "\n" in value or "\r" in value]
         if broken:
             raise InputError(
-                f"{path}: {column} goes over several lines from line {first_few(broken)}: is a quote missing?"
+                f"{path}: {column} spans several lines, starting in line {first_few(broken)}: is a quote missing?"
             )
     return table.astype(str).assign(**{LINE: lines[1:]})
 
 
 def _read_rows(path: Path) -> tuple[list[int], list[list[str]]]:
-    """The line in which each row begins, and its values; rows without any are left out."""
+    """Return the line each row starts in and its values, without empty rows."""
     text = _read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     lines, rows, begins = [], [], 1
@@ -92,7 +92,7 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
     missing = [column for column in columns if column not in header]
     separators = [name for sign, name in SEPARATORS.items() if len(header) == 1 and sign in header[0]]
     if missing and separators:
-        raise InputError(f"{path} has {separators[0]} between its values: save it with commas")
+        raise InputError(f"{path} separates its values by {separators[0]}: save it with commas")
     if missing:
         raise InputError(
             f"{path} has no column {', '.join(missing)}: its first line must name {', '.join(columns)}, and names "

@@ -1,4 +1,4 @@
-"""One kind of error for everything that the user can mend, told in one message without a traceback."""
+"""Errors the user can fix, printed as one message without a traceback."""
 
 import difflib
 import os
@@ -14,15 +14,15 @@ class InputError(ValueError):
 
 
 class DivergedError(InputError):
-    """A training came to a loss that is not finite."""
+    """The training loss is not finite."""
 
 
 class WriteError(InputError):
-    """A file cannot be written; what was there before is unharmed."""
+    """A file cannot be written; the previous one is intact."""
 
 
 class OutOfTime(Exception):
-    """The time that was given is over; all is saved, and the message says how to go on."""
+    """The time limit is reached; a checkpoint is saved, and the message says how to resume."""
 
 
 class MemoryFullError(InputError):
@@ -35,7 +35,7 @@ def exit_on_input_error() -> Iterator[None]:
 
     `OutOfTime` becomes its message and exit code 0.
 
-    Of several processes, all but the first one add their rank: what one finds, the others may not.
+    All processes but the first add their rank, because an error may occur in only one of them.
     """
     rank = os.environ.get("RANK", "0")
     try:
@@ -59,17 +59,17 @@ def raise_problems(problems: Iterable[str]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 photo`, `2 photos`."""
+    """Return a number with its noun: `1 photo`, `2 photos`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The name that is written most like it."""
+    """Return the known name with the most similar spelling."""
     return difflib.get_close_matches(name, known, 1, cutoff=0)[0]
 
 
 def first_few(names: Iterable[object]) -> str:
-    """The first 20 names, and how many more there are: `a, b, c ... and 17 more`."""
+    """Return the first 20 names and the number of others: `a, b, c ... and 17 more`."""
     names = [str(name) for name in names]
     more = f" ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

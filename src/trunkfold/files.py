@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process at a time works in."""
+"""Atomic writes, folders locked by one process at a time, and large arrays saved in blocks."""
 
 import json
 import math
@@ -18,21 +18,21 @@ from trunkfold.errors import InputError, WriteError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when all is on the disk and disappears when something fails.
+    """Yield a temporary path that replaces `path` once it is on the disk, and is deleted after an error.
 
     Raises:
-        WriteError: Nothing can be written there, or the disk is full; what was at `path` is still there.
+        WriteError: The file cannot be written, or the disk is full; the file at `path` is unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
         with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # else a machine that loses its power may have renamed an empty file
+            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file under the new name
         os.replace(partial, path)
     except OSError as error:
         raise WriteError(
-            f"cannot write {path} ({error.strerror or error}): make room or mend it, and start again; "
-            "what was there is unharmed"
+            f"cannot write {path} ({error.strerror or error}): free space or fix its permissions, then rerun; "
+            "the previous file is intact"
         ) from error
     finally:
         with suppress(OSError):
@@ -40,14 +40,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(paths: Iterable[Path], fix: str) -> None:
-    """Try to write beside each of some paths before the work that they are for; their folders are made.
+    """Check that files can be written next to each path, before long work starts; create the folders.
 
     Args:
         paths: Files that will be written.
         fix: What the user can do, for the message.
 
     Raises:
-        InputError: A folder takes no files, or something else is in a file's place.
+        InputError: A folder is not writable, or a path is a folder.
     """
     for path in paths:
         try:
@@ -61,7 +61,7 @@ def check_writable(paths: Iterable[Path], fix: str) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a folder exists and takes files, tried with one: permission bits mean nothing to root."""
+    """Return whether a folder exists and is writable, by creating a file: permission bits do not apply to root."""
     with suppress(OSError), tempfile.TemporaryFile(dir=folder):
         return True
     return False
@@ -69,17 +69,17 @@ def is_writable(folder: Path) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path, option: str) -> Iterator[Path]:
-    """A folder that only one process at a time is in, made where there is none.
+    """Create a folder if necessary and lock it, so that one process at a time works in it.
 
     Args:
-        option: What chooses the folder, for the message.
+        option: Option that selects the folder, for the message.
 
     Raises:
-        InputError: Nothing can be written to it, or the disk is full.
+        InputError: The folder is not writable, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").open("a").close()  # FileLock would wait for a right to write that never comes
+        (folder / ".lock").open("a").close()  # FileLock would wait forever for write permission
         with FileLock(folder / ".lock"):
             yield folder
     except WriteError as error:
@@ -96,15 +96,15 @@ def make_blocks(
     bar: str | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> None:
-    """Make something large in blocks that are saved as they are done, so that it goes on where it was interrupted.
+    """Compute an array in blocks and save each one, so that an interrupted computation can resume.
 
     Args:
-        name: Path that the files' names begin with.
-        count: Rows of the whole.
-        size: Rows of a block.
-        make: Gives block after block for the rows that are still wanted.
-        bar: Text of the progress bar; None draws none.
-        share: Of (k, n): this process makes every n-th block from block k on.
+        name: Prefix of the files' paths.
+        count: Rows in total.
+        size: Rows per block.
+        make: Yields one block for each of the missing row ranges, in order.
+        bar: Text of the progress bar; None shows none.
+        share: (k, n): this process computes every n-th block, starting at block k.
     """
     blocks = {
         block_file(name, number): slice(number * size, min((number + 1) * size, count))
@@ -122,20 +122,20 @@ def make_blocks(
 
 
 def read_blocks(name: Path, count: int, size: int) -> list[np.ndarray]:
-    """What `make_blocks` made, mapped from the files."""
+    """Map the blocks written by `make_blocks` into memory."""
     return [np.load(block_file(name, number), mmap_mode="r") for number in range(math.ceil(count / size))]
 
 
 def block_by_block(
     name: Path, count: int, size: int, make: Callable[[slice], np.ndarray], bar: str | None = None
 ) -> list[np.ndarray]:
-    """`make_blocks`, each block by a call of its own, then `read_blocks`."""
+    """Compute the missing blocks with one call per block, and map all blocks into memory."""
     make_blocks(name, count, size, lambda wanted: map(make, wanted), bar)
     return read_blocks(name, count, size)
 
 
 def block_file(name: Path, number: int) -> Path:
-    """Path of one block."""
+    """Return the path of a block."""
     return name.with_name(f"{name.name}-{number:05}.npy")
 
 

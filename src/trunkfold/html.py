@@ -1,4 +1,4 @@
-"""Self-contained pages from templates, and what they embed."""
+"""Self-contained pages rendered from templates."""
 
 import base64
 import functools
@@ -11,7 +11,7 @@ from trunkfold.files import write_text
 
 @functools.cache  # which keeps the compiled templates
 def environment() -> jinja2.Environment:
-    """Templates of this package, which begin with `{% extends "base.html" %}`; all that they are given is escaped."""
+    """Return the environment of this package's templates; all values are escaped."""
     loader = jinja2.PackageLoader("trunkfold")
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"percent": percent, "duration": duration}
@@ -19,17 +19,17 @@ def environment() -> jinja2.Environment:
 
 
 def write_html(path: Path, template: str, **values: object) -> None:
-    """Fill a template of this package and write the page."""
+    """Render a template of this package to a file."""
     write_text(render_html(template, **values), path)
 
 
 def render_html(template: str, **values: object) -> str:
-    """Fill a template of this package."""
+    """Render a template of this package."""
     return environment().get_template(template).render(**values)
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """`0.825` as `82.5 %`, which no line break divides."""
+    """Format 0.825 as `82.5 %`, with a no-break space."""
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
@@ -42,5 +42,5 @@ def duration(seconds: float) -> str:
 
 
 def data_address(content: bytes, kind: str) -> str:
-    """A picture as an address that holds it: `png`, `jpeg` or `svg+xml`."""
+    """Return an image (`png`, `jpeg` or `svg+xml`) as a data URL."""
     return f"data:image/{kind};base64," + base64.b64encode(content).decode()

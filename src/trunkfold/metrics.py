@@ -5,169 +5,9 @@ from dataclasses import asdict, dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
 
-FORMAT = 1  # of the file; raise it when a key changes its name or meaning
-Interval = tuple[float, float]  # low and high end of 95 %
+from trunkfold.assessment import Assessment, Interval
 
-
-@dataclass(frozen=True)
-class ClassScores:
-    """Scores of one class; support is its number of photos."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Bootstrap intervals of a set's scores."""
-
-    accuracy: Interval
-    macro_f1: Interval
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one set of photos; rows of the confusion matrix are the truth, columns the prediction."""
-
-    photos: int
-    groups: int
-    accuracy: float
-    macro_f1: float
-    intervals: Intervals
-    per_class: dict[str, ClassScores]
-    confusion_matrix: list[list[int]]
-
-
-@dataclass(frozen=True)
-class FoldScores:
-    """Out-of-fold scores of one fold."""
-
-    fold: int
-    photos: int
-    accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True)
-class PartScores:
-    """Scores of the photos of a set that share a property."""
-
-    photos: int
-    accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True)
-class LeakScores:
-    """Scores of the photos with and without a copy among the training photos; None where there are no such photos."""
-
-    with_copies: PartScores | None
-    without_copies: PartScores | None
-
-
-@dataclass(frozen=True)
-class Leak:
-    """What a random split leaks, by set."""
-
-    oof: LeakScores | None
-    holdout: LeakScores | None
-
-
-@dataclass(frozen=True)
-class Bin:
-    """A bin of a reliability diagram: mean confidence, and the share of its photos predicted correctly, with the 95 %
-    Wilson interval of as many sources."""
-
-    confidence: float
-    accuracy: float
-    photos: int
-    interval: Interval = (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Expected calibration error and negative log-likelihood, as predicted and after temperature scaling."""
-
-    ece: float
-    nll: float
-    bins: list[Bin]
-    ece_scaled: float
-    nll_scaled: float
-    bins_scaled: list[Bin]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Temperature fitted to the out-of-fold photos, and the reliability of each set."""
-
-    temperature: float
-    oof: Reliability
-    holdout: Reliability | None
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where 95 % of the simulations are."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Draws(Range):
-    """Simulated scores."""
-
-    mean: float
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Shares of the simulations between neighbouring edges."""
-
-    edges: list[float]
-    public: list[float]
-    private: list[float]
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Difference in private score that two equally good submissions stay below, and the share of equal labels."""
-
-    agreement: float
-    difference: float
-
-
-@dataclass(frozen=True)
-class Luck:
-    """Simulated leaderboards, see `trunkfold.evaluation.leaderboard`; difference is public minus private."""
-
-    photos: int
-    public_share: float
-    simulations: int
-    public: Draws
-    private: Draws
-    difference: Range
-    histogram: Histogram
-    told_apart: list[Rival]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Macro F1 that the ensemble is expected to reach on new photos, see `trunkfold.evaluation.expected`.
-
-    Attributes:
-        macro_f1: The estimate.
-        interval: 95 % interval of the score on endlessly many photos.
-        leaderboard: 95 % interval of a private leaderboard's score; None where the test set is too small.
-        gain: Macro F1 of the ensemble minus that of its single models on the hold-out; None where it is not known.
-    """
-
-    macro_f1: float
-    interval: Interval
-    leaderboard: Interval | None
-    gain: float | None
+FORMAT = 1  # of the file; increase when a key changes its name or meaning
 
 
 @dataclass(frozen=True)
@@ -189,7 +29,7 @@ class Gain(Alone):
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each part of the predictions adds, by set; folds_alone is None without a hold-out."""
+    """Gain from each part of the predictions, by set; folds_alone is None without a hold-out."""
 
     oof: list[Gain]
     holdout: list[Gain] | None
@@ -198,7 +38,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Consensus:
-    """What averaging over copies changed: macro F1 by set, and the number of test photos with another label."""
+    """Effect of averaging over copies: change in macro F1 by set, and the number of test photos whose label changed."""
 
     macro_f1_gain: dict[str, float] = field(default_factory=dict)
     test_labels_changed: int | None = None
@@ -270,32 +110,14 @@ class MadeWith:
     data: PhotoFacts
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """What follows from a run's predictions; without oof, averaged runs have different splits; expected is None there,
-    and where the split leaks."""
-
-    oof: Scores | None = None
-    holdout: Scores | None = None
-    folds: list[FoldScores] = field(default_factory=list)
-    leak: Leak | None = None
-    calibration: Calibration | None = None
-    luck: Luck | None = None
-    expected: Expected | None = None
-
-    def by_set(self) -> dict[str, Scores]:
-        """Scores of the sets that there are, the hold-out's first."""
-        return {name: found for name, found in (("holdout", self.holdout), ("oof", self.oof)) if found is not None}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Assessment):
-    """The whole file; what a run does not have yet is None or empty.
+    """The whole file; values not known yet are None or empty.
 
     Attributes:
         classes: Name of each label, in the order of all tables.
-        weights: SHA-256 of the weights that the run started from.
-        runs: Share of each run in an average of several, by folder.
+        weights: SHA-256 of the initial weights.
+        runs: Share of each run in an average, by folder.
     """
 
     classes: dict[str, str]
@@ -322,7 +144,7 @@ class Metrics(Assessment):
 
     @property
     def temperature(self) -> float:
-        """What calibrates the probabilities; 1 for an average of runs with different splits, where it is unknown."""
+        """Temperature that calibrates the probabilities; 1 if unknown (an average of runs with different splits)."""
         return self.calibration.temperature if self.calibration else 1.0
 
 
@@ -330,7 +152,7 @@ _ADAPTER = TypeAdapter(Metrics)
 
 
 def to_json(metrics: Metrics) -> str:
-    """Indented JSON, the format first."""
+    """Return indented JSON that starts with the format."""
     values = asdict(metrics)
     return json.dumps({"format": values.pop("format"), **values}, indent=2) + "\n"
 
@@ -339,7 +161,7 @@ def from_json(content: bytes) -> Metrics:
     """Parse and check metrics.json.
 
     Raises:
-        ValueError: It is damaged or has another format; the message says what is wrong.
+        ValueError: The file is damaged or has another format; the message gives the reason.
     """
     try:
         values = json.loads(content)

@@ -1,4 +1,4 @@
-"""A run is a folder under submissions/: this module alone knows its files' names, and writes them."""
+"""A run is a folder under submissions/: only this module knows and writes its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True)
 class FoldFiles:
-    """Files of one fold's tuned weights: peft's adapter with its configuration, and everything else of the tail."""
+    """Files with one fold's tuned weights: peft's adapter and its configuration, and the rest of the tail."""
 
     adapter: Path
     adapter_config: Path
@@ -24,11 +24,11 @@ class FoldFiles:
 
 
 class RunFolder:
-    """Paths of a run's files, its metrics, and the only way to write into it.
+    """Paths of a run's files; reads its metrics and writes all its files.
 
     Attributes:
         path: The folder.
-        write: Whether this command may write into it; a run that is only read stays untouched.
+        write: Whether this command may write to the folder.
         name: Name of the folder.
     """
 
@@ -46,8 +46,9 @@ class RunFolder:
         self.metrics = path / METRICS
         self.report = path / "report.html"
         self.figures = path / "figures"
-        self.augmented = self.figures / "augmented.png"  # samples of what the model is shown
+        self.augmented = self.figures / "augmented.png"  # samples of augmented photos
         self.thumbnails = self.figures / "photos"
+        self.trackers = path / "trackers"  # what run.trackers write
         self.state = path / "state.safetensors"  # of a training that has not finished
         self.lock = path / ".lock"
 
@@ -76,27 +77,27 @@ class RunFolder:
         return {path.name for path in self.path.glob("fold_*")}
 
     def figure(self, name: str) -> Path:
-        """A figure as PNG."""
+        """PNG file of a figure."""
         return self.figures / f"{name}.png"
 
     def thumbnail(self, row: int) -> Path:
-        """Small picture of the photo in a row of folds.csv."""
+        """Thumbnail of the photo in a row of folds.csv."""
         return self.thumbnails / f"{row}.jpg"
 
     def heat_map(self, row: int) -> Path:
-        """The same under the heat of its prediction."""
+        """Thumbnail with the Grad-CAM heat map of its prediction."""
         return self.thumbnails / f"{row}-cam.jpg"
 
     @property
     def is_trained(self) -> bool:
-        """Whether it holds weights; an average of runs does not."""
+        """Whether the folder holds trained weights; an average of runs does not."""
         return self.shared.exists()
 
     def read_metrics(self) -> Metrics:
         """Read metrics.json.
 
         Raises:
-            InputError: It is missing, damaged, or of another version.
+            InputError: The file is missing, damaged, or written by another version.
         """
         try:
             return from_json(self.metrics.read_bytes())
@@ -108,14 +109,14 @@ class RunFolder:
             raise InputError(f"{self.metrics} is damaged or of another version: {error}") from error
 
     def save(self, content: pd.DataFrame | Metrics | str | bytes, path: Path) -> None:
-        """Write one of the run's files, whole or not at all.
+        """Write one of the run's files atomically.
 
         Raises:
-            WriteError: Nothing can be written there, or the disk is full.
-            RuntimeError: The run was opened for reading: a bug.
+            WriteError: The file cannot be written, or the disk is full.
+            RuntimeError: The run was opened for reading (a bug).
         """
         if not self.write:
-            raise RuntimeError(f"{path} must not be written: the run is only read")
+            raise RuntimeError(f"{path} must not be written: the run is read-only")
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, pd.DataFrame):
             write_csv(content, path)
@@ -125,30 +126,30 @@ class RunFolder:
             write_text(to_json(content) if isinstance(content, Metrics) else content, path)
 
     def copy_tables(self, run: "RunFolder") -> None:
-        """Copy everything that the report of another run is made of; not its weights."""
+        """Copy everything the report of another run needs, without its weights."""
         tables = (run.config, run.folds, run.groups, run.history, run.label_issues, *map(run.predictions, SETS))
         for path in (*tables, *run.figures.rglob("*.*")):
             if path.exists():
                 self.save(path.read_bytes(), self.path / path.relative_to(run.path))
 
     def check_writable(self, fix: str) -> None:
-        """Try every path before the work starts; folders are made.
+        """Check that every file can be written, before the work starts; create the folders.
 
         Args:
             fix: What the user can do, for the message.
 
         Raises:
-            InputError: Nothing can be written there.
+            InputError: The folder is not writable.
         """
         check_writable([path for path in vars(self).values() if isinstance(path, Path) and path.suffix], fix)
         check_writable([self.thumbnail(0), *map(self.predictions, SETS)], fix)
 
 
 def newest_run() -> RunFolder:
-    """The run that finished training last.
+    """Return the run that finished training last.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no finished run.
     """
     runs = [RunFolder(path.parent) for path in SUBMISSIONS.glob(f"*/{METRICS}")]
     finished = [run for run in runs if run.is_trained]

@@ -36,7 +36,7 @@ from tqdm import tqdm
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import choose_workers, training_loader
 from trunkfold.model.backbone import build_backbone
 from trunkfold.model.features import FeatureSource
@@ -150,7 +150,7 @@ class Ours:
         """Do all that comes before the first epoch."""
         cache = CacheConfig(Path(tempfile.mkdtemp(dir=config.cache.dir)))  # empty, so that each turn decodes anew
         self.config = config = replace(config, cache=cache)
-        augment = make_augmentation(config.augment, config.data.image_size)
+        augment = Augmentation(config.augment, config.data.image_size)
         self.accelerator = start_process(config.train)
         with quietly():
             self.labelled = labelled = load_labelled(config)

@@ -17,7 +17,7 @@ import pandas as pd
 from machine import Table
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import read_labelled
+from trunkfold.data.tables import Competition
 from trunkfold.demo.competition import DemoOptions, make_demo
 from trunkfold.evaluation.label_issues import find_label_issues
 from trunkfold.evaluation.predictions import read_folds, read_predictions
@@ -46,7 +46,7 @@ def main() -> None:
 
 def spoil(root: Path, share: float, copies: int) -> pd.DataFrame:
     """The photos that get a wrong label: image_id, label (the true one), suggestion (the wrong one)."""
-    rng, table = np.random.default_rng(0), read_labelled(root, [])
+    rng, table = np.random.default_rng(0), Competition(root).train
     group_of = read_text_table(root / "groups.csv", ["image_id", "group"]).set_index("image_id")["group"]
     table["group"] = table["image_id"].map(group_of)
     names, labels = np.unique(table["group"]), np.unique(table["label"])

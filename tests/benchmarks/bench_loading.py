@@ -27,7 +27,7 @@ from tqdm import tqdm
 from trunkfold.data.photos import read_photo
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
-from trunkfold.images.augmentation import STANDARD, make_augmentation
+from trunkfold.images.augmentation import STANDARD, Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.split.dataset import side_to_keep
 
@@ -95,7 +95,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
     """Photos a second of whole batches: this process alone, loader processes, threads."""
     cores = os.cpu_count() or 1
     fold_of_row = np.arange(len(paths)) % 5
-    photos = TrainingPhotos(pixels, fold_of_row, make_augmentation("standard", options.size), seed=0)
+    photos = TrainingPhotos(pixels, fold_of_row, Augmentation("standard", options.size), seed=0)
     epochs = max(1, 6000 // len(paths))
 
     def batches() -> FoldBalancedBatches:
@@ -131,7 +131,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
 
 def augmented(pixels: Iterable[np.ndarray], steps: list, size: int) -> Callable[[int], np.ndarray]:
     """Augment a row of the cache."""
-    augment = make_augmentation(steps, size)
+    augment = Augmentation(steps, size)
     return lambda row: augment(pixels[row], row)
 
 

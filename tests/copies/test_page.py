@@ -127,15 +127,15 @@ def test_the_least_sure_group_is_first_and_the_surest_first_in_its_own_section(t
     unsure = Group([4, 5, 6], [(4, 5, SURE), (4, 6, UNSURE)])  # as sure as its weakest link
     groups = [chain(0, 1), chain(2, 3, evidence=middle), unsure, chain(7, 8, evidence=IDENTICAL), Group([9])]
     sections = sections_of(write(tmp_path, groups))
-    assert list(sections) == ["Least sure", "Surest"]
-    assert names_in(sections["Least sure"]) == ["g2", "g1", "g0", "g3"]
-    assert names_in(sections["Surest"]) == ["g3", "g0", "g1", "g2"]
-    first = sections["Least sure"].partition("<b>g1</b>")[0]
-    assert "weakest link p4 and p6: 8 features fit, they share 55% of the photo, and 86% of that looks alike" in first
+    assert list(sections) == ["Least certain", "Most certain"]
+    assert names_in(sections["Least certain"]) == ["g2", "g1", "g0", "g3"]
+    assert names_in(sections["Most certain"]) == ["g3", "g0", "g1", "g2"]
+    first = sections["Least certain"].partition("<b>g1</b>")[0]
+    assert "weakest link p4 and p6: 8 matching features, 55% overlap, of which 86% looks alike" in first
 
 
 def test_equal_pixels_are_told_as_such(tmp_path):
-    assert "p0 and p1 are the same picture" in write(tmp_path, [chain(0, 1, evidence=IDENTICAL)])
+    assert "p0 and p1 are identical" in write(tmp_path, [chain(0, 1, evidence=IDENTICAL)])
 
 
 def test_groups_with_two_labels_have_a_section_that_shows_both(tmp_path):
@@ -151,7 +151,11 @@ def test_groups_of_labelled_and_unlabelled_photos_have_a_section(tmp_path):
     groups = [chain(0, 1), chain(2, 3), chain(4, 5)]
     labels, sets = ["1", "", "1", "1", "", ""], ["train", "test", "train", "train", "test", "test"]
     sections = sections_of(write(tmp_path, groups, label=labels, set=sets))
-    assert list(sections) == ["Least sure", "Labelled and unlabelled", "Surest"]  # no label and one are no conflict
+    assert list(sections) == [
+        "Least certain",
+        "Labelled and unlabelled",
+        "Most certain",
+    ]  # no label and one are no conflict
     assert names_in(sections["Labelled and unlabelled"]) == ["g0"]
     captions = re.findall("<figcaption>(.*?)</figcaption>", sections["Labelled and unlabelled"])
     assert captions == ["p0 · label 1", "p1 · unlabelled"]
@@ -159,7 +163,7 @@ def test_groups_of_labelled_and_unlabelled_photos_have_a_section(tmp_path):
 
 @pytest.mark.parametrize(("photos", "more"), [(6, None), (7, "and 1 more photo:"), (9, "and 3 more photos:")])
 def test_a_large_group_says_how_many_more_photos_it_has(photos, more, tmp_path):
-    section = sections_of(write(tmp_path, [chain(*range(photos))]))["Least sure"]
+    section = sections_of(write(tmp_path, [chain(*range(photos))]))["Least certain"]
     assert section.count("<figure>") == PHOTOS_SHOWN == 6
     if more is None:
         assert "more photo" not in section
@@ -169,8 +173,8 @@ def test_a_large_group_says_how_many_more_photos_it_has(photos, more, tmp_path):
 
 def test_the_first_groups_are_shown_and_all_are_counted(tmp_path):
     page = write(tmp_path, [chain(2 * number, 2 * number + 1) for number in range(GROUPS_SHOWN + 3)])
-    assert len(names_in(sections_of(page)["Least sure"])) == GROUPS_SHOWN
-    assert f"Least sure <small>{GROUPS_SHOWN} of {GROUPS_SHOWN + 3} groups</small>" in page
+    assert len(names_in(sections_of(page)["Least certain"])) == GROUPS_SHOWN
+    assert f"Least certain <small>{GROUPS_SHOWN} of {GROUPS_SHOWN + 3} groups</small>" in page
 
 
 def test_without_copies_the_page_says_so(tmp_path):
@@ -200,5 +204,5 @@ def test_facts_name_what_needs_a_look():
         "Conflicting labels in 2 groups: g1, g2.",
         f"Labelled and unlabelled photos together in 23 groups: {', '.join(many[:20])} ... and 3 more.",
         "Exact duplicates of other photos: 5.",
-        "Unreadable, and nobody's copies: 1 photo: a.jpg.",
+        "Unreadable, ungrouped: 1 photo: a.jpg.",
     ]

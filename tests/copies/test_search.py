@@ -34,6 +34,7 @@ from toys import run_command
 
 from trunkfold.copies import search as copies
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split.groups import load_groups
 
@@ -158,7 +159,7 @@ class Mixed:
         self.root, self.out = folder / "cars", folder / "out"
         self.truth = write_mixed(self.root)
         self.before = files_of(self.root)
-        self.groups = find_copies(self.root, self.out)
+        self.groups = find_copies(Competition(self.root), self.out)
         self.summary = json.loads((self.out / "copies.json").read_text())
         self.page = (self.out / "copies.html").read_text()
 
@@ -231,7 +232,7 @@ def test_an_unreadable_photo_is_alone_and_named(mixed):
     broken = mixed.truth.loc[mixed.truth["source"] == "broken", "filename"].item()
     assert mixed.summary["unreadable"] == [broken]
     assert Counter(mixed.groups["group"])[mixed.group("broken")] == 1
-    assert f"Unreadable, and nobody's copies: 1 photo: {broken}." in describe_copies(mixed.out)
+    assert f"Unreadable, ungrouped: 1 photo: {broken}." in describe_copies(mixed.out)
 
 
 def test_the_competitions_folder_is_not_written_to(mixed):
@@ -246,7 +247,7 @@ def test_what_was_found_is_not_searched_again(mixed, monkeypatch, capsys):
     for name in ("describe_photo", "compare", "find_candidates", "join"):
         monkeypatch.setattr(copies, name, refuse)
     before = files_of(mixed.out)
-    pd.testing.assert_frame_equal(find_copies(mixed.root, mixed.out), mixed.groups)
+    pd.testing.assert_frame_equal(find_copies(Competition(mixed.root), mixed.out), mixed.groups)
     assert files_of(mixed.out) == before
     assert capsys.readouterr().out == ""
 
@@ -256,13 +257,13 @@ def test_the_groups_are_where_training_looks_for_them(mixed, tmp_path, monkeypat
     assert copies_folder(mixed.root) == Path("submissions/copies/cars")
     shutil.copytree(mixed.out, copies_folder(mixed.root))
     monkeypatch.setattr(copies, "describe_photo", refuse)
-    pd.testing.assert_frame_equal(load_groups("copies", mixed.root), mixed.groups)
+    pd.testing.assert_frame_equal(load_groups("copies", Competition(mixed.root)), mixed.groups)
 
 
 def test_another_search_with_other_threads_gives_the_same_bytes(small, tmp_path, monkeypatch):
     for name, workers in (("one", 1), ("other", 3)):
         monkeypatch.setattr(copies, "WORKERS", workers)
-        find_copies(small, tmp_path / name)
+        find_copies(Competition(small), tmp_path / name)
     for file in ("groups.csv", "copies.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
     pages = [(tmp_path / name / "copies.html").read_text() for name in ("one", "other")]
@@ -271,11 +272,11 @@ def test_another_search_with_other_threads_gives_the_same_bytes(small, tmp_path,
 
 def test_a_changed_photo_is_searched_again(small, tmp_path, capsys):
     out = tmp_path / "out"
-    before = find_copies(small, out)
+    before = find_copies(Competition(small), out)
     assert capsys.readouterr().out.startswith("searching 24 photos for copies; ")
     path = small / "train" / "images" / "train-001.png"
     cv2.imwrite(str(path), draw_source(77, 160, 120)[..., ::-1])
-    after = find_copies(small, out)
+    after = find_copies(Competition(small), out)
     assert "searching 24 photos" in capsys.readouterr().out
     assert (before["group"] == before["group"][0]).sum() == 3
     assert (after["group"] == after["group"][0]).sum() == 1
@@ -285,30 +286,28 @@ def test_a_changed_photo_is_searched_again(small, tmp_path, capsys):
 @pytest.mark.parametrize("change", ["label", "method", "file"])
 def test_other_labels_another_method_or_a_lost_file_are_searched_again(change, small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    find_copies(small, out)
+    find_copies(Competition(small), out)
     if change == "label":  # who is in conflict depends on it
         path = small / "train" / "train.csv"
         table = pd.read_csv(path, dtype=str)
         table.loc[0, "label"] = "3"
         table.to_csv(path, index=False)
     elif change == "method":
-        other = tmp_path / "grouping.py"
-        other.write_text("# another way to join")
-        monkeypatch.setattr(copies.grouping, "__file__", str(other))
+        monkeypatch.setattr(copies, "VERSION", -1)
     else:
         (out / "groups.csv").unlink()
     capsys.readouterr()
-    find_copies(small, out)
+    find_copies(Competition(small), out)
     assert "searching" in capsys.readouterr().out
     assert bool(json.loads((out / "copies.json").read_text())["conflicting"]) == (change == "label")
 
 
 @pytest.mark.parametrize("text", ["", '{"key": ', "[]", "null"])
 def test_a_damaged_summary_is_written_anew(text, small, tmp_path):
-    expected = find_copies(small, tmp_path)
+    expected = find_copies(Competition(small), tmp_path)
     summary = (tmp_path / "copies.json").read_text()
     (tmp_path / "copies.json").write_text(text)
-    pd.testing.assert_frame_equal(find_copies(small, tmp_path), expected)
+    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path), expected)
     assert (tmp_path / "copies.json").read_text() == summary
 
 
@@ -340,15 +339,15 @@ def blocks(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("blocks")
 def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(small, tmp_path, monkeypatch):
-    expected = find_copies(small, tmp_path / "whole")
+    expected = find_copies(Competition(small), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(copies, "describe_photo", interrupt_after(12, copies.describe_photo))
         with pytest.raises(KeyboardInterrupt):
-            find_copies(small, tmp_path / "out")
+            find_copies(Competition(small), tmp_path / "out")
     assert not (tmp_path / "out" / "groups.csv").exists()
     described: list = []
     monkeypatch.setattr(copies, "describe_photo", recording(copies.describe_photo, described))
-    pd.testing.assert_frame_equal(find_copies(small, tmp_path / "out"), expected)
+    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
     ids = [
         f"{name}-{number:03}.png" for name, photos in (("train", 18), ("test", 6)) for number in range(1, photos + 1)
     ]
@@ -359,12 +358,12 @@ def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(small,
 
 def test_an_interrupted_search_leaves_no_summary_of_an_earlier_one(small, tmp_path, monkeypatch):
     """Or its groups would be taken for those of the photos as they were."""
-    find_copies(small, tmp_path / "out")
+    find_copies(Competition(small), tmp_path / "out")
     table = small / "train" / "train.csv"
     table.write_text(table.read_text().replace(",1\n", ",2\n", 1))
     monkeypatch.setattr(copies, "write_page", interrupt_after(0, copies.write_page))
     with pytest.raises(KeyboardInterrupt):
-        find_copies(small, tmp_path / "out")
+        find_copies(Competition(small), tmp_path / "out")
     assert not (tmp_path / "out" / "copies.json").exists()
 
 
@@ -373,16 +372,16 @@ def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, t
     compared: list = []
     with monkeypatch.context() as patch:
         patch.setattr(copies, "compare", recording(copies.compare, compared))
-        expected = find_copies(small, tmp_path / "whole")
+        expected = find_copies(Competition(small), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(copies, "compare", interrupt_after(50, copies.compare))
         with pytest.raises(KeyboardInterrupt):
-            find_copies(small, tmp_path / "out")
+            find_copies(Competition(small), tmp_path / "out")
     again: list = []
     monkeypatch.setattr(copies, "compare", recording(copies.compare, again))
     monkeypatch.setattr(copies, "describe_photo", refuse)
     monkeypatch.setattr(copies, "find_candidates", refuse)
-    pd.testing.assert_frame_equal(find_copies(small, tmp_path / "out"), expected)
+    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
     assert len(again) == len(compared) - 40  # two blocks of twenty were finished
     assert {path.name for path in (tmp_path / "out").iterdir()} - {".lock"} == {
         "groups.csv",
@@ -396,9 +395,9 @@ def test_what_was_left_of_a_search_is_not_used_for_other_photos(small, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(copies, "describe_photo", interrupt_after(12, copies.describe_photo))
         with pytest.raises(KeyboardInterrupt):
-            find_copies(small, tmp_path / "out")
+            find_copies(Competition(small), tmp_path / "out")
     cv2.imwrite(str(small / "train" / "images" / "train-001.png"), draw_source(77, 160, 120)[..., ::-1])
-    groups = find_copies(small, tmp_path / "out")
+    groups = find_copies(Competition(small), tmp_path / "out")
     assert (groups["group"] == groups["group"][0]).sum() == 1
     assert not list((tmp_path / "out").glob(".search-*"))
 
@@ -407,14 +406,14 @@ def test_of_two_that_ask_at_once_one_searches(small, tmp_path, monkeypatch):
     described: list = []
     monkeypatch.setattr(copies, "describe_photo", recording(copies.describe_photo, described))
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: find_copies(small, tmp_path / "out"), range(2))
+        one, other = pool.map(lambda _: find_copies(Competition(small), tmp_path / "out"), range(2))
     pd.testing.assert_frame_equal(one, other)
     assert len(described) == 24
 
 
 def test_a_competition_without_test_photos(small, tmp_path):
     shutil.rmtree(small / "test")
-    groups = find_copies(small, tmp_path / "out")
+    groups = find_copies(Competition(small), tmp_path / "out")
     assert set(groups["set"]) == {"train"}
     assert partition(groups) == [list(range(first, first + 3)) for first in range(0, 18, 3)]
     assert json.loads((tmp_path / "out" / "copies.json").read_text())["photos"] == {"train": 18, "test": 0}
@@ -433,7 +432,7 @@ def test_odd_photos_are_handled_quickly(tmp_path, monkeypatch):
     write_photos(tmp_path / "odd", train_photos(*[picture] * 300, *odd, *[picture] * 300))
     compared: list = []
     monkeypatch.setattr(copies, "compare", recording(copies.compare, compared))
-    groups = find_copies(tmp_path / "odd", tmp_path / "out")
+    groups = find_copies(Competition(tmp_path / "odd"), tmp_path / "out")
     last = 300 + len(odd)
     assert partition(groups) == [[*range(300), *range(last, last + 300)], [300, 301], [303, 305], [306, 309]]
     assert len(compared) < 50  # equal pixels need no comparison
@@ -444,24 +443,24 @@ def test_many_copies_of_one_source_become_one_group(tmp_path):
     pixels = small_source(0)
     photos = train_photos(*[noise(pixels, seed) for seed in range(30)], *[small_source(seed) for seed in range(1, 11)])
     write_photos(tmp_path / "many", photos)
-    assert partition(find_copies(tmp_path / "many", tmp_path / "out")) == [list(range(30))]
+    assert partition(find_copies(Competition(tmp_path / "many"), tmp_path / "out")) == [list(range(30))]
 
 
 def test_a_competition_of_blank_photos(tmp_path):
     write_photos(tmp_path / "blank", train_photos(*[np.full((8, 8, 3), grey, np.uint8) for grey in (90, 90, 120)]))
-    assert find_copies(tmp_path / "blank", tmp_path / "out")["group"].tolist() == ["g1", "g1", "g2"]
+    assert find_copies(Competition(tmp_path / "blank"), tmp_path / "out")["group"].tolist() == ["g1", "g1", "g2"]
 
 
 def test_a_competition_without_readable_photos(tmp_path):
     write_photos(tmp_path / "broken", train_photos(b"", b"<html>404</html>"))
-    assert find_copies(tmp_path / "broken", tmp_path / "out")["group"].tolist() == ["g1", "g2"]
+    assert find_copies(Competition(tmp_path / "broken"), tmp_path / "out")["group"].tolist() == ["g1", "g2"]
     summary = json.loads((tmp_path / "out" / "copies.json").read_text())
     assert summary["unreadable"] == ["train-001.png", "train-002.png"]
 
 
 def test_a_competition_of_one_photo(tmp_path):
     write_photos(tmp_path / "one", train_photos(draw_source(0)))
-    assert find_copies(tmp_path / "one", tmp_path / "out")["group"].tolist() == ["g1"]
+    assert find_copies(Competition(tmp_path / "one"), tmp_path / "out")["group"].tolist() == ["g1"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_search(small, tmp_path, monkeypatch):
@@ -469,23 +468,23 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_search(small, tmp_pa
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(InputError, match=r"cannot write to .*file.*: choose another --out"):
-            find_copies(small, out)
+            find_copies(Competition(small), out)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder that not even root may write to")
 def test_a_folder_that_cannot_be_written_to_is_refused(small, monkeypatch):
     monkeypatch.setattr(copies, "describe_photo", refuse)
     with pytest.raises(InputError, match="cannot write to /proc"):
-        find_copies(small, Path("/proc"))
+        find_copies(Competition(small), Path("/proc"))
 
 
 def test_wrong_tables_are_refused_before_the_search(small, tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "describe_photo", refuse)
     with pytest.raises(InputError, match="is not a folder"):
-        find_copies(tmp_path / "nowhere", tmp_path / "out")
+        find_copies(Competition(tmp_path / "nowhere"), tmp_path / "out")
     (small / "test" / "test.csv").write_text("image_id\n1\n")
     with pytest.raises(InputError, match="no column filename"):
-        find_copies(small, tmp_path / "out")
+        find_copies(Competition(small), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -497,7 +496,7 @@ def test_the_command_says_what_it_found_and_where_to_look(small, tmp_path, monke
         "18 labelled and 6 unlabelled photos show 8 sources: 8 of 3 photos.",
         "No group has conflicting labels.",
         "No group has labelled and unlabelled photos together.",
-        f"look at {out / 'copies.html'}",
+        f"review: {out / 'copies.html'}",
     ]
     run_command("find_copies.py", "--data.root", small)
     assert capsys.readouterr().out.splitlines() == expected
@@ -508,7 +507,7 @@ def test_the_command_says_what_it_found_and_where_to_look(small, tmp_path, monke
     assert capsys.readouterr().out.splitlines() == expected[1:]
 
     run_command("find_copies.py", "--data.root", small, "--out", tmp_path / "elsewhere" / "groups")
-    assert capsys.readouterr().out.splitlines()[-1] == f"look at {tmp_path / 'elsewhere' / 'groups' / 'copies.html'}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"review: {tmp_path / 'elsewhere' / 'groups' / 'copies.html'}"
     assert (tmp_path / "elsewhere" / "groups" / "groups.csv").read_bytes() == (out / "groups.csv").read_bytes()
 
 
@@ -524,7 +523,9 @@ def test_the_command_ends_with_a_message_where_there_are_no_photos(tmp_path, mon
 @pytest.mark.skipif(not SHARED_PHOTOS.exists(), reason=f"no real photos in {SHARED_PHOTOS}")
 def test_copies_of_real_photos_are_found(tmp_path):
     truth = pd.read_csv(SHARED_PHOTOS.with_name("photos_truth.csv"), dtype=str)
-    groups = find_copies(SHARED_PHOTOS, tmp_path).merge(truth, on=["image_id", "set"], validate="one_to_one")
+    groups = find_copies(Competition(SHARED_PHOTOS), tmp_path).merge(
+        truth, on=["image_id", "set"], validate="one_to_one"
+    )
     assert len(groups) == len(truth)
     precision, recall = pair_scores(groups["group"], groups["source"])
     assert precision >= 0.995

@@ -82,7 +82,7 @@ def test_a_class_that_nothing_is_left_of_is_named(competition, tmp_path):
     drop = write(tmp_path / "drop.csv", "image_id\n" + "\n".join(rare))
     relabel = write(tmp_path / "relabel.csv", "image_id,suggestion\n" + "\n".join(f"{one},1" for one in rare))
     for option in ({"drop": drop}, {"relabel": relabel}):
-        with pytest.raises(InputError, match=r"train.csv: no photo has the label 3 c of data.classes: leave it out"):
+        with pytest.raises(InputError, match=r"train.csv: no photo has the label 3 c of data.classes: remove it"):
             load(competition, **option, classes={1: "a", 2: "b", 3: "c"})
         labelled = load(competition, **option)
         assert list(labelled.classes) == ["1", "2"]
@@ -123,13 +123,13 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
             ],
         ),
         ("image_id\n", None, ["{drop} has a header but no rows"]),
-        ("image_id\n999\n1\nx\n", None, ["data.drop {drop}: 2 image_ids that train.csv does not have: 999, x"]),
+        ("image_id\n999\n1\nx\n", None, ["data.drop {drop}: 2 image_ids not in train.csv: 999, x"]),
         (
             None,
             "image_id,label,suggestion\n91,1,1\n1,1,2\n",
-            ["data.relabel {relabel}: 1 image_id that train.csv does not have: 91"],
+            ["data.relabel {relabel}: 1 image_id not in train.csv: 91"],
         ),
-        (None, "image_id,suggestion\n91,1\n", ["data.relabel {relabel}: 1 image_id that train.csv does not have: 91"]),
+        (None, "image_id,suggestion\n91,1\n", ["data.relabel {relabel}: 1 image_id not in train.csv: 91"]),
         ("image_id\n1\n2\n1\n", None, ["data.drop {drop}: 1 values of image_id occur twice or more: 1"]),
         (
             None,
@@ -148,27 +148,27 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
             None,
             "image_id,label,suggestion\n1,1,2\n4,1,3\n",
             [
-                "data.relabel {relabel}: label is not that of train.csv for image_id 4: it was made for other labels; "
-                "look at these photos again, and correct their label or leave out the column"
+                "data.relabel {relabel}: label differs from train.csv for image_id 4: the file was made for other "
+                "labels; review these photos again, and correct the column label or remove it"
             ],
         ),
         (
             "image_id,label\n1,1\n4,3\n",
             None,
             [
-                "data.drop {drop}: label is not that of train.csv for image_id 4: it was made for other labels; "
-                "look at these photos again, and correct their label or leave out the column"
+                "data.drop {drop}: label differs from train.csv for image_id 4: the file was made for other "
+                "labels; review these photos again, and correct the column label or remove it"
             ],
         ),
         (
             "image_id\n1\n4\n",
             "image_id,suggestion\n4,3\n7,1\n",
-            ["data.drop and data.relabel both name image_id 4: take it out of one of them"],
+            ["data.drop and data.relabel both list image_id 4: remove it from one of them"],
         ),
         (
             "image_id\n" + "\n".join(str(number) for number in range(1, 91)),
             None,
-            ["data.drop {drop} names every photo of train.csv: there is nothing left to learn from"],
+            ["data.drop {drop} names every photo of train.csv: no photo is left to train on"],
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_the_files_is_named(drop, relabel, messages, competit
 def test_all_that_is_wrong_is_told_before_the_search_for_copies(competition, tmp_path, monkeypatch):
     monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda root: pytest.fail("searched"))
     data = DataConfig(root=competition, image_size=14, classes=None, drop=write(tmp_path / "d.csv", "image_id\n0\n"))
-    with pytest.raises(InputError, match="that train.csv does not have: 0"):
+    with pytest.raises(InputError, match="not in train.csv: 0"):
         load_labelled(Config(data=data, cache=CacheConfig(tmp_path / "cache")))
 
 

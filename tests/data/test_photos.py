@@ -152,7 +152,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     return {
         "cut.jpg": "truncated",
         "cut.png": "truncated",
-        "page.jpg": "not a picture",
+        "page.jpg": "not an image",
         "nothing.jpg": r"empty \(0 bytes\)",
         "folder.jpg": "missing",
         "absent.jpg": "missing",

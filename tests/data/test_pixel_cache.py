@@ -105,7 +105,7 @@ def test_unreadable_photos_are_black_and_told_every_time(paths, tmp_path):
     for _ in range(2):
         photos = load_photos(paths, SIDE, tmp_path / "cache")
         assert {row: reason.split(" (")[0] for row, reason in photos.unreadable.items()} == {
-            2: "not a picture",
+            2: "not an image",
             4: "image file is truncated",
             9: "missing",
         }

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from toys import write_competition
 
-from trunkfold.data.tables import check_labels, class_names, find_table, read_labelled, read_unlabelled
+from trunkfold.data.tables import Competition, class_names, find_table, label_problems, table_problems
 from trunkfold.errors import InputError
 
 HEADER = "image_id,filename,label\n"
@@ -20,25 +20,22 @@ def write_train(root: Path, text: str | bytes) -> Path:
 
 
 def problems_of(root: Path, text: str, classes: dict | None = None) -> list[str]:
-    problems: list[str] = []
-    table = read_labelled(write_train(root, text), problems)
-    if classes is not None:
-        check_labels(table, classes, problems)
-    return problems
+    table = Competition(write_train(root, text)).train
+    return [*table_problems(table, "train.csv"), *(label_problems(table, classes) if classes else ())]
 
 
 @pytest.mark.parametrize("nested", [True, False], ids=["train/train", "train"])
 def test_both_folder_layouts_are_found(nested, tmp_path):
     root = write_competition(tmp_path, sources=3, unlabelled_sources=1, nested=nested)
-    labelled, unlabelled = read_labelled(root, []), read_unlabelled(root, [])
+    labelled, unlabelled = Competition(root).train, Competition(root).test
     assert labelled["image_id"].tolist() == [str(number) for number in range(1, 10)]
     assert unlabelled["image_id"].tolist() == ["10", "11", "12"]
     assert all(Path(path).is_file() for path in [*labelled["path"], *unlabelled["path"]])
 
 
 def test_labels_are_texts_whether_they_are_numbers_or_words(tmp_path):
-    numbers = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,2\n2,b.jpg,1\n"), [])
-    words = read_labelled(write_train(tmp_path, HEADER + "1,a.jpg,cat\n2,b.jpg,None\n"), [])
+    numbers = Competition(write_train(tmp_path, HEADER + "1,a.jpg,2\n2,b.jpg,1\n")).train
+    words = Competition(write_train(tmp_path, HEADER + "1,a.jpg,cat\n2,b.jpg,None\n")).train
     assert numbers["label"].tolist() == ["2", "1"]
     assert words["label"].tolist() == ["cat", "None"]
 
@@ -55,14 +52,14 @@ def test_labels_name_themselves_in_the_order_of_numbers_or_letters():
 
 
 def test_ids_keep_their_zeros_and_names_their_inner_blanks(tmp_path):
-    table = read_labelled(write_train(tmp_path, HEADER + '007,"my car, left.jpg",x\n7,b.jpg,x\n'), [])
+    table = Competition(write_train(tmp_path, HEADER + '007,"my car, left.jpg",x\n7,b.jpg,x\n')).train
     assert table["image_id"].tolist() == ["007", "7"]
     assert table["path"].tolist()[0] == str(tmp_path / "images" / "my car, left.jpg")
 
 
 def test_a_byte_order_mark_windows_lines_and_outer_blanks_do_no_harm(tmp_path):
     text = b"\xef\xbb\xbf image_id , filename ,label\r\n 1 , a.jpg , x y \r\n"
-    table = read_labelled(write_train(tmp_path, text), [])
+    table = Competition(write_train(tmp_path, text)).train
     assert table[["image_id", "filename", "label"]].values.tolist() == [["1", "a.jpg", "x y"]]
 
 
@@ -87,7 +84,7 @@ def test_a_label_outside_the_classes_is_named_with_the_fix(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n2,b.jpg,7\n3,c.jpg,2\n4,d.jpg,7\n", {1: "crack", 2: "dent"})
     assert problems == [
         "train.csv: label '7' of 2 photos (first in line 3) is not one of data.classes (1 crack, 2 dent): "
-        "add it there, or pass --data.classes null to take the labels as they are"
+        "add it there, or pass --data.classes null to use the labels as names"
     ]
 
 
@@ -95,7 +92,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,1\n", {1: "crack", 2: "dent"})
     assert problems == [
         "train.csv: no photo has the label 2 dent of data.classes: "
-        "leave it out there, or pass --data.classes null to take the labels as they are"
+        "remove it there, or pass --data.classes null to use the labels as names"
     ]
 
 
@@ -106,7 +103,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
             "image_id,label\n1,x\n",
             "train.csv has no column filename: its first line must name image_id,",
         ),
-        ("image_id;filename;label\n1;a;x\n", "train.csv has semicolons between its values: save it with commas"),
+        ("image_id;filename;label\n1;a;x\n", "train.csv separates its values by semicolons: save it with commas"),
         ("", "train.csv is empty: it needs the columns image_id, filename, label"),
         (HEADER, "train.csv has a header but no rows"),
         (HEADER + "1,a,b.jpg,x\n", "train.csv, line 2 has 4 values for 3 columns: is there a comma without quotes?"),
@@ -116,7 +113,7 @@ def test_a_class_without_photos_is_named_with_the_fix(tmp_path):
 )
 def test_a_file_that_is_no_table_of_photos_is_named(text, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        read_labelled(write_train(tmp_path, text), [])
+        _ = Competition(write_train(tmp_path, text)).train
 
 
 def test_a_missing_root_is_named_with_the_option(tmp_path):
@@ -131,7 +128,7 @@ def test_a_missing_table_is_named(tmp_path):
 
 def test_test_csv_is_asked_for_where_it_is_needed(tmp_path):
     with pytest.raises(InputError, match="no test.csv under data.root"):
-        read_unlabelled(write_train(tmp_path, HEADER + "1,a.jpg,x\n"), [])
+        _ = Competition(write_train(tmp_path, HEADER + "1,a.jpg,x\n")).test
 
 
 def test_a_table_without_its_images_folder_is_named(tmp_path):
@@ -156,5 +153,5 @@ def test_several_tables_are_all_named(tmp_path):
 
 def test_only_line_breaks_end_a_row(tmp_path):
     """Python's splitlines also splits at these two."""
-    table = read_labelled(write_train(tmp_path, HEADER + "1,a\x85b.jpg,x\n2,c\u2028d.jpg,y\n"), [])
+    table = Competition(write_train(tmp_path, HEADER + "1,a\x85b.jpg,x\n2,c\u2028d.jpg,y\n")).train
     assert table["filename"].tolist() == ["a\x85b.jpg", "c\u2028d.jpg"]

@@ -68,7 +68,7 @@ def test_unreadable_photos_have_a_row_that_says_so(run, photos, tmp_path):
     names = {Path(row["path"]).name: row for row in rows}
     assert set(names) == {"empty.jpg", "page.jpg", "käfer, rot.png"}
     assert names["empty.jpg"]["problem"] == "empty (0 bytes)"
-    assert names["page.jpg"]["problem"] == "not a picture"
+    assert names["page.jpg"]["problem"] == "not an image"
     assert names["page.jpg"]["label"] is names["page.jpg"]["probabilities"] is None
     good = names["käfer, rot.png"]
     assert good["problem"] is None

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from toys import argmax_table
 
+from trunkfold.assessment import Bin
 from trunkfold.evaluation.calibration import calibrate, fit_temperature, reliability, scale
-from trunkfold.metrics import Bin
 
 CLASSES = {"1": "crack", "2": "dent", "3": "lamp"}
 

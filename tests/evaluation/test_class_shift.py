@@ -21,7 +21,7 @@ def test_class_shares_are_those_of_each_set():
 def test_of_one_fold_validation_and_learning_are_sets_of_their_own():
     folds = pd.DataFrame({"label": list("aaabcc"), "fold": ["-2", "-2", "0", "0", "-2", "-2"]})
     shares = class_shares(folds, {}, {"a": "A", "b": "B", "c": "C"})
-    assert shares.to_dict("list") == {"learned from": [0.5, 0, 0.5], "validation": [0.5, 0.5, 0]}
+    assert shares.to_dict("list") == {"trained on": [0.5, 0, 0.5], "validation": [0.5, 0.5, 0]}
 
 
 def counts(*numbers: int) -> pd.Series:

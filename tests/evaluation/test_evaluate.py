@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from toys import argmax_table
 
+from trunkfold.assessment import PartScores
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
-from trunkfold.metrics import PartScores
 
 CLASSES = {"x": "crack", "y": "dent", "z": "lamp"}
 

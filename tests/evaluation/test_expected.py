@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trunkfold.assessment import Draws, Histogram, Luck, Range
 from trunkfold.evaluation.expected import WIDER, expected_score
-from trunkfold.metrics import Draws, Histogram, Luck, Range
 
 LABELS = ["x", "y"]
 

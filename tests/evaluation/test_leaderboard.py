@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trunkfold.assessment import Draws, Range, Rival
 from trunkfold.evaluation.leaderboard import PUBLIC_SHARE, Pool, simulate_leaderboards
-from trunkfold.metrics import Draws, Range, Rival
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 SHARES = np.array([0.5, 0.35, 0.15])

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from trunkfold.assessment import PartScores
 from trunkfold.evaluation.evaluate import has_learned_copy, score_leak
-from trunkfold.metrics import PartScores
 
 
 def make_folds(groups: str, folds: list[int]) -> pd.DataFrame:

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trunkfold.assessment import ClassScores, Intervals
 from trunkfold.evaluation.scores import bootstrap_intervals, paired_difference, score, validation_scores
-from trunkfold.metrics import ClassScores, Intervals
 
 CLASSES = {"a": "crack", "b": "dent", "c": "lamp"}
 

@@ -10,7 +10,7 @@ import torch
 from trunkfold.config.schema import DataConfig
 from trunkfold.errors import InputError
 from trunkfold.images import batches as module
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import (
     FoldBalancedBatches,
     TrainingPhotos,
@@ -102,7 +102,7 @@ def test_a_process_is_told_how_many_rows_of_a_fold_it_draws(rank):
 
 @pytest.mark.parametrize(("batch_size", "processes", "least"), [(3, 2, 6), (2, 1, 3), (9, 4, 12)])
 def test_a_batch_that_is_too_small_for_all_processes_is_an_error_with_the_least(batch_size, processes, least):
-    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: {least} is the least"
+    message = f"train.batch_size {batch_size} is too small for 3 folds on {processes} processes: use at least {least}"
     with pytest.raises(InputError, match=message):
         make_batches(batch_size, process=Process(0, processes))
     make_batches(least, process=Process(0, processes))
@@ -194,7 +194,7 @@ def some_photos(rows: int = len(FOLD_OF_ROW)) -> list[np.ndarray]:
 
 def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
     targets = np.arange(len(FOLD_OF_ROW))
-    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    photos = TrainingPhotos(some_photos(), targets, Augmentation("standard", 32), seed=1)
     first, target = photos[4, 0]
     assert (first.shape, first.dtype, target) == ((32, 32, 3), torch.uint8, 4)
     other_visit, other_seed = photos[4, 1][0], TrainingPhotos(photos.pixels, targets, photos.augment, seed=2)[4, 0][0]
@@ -205,7 +205,7 @@ def test_a_photos_augmentation_depends_on_seed_row_and_visit_alone():
 
 def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_workers():
     targets = np.arange(len(FOLD_OF_ROW))
-    photos = TrainingPhotos(some_photos(), targets, make_augmentation("standard", 32), seed=1)
+    photos = TrainingPhotos(some_photos(), targets, Augmentation("standard", 32), seed=1)
     expected = [[row for row, _ in batch] for batch in draw(make_batches(), epochs=2)]
     alone, shared = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 2))
     loaded = [batch for _ in range(2) for batch in alone]

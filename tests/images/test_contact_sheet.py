@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.contact_sheet import GAP, LARGEST, SHOWN, draw_sheet
 
 RED, BLUE = (200, 8, 8), (8, 8, 200)
@@ -48,7 +48,7 @@ def test_every_picture_has_a_seed_of_its_own(tmp_path):
 def test_the_same_photos_give_the_same_file(tmp_path):
     photos = [np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)]
     for name in ("one.png", "other.png"):
-        (tmp_path / name).write_bytes(draw_sheet(photos, [0], ["x"], make_augmentation("standard", 64)))
+        (tmp_path / name).write_bytes(draw_sheet(photos, [0], ["x"], Augmentation("standard", 64)))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_the_same_photos_give_the_same_file(tmp_path):
 def test_the_sheet_is_small_and_its_pictures_do_not_grow_beyond_what_the_model_sees(tmp_path, lines):
     photos = [textured(seed) for seed in range(lines)]
     names = [f"class {line}" for line in range(lines)]
-    (tmp_path / "sheet.png").write_bytes(draw_sheet(photos, range(lines), names, make_augmentation("standard", 224)))
+    (tmp_path / "sheet.png").write_bytes(draw_sheet(photos, range(lines), names, Augmentation("standard", 224)))
     assert (tmp_path / "sheet.png").stat().st_size < 1_000_000
     height, width = np.asarray(Image.open(tmp_path / "sheet.png")).shape[:2]
     assert height <= GAP + lines * (LARGEST + GAP)

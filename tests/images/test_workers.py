@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, training_loader
 from trunkfold.images.views import VIEWS
 from trunkfold.images.workers import DeadWorkerError, PhotoError, PhotoLoader, worker_deaths_explained
@@ -36,7 +36,7 @@ class Planted(list):
 
 def load_all(kind: str, photos: Planted, workers: int, accelerator) -> None:
     if kind == "training":
-        shown = TrainingPhotos(photos, np.arange(ROWS) % 2, make_augmentation("none", 32), 0)
+        shown = TrainingPhotos(photos, np.arange(ROWS) % 2, Augmentation("none", 32), 0)
         loader = training_loader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers, CPU)
     else:
         pairs = [range(row, row + 2) for row in range(0, ROWS, 2)]

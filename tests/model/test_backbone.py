@@ -7,8 +7,9 @@ import torch
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
 from trunkfold.metrics import Parameters
-from trunkfold.model.backbone import build_backbone, count_parameters, trained_parameters
+from trunkfold.model.backbone import build_backbone, count_parameters
 from trunkfold.model.layers import merge
+from trunkfold.model.parts import trained_parameters
 
 TOY = ModelConfig(name="test_convnext", pretrained=False)
 

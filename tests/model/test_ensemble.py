@@ -15,7 +15,7 @@ from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConf
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import average
 from trunkfold.images.views import VIEWS, render
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.ensemble import (
     load_ensemble,
     predict,
@@ -24,6 +24,7 @@ from trunkfold.model.ensemble import (
 )
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.layers import merge
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import scoring_members
 

@@ -15,13 +15,14 @@ from toys import cache_photos
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.ensemble import load_ensemble, save_fold, save_shared
 from trunkfold.model.families import FAMILIES, family_of
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.model.half_precision import on_device
 from trunkfold.model.layers import merge
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.run_folder import RunFolder
 from trunkfold.training.lockstep import Lockstep, learned_shares
 

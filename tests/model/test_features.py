@@ -18,7 +18,7 @@ from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig
 from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.predictions import average
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.model import features
 from trunkfold.model.backbone import Backbone, build_backbone
@@ -68,7 +68,7 @@ class Counting(torch.nn.Module):
 
 
 def training_photos(photos: CachedPhotos, seed: int = 0) -> TrainingPhotos:
-    return TrainingPhotos(photos, TARGETS, make_augmentation("standard", SIZE), seed)
+    return TrainingPhotos(photos, TARGETS, Augmentation("standard", SIZE), seed)
 
 
 def gathered(batches) -> tuple[np.ndarray, torch.Tensor]:

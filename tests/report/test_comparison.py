@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from made_up_run import blend as blend_runs
 from made_up_run import metrics_of
+from matplotlib import pyplot as plt
 from toys import argmax_table, run_command
 
 from trunkfold.errors import InputError
@@ -18,6 +19,7 @@ from trunkfold.evaluation.predictions import probability_table
 from trunkfold.files import write_csv
 from trunkfold.metrics import Metrics, Parameters, Split
 from trunkfold.report.comparison import compare_runs, finished_runs
+from trunkfold.report.comparison_page import draw_differences, draw_scores
 from trunkfold.run_folder import RunFolder
 
 CLASSES = {"1": "crack", "2": "dent"}
@@ -95,7 +97,7 @@ def test_seconds_are_those_of_the_training_whether_or_not_the_test_photos_were_p
 def test_a_difference_is_real_when_chance_does_not_explain_it():
     """Wrong about half of the photos, and about one: a third of the draws does not hold that one."""
     table = compared(make_run("best"), make_run("half", 24), make_run("one", 1))
-    assert table["real"].to_dict() == {"best": np.nan, "one": "cannot be told", "half": "yes"}
+    assert table["outcome"].to_dict() == {"best": np.nan, "one": "inconclusive", "half": "distinguishable"}
     assert table.loc["half", "difference"] == pytest.approx(0.5 - 1)
     low, high = table.loc["half", ["difference_low", "difference_high"]]
     assert -0.75 < low < -0.5 < high < -0.25
@@ -107,10 +109,10 @@ def test_copies_are_one_draw():
     """Six mistakes are real where they are about six sources, and not where they are about one."""
     copies = FOLDS.assign(group=["g0" if number < 6 else f"g{number}" for number in range(60)], fold=0)
     alone = FOLDS.assign(fold=0)
-    for folds, real in ((copies, "cannot be told"), (alone, "yes")):
+    for folds, real in ((copies, "inconclusive"), (alone, "distinguishable")):
         names = [f"{name} {real}" for name in ("right", "wrong")]
         table = compared(*(make_run(name, wrong, folds) for name, wrong in zip(names, (0, 6), strict=True)))
-        assert table.loc[names[1], "real"] == real
+        assert table.loc[names[1], "outcome"] == real
 
 
 @pytest.mark.parametrize("file", ["oof.csv", "folds.csv"])
@@ -121,7 +123,7 @@ def test_photos_are_compared_by_their_ids(file):
     write_csv(table[::-1], runs[1] / file)
     row = compared(*runs).loc["b"]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
-    assert row["real"] == "cannot be told"
+    assert row["outcome"] == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_a_leaky_split_is_marked_and_comes_after_the_honest_ones(capsys):
     assert table["leak"].to_dict() == {"honest": False, "random": True}
     assert table["split"].to_dict() == {"honest": 1, "random": 2}
     text = said(capsys, *runs)
-    assert re.search(r"split 2: random by photo, 3 folds.*\n.*\nLEAKY: the scores measure memory", text)
+    assert re.search(r"split 2: random by photo, 3 folds.*\n.*\nLEAKY: scores are inflated", text)
     assert text.count("LEAKY") == 1
 
 
@@ -176,7 +178,7 @@ def test_a_blend_is_compared_with_its_runs():
     assert table.loc["a+b", "photos"] == 60
     assert table.loc["a+b", ["seconds", "trainable"]].isna().all()
     assert table.loc["a", "oof_macro_f1"] < table.loc["a+b", "oof_macro_f1"] < table.loc["b", "oof_macro_f1"]
-    assert table.loc["a+b", "real"] == "yes"
+    assert table.loc["a+b", "outcome"] == "distinguishable"
 
 
 def test_a_blend_finds_the_folds_of_its_runs_beside_it(monkeypatch):
@@ -191,7 +193,7 @@ def test_a_blend_of_different_splits_has_no_score_and_is_compared_with_nothing(c
     runs.insert(0, blend_runs(runs))
     table = compared(*runs)
     assert table["split"].to_dict() == {"a": 1, "b": 2, "a+b": 3}
-    assert table.loc["a+b", ["photos", "oof_macro_f1", "holdout_macro_f1", "difference", "real"]].isna().all()
+    assert table.loc["a+b", ["photos", "oof_macro_f1", "holdout_macro_f1", "difference", "outcome"]].isna().all()
     text = said(capsys, *runs)
     assert "split 3: blends of runs with different splits, for which no honest score exists\n" in text
     assert re.search(r"a\+b +- +- +- +- +-\n", text)
@@ -217,7 +219,7 @@ def test_what_is_no_finished_run_is_left_out_and_named(capsys):
     found, others = finished_runs(paths)
     assert (found, [path.name for path in others]) == ([run], ["copies", "notes.txt", "unfinished"])
     text = said(capsys, *paths)
-    assert text.count("left out, because they are no finished runs: copies, notes.txt, unfinished\n") == 1
+    assert text.count("left out, because they are no finished runs: copies, unfinished\n") == 1
     assert "left out" not in said(capsys, run)
 
 
@@ -235,12 +237,12 @@ def test_runs_of_one_name_are_told_apart_by_their_folders():
 
 def test_the_table_is_written_with_all_digits(capsys):
     runs = [make_run("a"), make_run("b", 24)]
-    assert said(capsys, *runs, "--out", "new/table.csv").endswith("table: new/table.csv\n")
+    assert said(capsys, *runs, "--out", "new/table.csv").endswith("files: new/table.csv, new/table.html\n")
     table = pd.read_csv("new/table.csv", dtype={"apart": str}).fillna({"apart": ""})
     assert list(table.columns) == [
         *("run", "split", "options", "apart", "leak", "photos", "oof_macro_f1", "oof_low", "oof_high"),
         *("holdout_macro_f1", "holdout_low", "holdout_high", "oof_accuracy", "seconds", "trainable"),
-        *("difference", "difference_low", "difference_high", "real"),
+        *("difference", "difference_low", "difference_high", "outcome", "seed_std"),
     ]
     pd.testing.assert_frame_equal(table, compare_runs(runs), check_dtype=False, check_exact=False, rtol=1e-7)
     assert not Path("submissions/comparison.csv").exists()
@@ -250,7 +252,7 @@ def test_lines_fit_the_terminal(capsys):
     runs = [make_run("strong_augmentation+convnextv2+two"), make_run("vehicle_damage", 5)]
     text = said(capsys, *runs)
     assert max(map(len, text.splitlines())) <= 120
-    assert re.search(r"^  vehicle_damage +-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\] +yes$", text, re.MULTILINE)
+    assert re.search(r"^  vehicle_damage +-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\] +distinguishable$", text, re.MULTILINE)
 
 
 def damage(run: Path, what: str) -> None:
@@ -329,3 +331,57 @@ def test_a_blend_whose_runs_are_gone_is_named():
         match=r"a\+b is a blend of submissions/a, submissions/b, none of which has its folds",
     ):
         compare_runs([folder])
+
+
+def with_config(run: Path, seed: int, epochs: int = 3) -> Path:
+    """The run's configuration, as far as it matters."""
+    (run / "config.yaml").write_text(f"train: {{epochs: {epochs}, seed: {seed}}}\nrun: {{name: {run.name}}}\n")
+    return run
+
+
+def test_what_another_seed_changes_widens_the_intervals():
+    """Two seeds of one recipe score 0 and 12 of 48 wrong, so that 12 wrong of another recipe are inconclusive."""
+    apart = [with_config(make_run("a"), 1), with_config(make_run("b", 12), 2, epochs=4)]
+    assert compared(*apart).loc["b", "outcome"] == "distinguishable"
+    assert compared(*apart)["seed_std"].isna().all()
+    table = compared(*apart, with_config(make_run("c", 12), 3))
+    assert table["seed_std"].tolist() == [pytest.approx(0.25 / 2**0.5)] * 3
+    assert set(table["outcome"].dropna()) == {"inconclusive"}
+    low, high = table.loc["b", ["difference_low", "difference_high"]]
+    assert low < -0.25 - 2**0.5 * 0.25 / 2**0.5 * 12 < 0 < high
+
+
+def test_the_page_shows_every_run_with_its_scores_differences_and_curves(capsys):
+    runs = [with_config(make_run("best <b>"), 1), with_config(make_run("other", 12), 2)]
+    history = pd.DataFrame({"epoch": [1, 1, 2, 2], "fold": [0, 1] * 2, "val_macro_f1": [0.2, 0.4, 0.5, 0.7]})
+    write_csv(history, runs[1] / "history.csv")
+    (runs[0] / "report.html").touch()
+    text = said(capsys, *runs)
+    assert "another seed changes the score by 0.1768" in text
+    page = Path("submissions/comparison.html").read_text()
+    assert '<a href="best%20%3Cb%3E/report.html">best &lt;b&gt;</a>' in page
+    row = compared(*runs).loc["other"]
+    for value in (row["oof_macro_f1"], row["holdout_macro_f1"]):
+        assert f">{value:.3f} <small>[" in page
+    low, high = row["difference_low"], row["difference_high"]
+    assert f"{row['difference']:+.3f} <small>[{low:+.3f}, {high:+.3f}]</small>" in page
+    titles = re.findall(r"<h3>(.*?)</h3>", page)
+    assert titles[1] == "Out-of-fold macro F1 minus that of best &lt;b&gt;"
+    assert titles[2] == "Learning curves: mean of the folds"
+    gain = metrics_of(runs[1])["oof"]["per_class"]["crack"]["f1"] - 1
+    assert f"<td>crack</td><td>24</td><td>1.000</td><td>{gain:+.3f}</td>" in page
+    assert not re.search(r"https?:|<link|<script|@import", re.sub(r'base64,[^"]*', "", page))
+
+
+def test_figures_of_a_comparison_show_its_numbers():
+    table = compare_runs([make_run("a"), make_run("b", 24), make_run("c", 1)])
+    axis = draw_differences(table[table["difference"].notna()]).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["c", "b"]
+    points = [container[0] for container in axis.containers]
+    assert [float(point.get_xdata()[0]) for point in points] == table["difference"].dropna().tolist()
+    assert [point.get_markerfacecolor() == "none" for point in points] == [True, False]
+    scores = draw_scores(table).axes[0].containers
+    assert [list(container[0].get_xdata()) for container in scores] == [
+        table[f"{name}_macro_f1"].tolist() for name in ("holdout", "oof")
+    ]
+    plt.close("all")

@@ -13,7 +13,7 @@ from made_up_run import CLASSES, extra_metrics, make_run, typed
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from trunkfold.metrics import Bin, FoldScores
+from trunkfold.assessment import Bin, FoldScores
 from trunkfold.report.figures import (
     COLOURS,
     DARK_INK,

@@ -83,7 +83,8 @@ def test_the_headline_is_the_expected_score_of_the_ensemble(reported):
     oof, holdout = metrics["oof"]["macro_f1"], metrics["holdout"]["macro_f1"]
     told = texts(section(page, "Result"))
     assert f"Out-of-fold, single models reach a macro F1 of {oof:.3f}. On the hold-out the ensemble" in told
-    assert f"reaches {holdout:.3f}, {expected['gain']:+.3f} against its single models" in told
+    assert f"reaches {holdout:.3f} and its single models {holdout - expected['gain']:.3f}." in told
+    assert f"The gain of averaging the folds, {expected['gain']:+.3f}, is added." in told
 
 
 def test_the_results_numbers_are_those_of_the_metrics(reported):
@@ -129,7 +130,7 @@ def test_classes_have_their_scores_and_confusion(reported):
     for label, (name, scores) in zip(CLASSES, metrics["holdout"]["per_class"].items(), strict=True):
         values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
         sources = pd.read_csv(reported / "folds.csv", dtype=str).query(f"fold == '-1' and label == '{label}'")["group"]
-        assert [name, *values, str(scores["support"]), str(sources.nunique())] in found
+        assert [name, *values, f"{scores['support']} ({sources.nunique()})"] in found
     for part in ("holdout", "oof"):
         for name, counts in zip(CLASSES.values(), metrics[part]["confusion_matrix"], strict=True):
             cells = [f"{n} {percent(n / sum(counts))}" if n else "0" for n in counts]

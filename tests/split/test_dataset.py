@@ -1,6 +1,7 @@
 """A competition is read whole, and everything wrong with it is told at once."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,9 @@ import pytest
 from toys import LABELS, write_competition
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, SplitConfig, TrainConfig
-from trunkfold.data.tables import read_unlabelled
+from trunkfold.csv_table import read_numbered_table
 from trunkfold.errors import InputError
-from trunkfold.split.dataset import class_prior, load_labelled, load_unlabelled, side_to_keep
+from trunkfold.split.dataset import class_prior, load_labelled, side_to_keep
 from trunkfold.split.groups import read_groups
 
 
@@ -81,10 +82,10 @@ def test_everything_wrong_is_told_at_once(competition):
         "  - train.csv: 1 values of image_id occur twice or more: 3",
         "  - train.csv: no label in line 2",
         "  - class 'rare' has 1 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
-        "lower split.folds or split.holdout, or leave the class out",
+        "lower split.folds or split.holdout, or remove the class",
         "  - 1 photo missing: 7.png",
         "  - 1 photo empty (0 bytes): 8.png",
-        "  - 1 photo unreadable: 9.png (not a picture)",
+        "  - 1 photo unreadable: 9.png (not an image)",
     ]
 
 
@@ -126,12 +127,18 @@ def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(compet
     assert divided == {"none": True, "copies": False}
 
 
-def test_unlabelled_photos_that_cannot_be_read_keep_their_rows(competition):
-    (competition / "test" / "test" / "images" / "92.png").unlink()
-    photos = load_unlabelled(read_unlabelled(competition, []), make_config(competition))
-    assert photos.unreadable == {1: "missing"}
-    assert len(photos.pixels) == 12
-    assert not photos.pixels[1].any()
+def test_each_table_is_parsed_once_although_the_search_needs_them_too(competition, monkeypatch):
+    """The search itself is covered by a table of groups; its key is not."""
+    parsed, found = [], read_groups(competition / "groups.csv").assign(set="train")
+
+    def read(path: Path, columns: list[str]) -> pd.DataFrame:
+        parsed.append(path.name)
+        return read_numbered_table(path, columns)
+
+    monkeypatch.setattr("trunkfold.data.tables.read_numbered_table", read)
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda competition: found)
+    load_labelled(make_config(competition, groups="copies"))
+    assert sorted(parsed) == ["test.csv", "train.csv"]
 
 
 def test_the_size_of_the_test_set_is_known(competition):

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from trunkfold.config.schema import SplitConfig
 from trunkfold.errors import InputError
-from trunkfold.split.folds import HELD_OUT, ONLY_LEARNED, assign_folds, check_split, learned_from
+from trunkfold.split.folds import HELD_OUT, ONLY_LEARNED, assign_folds, learned_from, split_problems
 
 RIPIK = Path(__file__).parents[3] / "shared" / "data" / "ripik_train.csv"
 
@@ -65,9 +65,7 @@ def test_hold_out_and_folds_have_their_shares_of_every_class():
 
 def test_a_class_with_just_enough_groups_is_in_every_fold_and_in_the_hold_out():
     table = make_table({"a": 40, "b": 6})
-    problems: list[str] = []
-    check_split(table, SplitConfig(), problems)
-    assert problems == []
+    assert not list(split_problems(table, SplitConfig()))
     for seed in range(10):
         folds = assign_folds(table, SplitConfig(seed=seed))
         assert set(folds[table["label"] == "b"]) == {HELD_OUT, 0, 1, 2, 3, 4}
@@ -136,14 +134,11 @@ def test_what_is_learned_from_is_all_but_the_hold_out_or_of_one_fold_all_but_the
 
 def test_a_class_with_too_few_groups_is_named_with_both_fixes():
     table = make_table({"a": 40, "b": 5, "c": 6})
-    problems: list[str] = []
-    check_split(table, SplitConfig(), problems)
-    assert problems == [
+    assert list(split_problems(table, SplitConfig())) == [
         "class 'b' has 5 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
-        "lower split.folds or split.holdout, or leave the class out"
+        "lower split.folds or split.holdout, or remove the class"
     ]
-    check_split(table, SplitConfig(holdout=0.0), problems := [])
-    assert problems == []
+    assert not list(split_problems(table, SplitConfig(holdout=0.0)))
 
 
 def test_a_hold_out_that_cannot_hold_every_class_is_an_error():
@@ -173,7 +168,5 @@ def test_a_split_by_group_divides_none_wherever_its_groups_are_from(choice):
 def test_without_groups_a_class_needs_photos_not_groups():
     """Three groups of three photos: too few groups for five folds, but enough photos."""
     table = make_table({"a": 40, "b": 3})
-    check_split(table, SplitConfig(groups="copies", holdout=0.0), problems := [])
-    assert len(problems) == 1
-    check_split(table, SplitConfig(groups="none", holdout=0.0), problems := [])
-    assert problems == []
+    assert len(list(split_problems(table, SplitConfig(groups="copies", holdout=0.0)))) == 1
+    assert not list(split_problems(table, SplitConfig(groups="none", holdout=0.0)))

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split import groups as groups_module
-from trunkfold.split.groups import check_groups, groups_of, load_groups, load_run_groups, read_groups
+from trunkfold.split.groups import group_problems, groups_of, load_groups, load_run_groups, read_groups
 
 IDS = pd.Series(["1", "2", "03"])
 FOUND = pd.DataFrame({"image_id": ["1", "7"], "set": ["train", "test"], "group": ["g1", "g1"]})
@@ -23,8 +24,8 @@ def searched(monkeypatch) -> list[Path]:
     """The folders that were searched for copies; each search finds `FOUND`."""
     folders: list[Path] = []
 
-    def find(root: Path) -> pd.DataFrame:
-        folders.append(root)
+    def find(competition: Competition) -> pd.DataFrame:
+        folders.append(competition.root)
         return FOUND
 
     monkeypatch.setattr(groups_module, "find_copies", find)
@@ -76,7 +77,7 @@ def test_groups_stand_at_the_index_of_the_ids():
 def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
     file = tmp_path / "groups.csv" if text is None else write_groups(tmp_path, text)
     with pytest.raises(InputError, match=message):
-        load_groups(str(file), tmp_path)
+        load_groups(str(file), Competition(tmp_path))
 
 
 def test_an_id_with_and_without_a_set_is_ambiguous_and_named(tmp_path):
@@ -89,31 +90,27 @@ def test_an_id_with_and_without_a_set_is_ambiguous_and_named(tmp_path):
 def test_photos_without_a_group_are_named_together(tmp_path):
     groups = read_groups(write_groups(tmp_path, "image_id,group\n1,a\n3,b\n2,\n"))
     table = pd.DataFrame({"image_id": IDS, "group": groups_of(IDS, "train", groups)})
-    problems = ["another"]
-    check_groups(table, "groups.csv", problems)
-    assert problems == ["another", "groups.csv has no group for 2 labelled photos: 2, 03"]
-    check_groups(table.iloc[:2], "groups.csv", problems := [])
-    assert problems == ["groups.csv has no group for 1 labelled photo: 2"]
-    check_groups(table.iloc[:1], "groups.csv", problems := [])
-    assert problems == []
+    assert list(group_problems(table, "groups.csv")) == ["groups.csv has no group for 2 labelled photos: 2, 03"]
+    assert list(group_problems(table.iloc[:2], "groups.csv")) == ["groups.csv has no group for 1 labelled photo: 2"]
+    assert not list(group_problems(table.iloc[:1], "groups.csv"))
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_copies_are_searched_for_also_to_say_what_a_random_split_leaks(choice, searched, tmp_path):
-    assert load_groups(choice, tmp_path) is FOUND
+    assert load_groups(choice, Competition(tmp_path)) is FOUND
     assert searched == [tmp_path]
 
 
 def test_a_file_needs_no_search(searched, tmp_path):
     file = write_groups(tmp_path, "image_id,group\n1,a\n")
-    assert load_groups(str(file), tmp_path)["group"].tolist() == ["a"]
+    assert load_groups(str(file), Competition(tmp_path))["group"].tolist() == ["a"]
     assert searched == []
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Path:
     """A run that knows the groups of the photos whose search key is "same"."""
-    monkeypatch.setattr(groups_module, "search_key", lambda root: root.name)
+    monkeypatch.setattr(groups_module, "search_key", lambda competition: competition.root.name)
     (tmp_path / "run").mkdir()
     write_groups(tmp_path / "run", "image_id,set,group\n1,train,a\n8,train,z\n8,test,a\n9,test,b\n")
     return tmp_path / "run"
@@ -121,18 +118,18 @@ def run(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_the_photos_of_a_run_have_its_groups(choice, run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", choice, Path("elsewhere/same"))
+    groups = load_run_groups(run / "groups.csv", "same", choice, Competition(Path("elsewhere/same")))
     assert groups_of(pd.Series(["9", "8"]), "test", groups).tolist() == ["b", "a"]
     assert searched == []
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_other_photos_are_searched_whatever_their_ids(choice, run, searched):
-    assert load_run_groups(run / "groups.csv", "same", choice, Path("other")) is FOUND
+    assert load_run_groups(run / "groups.csv", "same", choice, Competition(Path("other"))) is FOUND
     assert searched == [Path("other")]
 
 
 def test_other_photos_stand_alone_where_groups_are_a_files(run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", Path("other"))
+    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", Competition(Path("other")))
     assert groups_of(pd.Series(["8", "7"]), "test", groups).tolist() == ["a", ""]
     assert searched == []

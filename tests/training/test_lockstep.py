@@ -13,7 +13,8 @@ from torch import nn
 from trunkfold.config.schema import ModelConfig, TrainConfig
 from trunkfold.errors import InputError, MemoryFullError
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, build_backbone, trained_parameters
+from trunkfold.model.backbone import Backbone, build_backbone
+from trunkfold.model.parts import trained_parameters
 from trunkfold.training import gradients
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.optimizers import balanced_class_weights, make_optimizer, make_scheduler

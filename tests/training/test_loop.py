@@ -11,10 +11,11 @@ from accelerate import PartialState
 
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from trunkfold.errors import InputError, OutOfTime
-from trunkfold.images.augmentation import make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
-from trunkfold.model.backbone import build_backbone, trained_parameters
+from trunkfold.model.backbone import build_backbone
 from trunkfold.model.features import FeatureSource
+from trunkfold.model.parts import trained_parameters
 from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
@@ -42,7 +43,7 @@ def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     pixels = [np.full((40, 50, 3), 60 + 130 * target, np.uint8) for target in targets]
     config = TrainConfig(**({"epochs": 3, "batch_size": 12, "head_lr": 0.01} | options))
     batches = FoldBalancedBatches(fold_of_row, config.batch_size, 0, accelerator)
-    photos = Counting(pixels, targets, make_augmentation("none", SIZE), 0)
+    photos = Counting(pixels, targets, Augmentation("none", SIZE), 0)
     photos.seen = Counter()
     torch.manual_seed(0)
     backbone = build_backbone(replace(CONFIG.model, drop_path=drop_path), CLASSES, load_weights=False)
@@ -191,7 +192,7 @@ def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
     for stops in range(4):
         lockstep, loader, validation = prepare(accelerator)
         with pytest.raises(
-            OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* the same command goes on"
+            OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* rerun the same command to resume"
         ):
             train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1e-6))
         assert sum(loader.dataset.seen.values()) == 12  # one step was done
@@ -217,7 +218,7 @@ def test_within_an_epoch_the_state_is_saved_as_often_as_wanted(accelerator, tmp_
 def test_a_state_of_other_photos_is_refused(accelerator, tmp_path):
     train(*prepare(accelerator, epochs=1), checkpoint(tmp_path / "state", accelerator))
     other = Checkpoint(tmp_path / "state", accelerator, TrainConfig(), "others", 0.0)
-    with pytest.raises(InputError, match=r"photos are not those that .* was begun with.*--run\.restart"):
+    with pytest.raises(InputError, match=r"photos are not those that .* was started with.*--run\.restart"):
         train(*prepare(accelerator, epochs=1), other)
 
 

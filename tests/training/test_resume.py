@@ -144,8 +144,8 @@ def test_stopped_in_time_a_run_ends_without_an_error_and_goes_on(unharmed, tmp_p
         process.join()
         assert process.exitcode == 0
     said = (tmp_path / "said.txt").read_text()
-    assert said.count("stopped in epoch 1, before train.max_hours 1e-06 are over; all is saved") == 1
-    assert said.count("going on with the unfinished run in submissions/toy") == 1
+    assert said.count("stopped in epoch 1, within train.max_hours 1e-06; the checkpoint is saved") == 1
+    assert said.count("resuming the unfinished run in submissions/toy") == 1
     assert content(tmp_path) == content(unharmed)
 
 
@@ -162,7 +162,7 @@ def test_a_second_run_into_the_same_folder_is_refused(unharmed, tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     first.join()
     assert second.exitcode == 2
-    assert "error: another process works in submissions/toy" in (tmp_path / "said.txt").read_text()
+    assert "error: another process uses submissions/toy" in (tmp_path / "said.txt").read_text()
     assert (tmp_path / "submissions/toy" / STATE).exists()
 
 
@@ -208,7 +208,7 @@ def test_what_changes_no_number_may_change(unfinished, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": TrainConfig(epochs=10, head_lr=0.5)}, r"train\.head_lr 0\.002, not 0\.5: go on as it was, or"),
+        ({"train": TrainConfig(epochs=10, head_lr=0.5)}, r"train\.head_lr 0\.002, not 0\.5: resume it unchanged, or"),
         ({"train": TrainConfig(epochs=9)}, r"train\.epochs 10, not 9"),
         ({"train": TrainConfig(epochs=10, seed=1), "augment": "none"}, r"train\.seed 0, not 1; augment 'standard'"),
         ({"data": DataConfig(classes={1: "a", 2: "b"})}, r"data\.classes \{'1': 'crack'"),
@@ -228,7 +228,7 @@ def test_a_longer_training_goes_on_with_a_warning(unfinished, caplog):
 
 def test_a_finished_run_is_not_touched(unfinished):
     write_json({}, unfinished / "metrics.json")
-    with pytest.raises(InputError, match=r"toy holds a finished run.*--run\.name.*--run\.restart"):
+    with pytest.raises(InputError, match=r"toy contains a finished run.*--run\.name.*--run\.restart"):
         check_run(config(epochs=10))
 
 
@@ -240,7 +240,7 @@ def test_a_run_whose_page_was_not_written_is_not_finished(unfinished):
 
 def test_what_is_no_run_is_not_touched(unfinished):
     (unfinished / "config.yaml").rename(unfinished / "study.yaml")
-    with pytest.raises(InputError, match="something else than a run"):
+    with pytest.raises(InputError, match="contains files but no run"):
         check_run(config(epochs=10))
 
 
@@ -249,7 +249,7 @@ def test_other_photos_labels_or_folds_are_refused(unfinished, accelerator):
     with occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):
         pass
     other = FOLDS.assign(fold=[1, -1])
-    refused = pytest.raises(InputError, match="not those that submissions/toy was begun with")
+    refused = pytest.raises(InputError, match="not those that submissions/toy was started with")
     with refused, occupied_run(RunFolder(unfinished, write=True), False, other, accelerator):
         pass
     assert (unfinished / "folds.csv").exists()
@@ -273,7 +273,7 @@ def test_what_fails_can_go_on_and_what_ends_cannot(unfinished, accelerator):
 
 def test_while_a_run_is_occupied_nobody_else_may_enter(unfinished, accelerator, monkeypatch):
     monkeypatch.setattr("trunkfold.training.resume.PATIENCE", 0.1)
-    refused = pytest.raises(InputError, match="another process works in submissions/toy")
+    refused = pytest.raises(InputError, match="another process uses submissions/toy")
     with (
         FileLock(unfinished / LOCK),
         refused,

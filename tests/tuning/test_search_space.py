@@ -128,9 +128,9 @@ def test_names_of_other_modules_and_trunks_are_tried_one_at_a_time():
         ("train.optimizer_args", {"choices": [{"betas": [0.9, 0.99]}]}, "a choice must be a number, a text"),
         ("train.epochs", {"low": 1, "high": 9}, "cannot be searched: trials that are compared epoch by epoch"),
         ("split.folds", {"low": 2, "high": 5}, "cannot be searched: all trials must be scored on the same folds"),
-        ("data.image_size", {"choices": [96]}, "cannot be searched: it decides which features are kept"),
-        ("augment", {"choices": ["none"]}, "cannot be searched: it decides which features are kept"),
-        ("predict.views", {"choices": ["plain"]}, "cannot be searched: it has no part in a trial"),
+        ("data.image_size", {"choices": [96]}, "cannot be searched: it changes the cached features"),
+        ("augment", {"choices": ["none"]}, "cannot be searched: it changes the cached features"),
+        ("predict.views", {"choices": ["plain"]}, "cannot be searched: it does not affect trials"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_by_name(name, limits, message):

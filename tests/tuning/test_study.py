@@ -228,7 +228,7 @@ def test_a_study_is_not_gone_on_with_otherwise(change, names):
     other = replace(
         config, **{key: replace(getattr(config, key), **v) if isinstance(v, dict) else v for key, v in change.items()}
     )
-    with pytest.raises(InputError, match="was begun with other options") as refused:
+    with pytest.raises(InputError, match="was started with other options") as refused:
         open_study(other)
     assert all(name in str(refused.value) for name in names)
     assert str(refused.value).count("in the study") >= len(names)
@@ -264,7 +264,7 @@ def test_other_photos_or_folds_are_refused():
 def test_the_folder_of_a_run_is_not_taken_for_a_studys():
     (SUBMISSIONS / "toy").mkdir(parents=True)
     (SUBMISSIONS / "toy/metrics.json").touch()
-    with pytest.raises(InputError, match="submissions/toy holds a run and not a study"):
+    with pytest.raises(InputError, match="submissions/toy contains a run, not a study"):
         open_study(tuning())
 
 

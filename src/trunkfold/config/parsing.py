@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{unknown[0]!r} belongs to no option: write options as --name value (--help lists them)")
         if unknown:
             name = unknown[0].partition("=")[0]
-            close = nearest(name, [f"--{known}" for known in vars(options)])
+            close = nearest(name, self._option_string_actions)
             raise InputError(f"there is no option {name}; the nearest is {close} (--help lists all)")
         return options
 

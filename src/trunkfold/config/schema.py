@@ -4,24 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Len, Lt, MinLen
-from pydantic import FiniteFloat, Strict
+from annotated_types import Len, MinLen
 
-# The last item of each annotation describes the type in --help and in error messages.
-Count = Annotated[int, Strict(), Gt(0), "a positive integer"]
-Natural = Annotated[int, Strict(), Ge(0), "an integer of at least 0"]
-Seed = Annotated[int, Strict(), Ge(0), Lt(2**32), "an integer from 0 to 4294967295"]
-Number = Annotated[FiniteFloat, Strict(), "a finite number"]
-Positive = Annotated[FiniteFloat, Strict(), Gt(0), "a positive finite number"]
-NonNegative = Annotated[FiniteFloat, Strict(), Ge(0), "a finite number of at least 0"]
-Share = Annotated[float, Strict(), Ge(0), Lt(1), "a number of at least 0 and below 1"]
-Decay = Annotated[float, Strict(), Gt(0), Lt(1), "a number above 0 and below 1"]
-Scalar = Annotated[bool, Strict()] | Annotated[int, Strict()] | Number | str | None
-Argument = Annotated[
-    Scalar | list[Scalar | list[Scalar]], "a number, text, true, false, null, or a list of these"
-]  # never a mapping: {class_path: ...} has no meaning here
-Arguments = dict[str, Argument]
-Label = Annotated[int, Strict()] | str
+from trunkfold.config.types import Arguments, Count, Decay, Label, Natural, NonNegative, Number, Positive, Seed, Share
 
 VEHICLE_DAMAGE = {1: "crack", 2: "scratch", 3: "tire flat", 4: "dent", 5: "glass shatter", 6: "lamp broken"}
 COMMON = (  # listed first in --help
@@ -225,10 +210,12 @@ class RunConfig:
     Attributes:
         name: Name of the folder under submissions/; null uses the name of the config file.
         restart: Replace the folder of an earlier run of this name.
+        trackers: Trackers to log training to, any that Accelerate supports, such as [tensorboard] or [wandb, mlflow].
     """
 
     name: str | None = None
     restart: bool = False
+    trackers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -236,8 +223,7 @@ class Config:
     """An experiment.
 
     Attributes:
-        augment: "standard", "strong", "seed", "none", or a list of albumentations transforms, such as
-            [{HorizontalFlip: {p: 0.5}}].
+        augment: "standard", "strong", "seed", "none", or albumentations transforms, [{HorizontalFlip: {p: 0.5}}, ...].
     """
 
     data: DataConfig = field(default_factory=DataConfig)

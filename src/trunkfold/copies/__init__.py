@@ -1,4 +1,4 @@
-"""The search for near-duplicate photos, which need no model and no labels.
+"""Search for near-duplicate photos, without a model or labels.
 
-In: photos. Out: groups.csv, the photos of one source under one group, and a page to review the least certain ones.
+In: photos. Out: groups.csv, with one group per source, and a page for reviewing the least certain groups.
 """

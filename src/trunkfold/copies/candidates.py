@@ -1,7 +1,7 @@
-"""Which photos might be copies of each other: photos that share rare visual words.
+"""Candidate pairs of copies: photos that share rare visual words.
 
-Each SIFT feature is named by the two nearest of 16,384 words, which were learned from the photos themselves. A photo is
-compared with all others as it is and mirrored.
+Each SIFT feature is assigned to the two nearest of 16,384 words, which are clusters of the photos' own features. Each
+photo is compared with all others, unchanged and mirrored.
 
 Sources: Sivic and Zisserman, "Video Google", 2003 (words and their weights); Nister and Stewenius, "Scalable
 recognition with a vocabulary tree", 2006 (two levels); Philbin et al., "Lost in quantization", 2008 (two words each).
@@ -17,23 +17,23 @@ from tqdm.contrib.concurrent import thread_map
 
 from trunkfold.copies.descriptors import root_descriptors
 
-BRANCHES = 128  # words are a tree of two levels, so that one is found by 384 comparisons instead of 16,384
+BRANCHES = 128  # two-level tree: assigning a word takes 384 comparisons instead of 16,384
 WORDS_PER_FEATURE = 2
-SAMPLE_PHOTOS, SAMPLE = 2000, 100_000  # photos and features that the words are learned from
-NEIGHBOURS = 16  # candidates a photo; nearly all true copies are among the first three
-ROWS = 256  # photos that are handled at once
+SAMPLE_PHOTOS, SAMPLE = 2000, 100_000  # photos and features that are clustered into words
+NEIGHBOURS = 16  # candidates per photo; nearly all true copies are among the first three
+ROWS = 256  # photos processed at once
 
 
 class Vocabulary:
-    """Visual words: cells of descriptor space, each divided into cells of its own.
+    """Visual words: a two-level clustering of descriptors.
 
     Attributes:
-        cells: Centres of the first level, of shape (branches, 128).
-        words: Centres of the second level, of shape (branches, branches, 128).
+        cells: Cluster centres of the first level, of shape (branches, 128).
+        words: Cluster centres of the second level, of shape (branches, branches, 128).
     """
 
     def __init__(self, sample: np.ndarray) -> None:
-        """Learn the words from descriptors of shape (features, 128)."""
+        """Cluster descriptors of shape (features, 128)."""
         branches = min(BRANCHES, len(sample))
         self.cells = _cluster(sample, branches)
         cell_of = _nearest(sample, self.cells, 1)[:, 0]
@@ -43,7 +43,7 @@ class Vocabulary:
         return self.words.shape[0] * self.words.shape[1]
 
     def words_of(self, descriptors: np.ndarray) -> np.ndarray:
-        """Descriptors (features, 128) to the numbers of their words (features, 2)."""
+        """Return the word indices (features, 2) of descriptors (features, 128)."""
         cells = _nearest(descriptors, self.cells, min(WORDS_PER_FEATURE, len(self.cells)))
         words = np.empty_like(cells)
         for cell in np.unique(cells):
@@ -54,17 +54,17 @@ class Vocabulary:
 
 
 def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
-    """Pairs of photos that are worth a closer look.
+    """Find pairs of photos to compare in detail.
 
     Args:
-        records: One `trunkfold.copies.descriptors.RECORD` a photo.
-        workers: Threads.
+        records: One `trunkfold.copies.descriptors.RECORD` per photo.
+        workers: Number of threads.
 
     Returns:
-        int of shape (pairs, 2): places in `records`, the smaller one first, in ascending order.
+        int of shape (pairs, 2): sorted index pairs into `records`, smaller index first.
     """
     sample = _sample(records)
-    if not len(sample):  # nothing but blank photos
+    if not len(sample):  # all photos are blank
         return np.empty((0, 2), int)
     vocabulary = Vocabulary(sample)
     starts = range(0, len(records), ROWS)
@@ -91,7 +91,7 @@ def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
 
 
 def bags_of_words(records: Sequence[np.ndarray], vocabulary: Vocabulary, mirrored: bool) -> sparse.csr_matrix:
-    """How often photos have each word, as square roots: (photos, words)."""
+    """Return the square roots of the word counts of photos: (photos, words)."""
     descriptors = [root_descriptors(record, mirrored) for record in records]
     words = vocabulary.words_of(np.concatenate(descriptors))
     photo = np.repeat(np.arange(len(records)), [words.shape[1] * len(own) for own in descriptors])
@@ -109,7 +109,7 @@ def _sample(records: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _most_similar(similarity: np.ndarray, start: int) -> np.ndarray:
-    """Pairs (row, column) of the most similar columns of each row, those that share any word."""
+    """Return pairs (row, column) of the most similar columns of each row that share a word with it."""
     count = min(NEIGHBOURS, similarity.shape[1])
     columns = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     rows = np.arange(len(similarity))[:, None]
@@ -118,13 +118,13 @@ def _most_similar(similarity: np.ndarray, start: int) -> np.ndarray:
 
 
 def _cluster(descriptors: np.ndarray, clusters: int) -> np.ndarray:
-    """Centres of clusters, from a fixed seed."""
+    """Return cluster centres, with a fixed seed."""
     means = MiniBatchKMeans(clusters, init="random", n_init=1, max_iter=10, batch_size=4096, random_state=0)
     return means.fit(descriptors).cluster_centers_.astype(np.float32)
 
 
 def _divide(members: np.ndarray, words: int) -> np.ndarray:
-    """Centres of the second level; a cell with few members makes a word of each."""
+    """Return the centres of the second level; in a small cell, each member is a centre."""
     if len(members) > words:
         return _cluster(members, words)
     unused = np.full((words - len(members), 128), 9, np.float32)  # farther from any descriptor than its members
@@ -132,7 +132,7 @@ def _divide(members: np.ndarray, words: int) -> np.ndarray:
 
 
 def _nearest(descriptors: np.ndarray, centres: np.ndarray, count: int) -> np.ndarray:
-    """Numbers of the nearest centres, in no order: (descriptors, count)."""
+    """Return the indices of the nearest centres, unordered: (descriptors, count)."""
     closeness = 2 * descriptors @ centres.T - (centres**2).sum(1)
     if count == 1:
         return closeness.argmax(1)[:, None]

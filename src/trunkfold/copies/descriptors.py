@@ -1,4 +1,4 @@
-"""What is kept of a photo to find its copies: SIFT features, a thumbnail and a digest of its pixels."""
+"""Description of a photo for the search: SIFT features, a thumbnail and a digest of its pixels."""
 
 import hashlib
 from pathlib import Path
@@ -8,30 +8,30 @@ import numpy as np
 
 from trunkfold.data.photos import read_photo
 
-cv2.setNumThreads(0)  # one photo is too small to share among threads; each thread has one of its own
+cv2.setNumThreads(0)  # a photo is too small for several threads; each thread processes a different photo
 
-LONG_SIDE = 256  # pixels; what survives noise, blur and JPEG compression can be seen at this size
-LARGEST_ENLARGEMENT = 4  # of photos that are smaller
+LONG_SIDE = 256  # pixels; details that survive noise, blur and JPEG compression are visible at this size
+LARGEST_ENLARGEMENT = 4  # of smaller photos
 BLUR = 1.0  # sigma in pixels, against noise
 FEATURES = 500
-CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos need their faint features too
+CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos have only faint features
 THUMBNAIL = 128  # pixels of the long side
 
-# One photo: 100 kB, of a fixed size, so that blocks of photos can be mapped from the disk.
+# A fixed size of 100 kB per photo, so that blocks of photos can be memory-mapped.
 RECORD = np.dtype(
     [
-        ("digest", "V16"),  # of the pixels; zero where the photo could not be read
+        ("digest", "V16"),  # of the pixels; zero if the photo cannot be read
         ("count", np.uint16),
-        ("size", np.float32, 2),  # width and height that the points refer to
+        ("size", np.float32, 2),  # width and height, the frame of the points
         ("points", np.float32, (FEATURES, 2)),  # x and y
         ("descriptors", np.uint8, (FEATURES, 128)),
         ("thumbnail_shape", np.uint8, 2),  # height and width
-        ("thumbnails", np.uint8, (2, THUMBNAIL, THUMBNAIL)),  # what a grey copy keeps, and what a shift in hue keeps
+        ("thumbnails", np.uint8, (2, THUMBNAIL, THUMBNAIL)),  # grey, and brightest channel
     ]
 )
 
-# SIFT's 4 x 4 cells of 8 directions, as they are when the picture is mirrored: the cells across the feature's own
-# direction change sides, and directions turn the other way round. (No second extraction is needed.)
+# Permutation of SIFT's 4 x 4 cells of 8 directions that describes the mirrored photo without a second extraction: cells
+# across the feature's direction change sides, and directions are reversed.
 MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
@@ -39,7 +39,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     """Read a photo and describe it.
 
     Returns:
-        A scalar of `RECORD`; all zero where the file cannot be read, so that it is a copy of nothing.
+        A scalar of `RECORD`; all zeros if the file cannot be read, so that it matches nothing.
 
     Source: Lowe, "Distinctive image features from scale-invariant keypoints", 2004.
     """
@@ -57,7 +57,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     record["thumbnails"][:, :height, :width] = thumbnails
     sift = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST, enable_precise_upscale=True)
     points, descriptors = sift.detectAndCompute(cv2.GaussianBlur(grey, (0, 0), BLUR), None)
-    count = min(len(points), FEATURES)  # several directions of one place may exceed the limit
+    count = min(len(points), FEATURES)  # several directions at one point may exceed the limit
     record["count"] = count
     if count:
         record["points"][:count] = [point.pt for point in points[:count]]
@@ -66,13 +66,13 @@ def describe_photo(path: str | Path) -> np.ndarray:
 
 
 def resize(picture: np.ndarray, scale: float) -> np.ndarray:
-    """Resize a picture by a factor, to at least one pixel each way."""
+    """Resize an image by a factor, to at least one pixel per side."""
     size = [max(1, round(length * scale)) for length in picture.shape[1::-1]]
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def root_descriptors(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """Descriptors whose dot product is their similarity, 1 for equal ones.
+    """Return unit descriptors, whose dot product is their similarity.
 
     Returns:
         float32 of shape (count, 128), of unit length.
@@ -86,7 +86,7 @@ def root_descriptors(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
 
 
 def points_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """Places of the features: float32 of shape (count, 2), x and y in pixels."""
+    """Return the positions of the features: float32 of shape (count, 2), x and y in pixels."""
     points = record["points"][: record["count"]].copy()
     if mirrored:
         points[:, 0] = record["size"][0] - 1 - points[:, 0]
@@ -94,7 +94,7 @@ def points_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
 
 
 def thumbnails_of(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """Grey values and brightest channels of a photo: uint8 of shape (2, height, width), at most 128 pixels long."""
+    """Return the thumbnails, grey and brightest channel: uint8 of shape (2, height, width)."""
     height, width = record["thumbnail_shape"]
     thumbnails = record["thumbnails"][:, :height, :width]
     return np.ascontiguousarray(thumbnails[..., ::-1] if mirrored else thumbnails)

@@ -1,4 +1,4 @@
-"""Links between photos become groups: the strongest first, and groups join only when their photos agree."""
+"""Grouping of linked photos: strongest links first, and groups merge only if their photos agree."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from itertools import islice, product
 
 from trunkfold.copies.matching import Evidence
 
-WITNESSES = 4  # photos of a group that are asked; groups are seldom larger
+WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
 
 
 @dataclass
@@ -14,8 +14,8 @@ class Group:
     """Photos that are copies of one source.
 
     Attributes:
-        members: Numbers of the photos.
-        links: The pairs that joined them, each with its evidence; one fewer than there are members.
+        members: Indices of the photos.
+        links: Pairs that joined them, each with its evidence; one fewer than members.
     """
 
     members: list[int]
@@ -23,26 +23,26 @@ class Group:
 
     @property
     def weakest(self) -> tuple[int, int, Evidence]:
-        """The link that is least sure."""
+        """The least certain link."""
         return min(self.links, key=lambda link: link[2].strength)
 
 
 def join(
     photos: Iterable[int], links: dict[tuple[int, int], Evidence], look: Callable[[int, int], Evidence]
 ) -> list[Group]:
-    """Join photos that are copies.
+    """Group photos that are copies.
 
-    Two photos join when they are copies. A photo joins a group, when it is a copy of half of it. Two groups join when
-    half of the pairs between them are copies beyond doubt. In each case no pair between them may be known to differ:
-    photos of two sources with a common background look alike where the rest was cropped away, but not in all copies.
+    Two photos are joined if they are copies. A photo joins a group if it is a copy of half of its members. Two groups
+    merge if half of the pairs between them are certain copies. No pair between them may be known to differ: photos of
+    two sources with a common background look alike if everything else was cropped, but not in all copies.
 
     Args:
-        photos: Their numbers.
-        links: Evidence of pairs (smaller number first).
-        look: Gives the evidence of any other pair.
+        photos: Their indices.
+        links: Evidence of pairs (smaller index first).
+        look: Returns the evidence of any other pair.
 
     Returns:
-        All groups, also those of one photo, in the order of their first members.
+        All groups, including those of one photo, ordered by first member.
     """
     group_of = {photo: Group([photo]) for photo in photos}
     evidence = dict(links)

@@ -1,7 +1,7 @@
-"""Whether two photos are copies of one source: their features must fit one affine map, and then their pixels agree.
+"""Comparison of two photos: copies have features that fit one affine map, and pixels that agree after alignment.
 
-Features that fit prove that the same thing is in both photos, be it a background, a poster or a logo. So the photos are
-laid over each other, and all that both show has to look alike, place by place.
+Matching features prove only that both photos show the same object, which may be a background, a poster or a logo. So
+the photos are aligned, and the whole overlap must look alike.
 """
 
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ import numpy as np
 from trunkfold.copies.descriptors import FEATURES, points_of, root_descriptors, thumbnails_of
 
 RATIO = 0.8  # of the distances to the nearest and the second nearest feature (Lowe, 2004)
-TOLERANCE = 4.0  # pixels of the 256 of the long side
+TOLERANCE = 4.0  # pixels, at a long side of 256
 TRIALS, CONFIDENCE = 500, 0.995  # of RANSAC
-LARGEST_SCALE = 2.5  # of the affine map along any direction: crops to 60 % of the area enlarge 1.3 times
-LARGEST_STRETCH = 2.0  # between two directions: shear, and another shape of the photo
+LARGEST_SCALE = 2.5  # of the affine map in any direction; crops to 60 % of the area enlarge 1.3 times
+LARGEST_STRETCH = 2.0  # ratio of the two scales: shear and changes of the aspect ratio
 FEWEST_INLIERS = 6
-CLEAR = 30  # inliers after which the mirror image need not be tried
+CLEAR = 30  # inliers that make comparing the mirrored photo unnecessary
 
-WINDOW, REGION = 9, 25  # pixels of a thumbnail of 128: where likeness is measured, and how large a difference counts
+WINDOW, REGION = 9, 25  # pixels of a 128-pixel thumbnail: window of the correlation, and size of a relevant difference
 BLUR = 0.7
-TEXTURE = 80.0  # variance of a window's grey values that is worth comparing; noise alone stays below
-ALIKE = 0.5  # correlation of a window in both photos
-COMPARABLE = 100  # pixels with texture, the least to judge by
-WORTH_REFINING = 0.4  # agreement; below, the photos differ whatever the map
+TEXTURE = 80.0  # smallest variance of a window's grey values that is compared; noise alone is below it
+ALIKE = 0.5  # smallest correlation of windows that look alike
+COMPARABLE = 100  # fewest textured pixels that allow a decision
+WORTH_REFINING = 0.4  # agreement below which refining the map cannot help
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for and against two photos' being copies of one source.
+    """Evidence for and against two photos being copies of one source.
 
     Attributes:
         inliers: Features that fit one affine map.
-        overlap: Share of a photo that the other one shows too; the smaller one of both.
+        overlap: Share of a photo that the other one also shows; the smaller of the two shares.
         agreement: Share of the overlap that looks alike, weighted by contrast.
-        difference: Share that looks different of the region that differs most; regions are a fifth of a photo long.
+        difference: Share that looks different in the most different region; regions are a fifth of a photo long.
     """
 
     inliers: int = 0
@@ -45,24 +45,24 @@ class Evidence:
 
     @property
     def same(self) -> bool:
-        """Copies."""
+        """Whether the photos are copies."""
         return (
             self.inliers >= FEWEST_INLIERS and self.overlap >= 0.45 and self.agreement >= 0.85 and self.difference < 0.6
         )
 
     @property
     def sure(self) -> bool:
-        """Copies beyond doubt, so that their groups may be joined."""
+        """Whether the photos are certain copies, so that their groups may merge."""
         return self.same and self.inliers >= 15 and self.agreement >= 0.93 and self.difference < 0.4
 
     @property
     def different(self) -> bool:
-        """Not copies although they share something: they lie exactly over each other, and a region differs."""
+        """Whether the photos are certainly not copies: they align, but a region differs."""
         return self.inliers >= 12 and (self.agreement < 0.75 or self.difference > 0.8)
 
     @property
     def strength(self) -> tuple[bool, float]:
-        """Order of links, the surest last."""
+        """Sort key of links, the most certain last."""
         return self.sure, self.agreement * (1 - self.difference) * self.inliers / (self.inliers + 10)
 
 
@@ -70,11 +70,11 @@ IDENTICAL = Evidence(FEATURES, overlap=1.0, agreement=1.0, difference=0.0)
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> Evidence:
-    """Compare two photos, as they are and mirrored.
+    """Compare two photos, unchanged and mirrored.
 
     Args:
         one: A scalar of `trunkfold.copies.descriptors.RECORD`.
-        other: The same of another photo.
+        other: A scalar of another photo.
 
     Sources: Lowe, 2004 (ratio test); Fischler and Bolles, "Random sample consensus", 1981; Evangelidis and Psarakis,
     "Parametric image alignment using enhanced correlation coefficient maximization", 2008.
@@ -92,7 +92,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> Evidence:
 
 
 def _fit(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[int, np.ndarray | None]:
-    """Number of features that fit one plausible affine map from `one` to `other`, and that map, (2, 3)."""
+    """Fit an affine map (2, 3) from `one` to `other`; return the number of inliers and the map, if plausible."""
     source, target = _matches(one, other, mirrored)
     if len(source) < FEWEST_INLIERS:
         return 0, None
@@ -105,7 +105,7 @@ def _fit(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[int, np.nd
 
 
 def _matches(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Places of features that are each other's only likeness: two arrays (matches, 2)."""
+    """Return the positions of unambiguous matches in both photos: two arrays (matches, 2)."""
     if min(one["count"], other["count"]) < FEWEST_INLIERS:
         return np.empty((0, 2)), np.empty((0, 2))
     similarity = root_descriptors(one, mirrored) @ root_descriptors(other).T
@@ -116,15 +116,15 @@ def _matches(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[np.nda
     # Of unit vectors, the squared distance is 2 - 2 x similarity.
     clear = 1 - best < RATIO**2 * (1 - similarity.max(1))
     rows = rows[clear][np.argsort(-best[clear], kind="stable")]
-    rows = rows[np.unique(nearest[rows], return_index=True)[1]]  # the best one for each target
+    rows = rows[np.unique(nearest[rows], return_index=True)[1]]  # the best match of each target
     source, target = points_of(one, mirrored)[rows], points_of(other)[nearest[rows]]
-    # SIFT gives a place several directions; matches of one place with one place are one observation.
+    # SIFT describes a point once per dominant direction; matches of the same two points are one observation.
     distinct = np.unique(np.hstack([source, target]).round(), axis=0, return_index=True)[1]
     return source[distinct], target[distinct]
 
 
 def _plausible(affine: np.ndarray) -> bool:
-    """Whether augmentation makes such a map: no mirror (which was undone before), no extreme scale or stretch."""
+    """Return whether augmentation can produce the map: no reflection (undone before), no extreme scale or stretch."""
     large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
     return (
         np.linalg.det(affine[:, :2]) > 0
@@ -135,7 +135,7 @@ def _plausible(affine: np.ndarray) -> bool:
 
 
 def _lay_over(one: np.ndarray, other: np.ndarray, mirrored: bool, affine: np.ndarray) -> tuple[float, float, float]:
-    """Overlap, agreement and difference of `Evidence`, with a map that is refined on the pixels where that may help."""
+    """Return overlap, agreement and difference of `Evidence`, after refining the map on the pixels if that may help."""
     first, second = thumbnails_of(one, mirrored), thumbnails_of(other)
     affine = _between_thumbnails(affine, one, other)
     found = _likeness(first, second, affine)
@@ -146,15 +146,14 @@ def _lay_over(one: np.ndarray, other: np.ndarray, mirrored: bool, affine: np.nda
 
 
 def _likeness(first: np.ndarray, second: np.ndarray, affine: np.ndarray) -> tuple[float, float, float]:
-    """Overlap, agreement and difference of two photos' thumbnails, the second one laid over the first by a map."""
+    """Return overlap, agreement and difference of two thumbnails, the second one warped onto the first."""
     height, width = first.shape[1:]
     warp = {"dsize": (width, height), "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
     second_there = cv2.warpAffine(np.ones(second.shape[1:], np.float32), affine, **warp) > 0.99
     shared = second_there.mean()
     overlap = shared * min(1, abs(np.linalg.det(affine[:, :2])) * first.size / second.size)
 
-    # A window is alike in grey or in its brightest channel: the one survives when colours are taken away, the other
-    # when they are shifted.
+    # Windows must match in grey or in the brightest channel: one is robust to desaturation, the other to hue shifts.
     pictures = zip(first.astype(np.float32), second.astype(np.float32), strict=True)
     maps = [_correlation(picture, cv2.warpAffine(copy, affine, **warp)) for picture, copy in pictures]
     alike, contrast = np.max(maps, axis=0)
@@ -169,7 +168,7 @@ def _likeness(first: np.ndarray, second: np.ndarray, affine: np.ndarray) -> tupl
 
 
 def _between_thumbnails(affine: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A map between photos as the one between their thumbnails: float32 of shape (2, 3)."""
+    """Convert a map between photos to one between their thumbnails: float32 of shape (2, 3)."""
 
     def scaling(record: np.ndarray) -> np.ndarray:
         scale = record["thumbnail_shape"][1] / record["size"][0]
@@ -183,12 +182,12 @@ def _refine(first: np.ndarray, second: np.ndarray, affine: np.ndarray) -> np.nda
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
     try:
         return cv2.findTransformECC(first, second, affine.copy(), cv2.MOTION_AFFINE, criteria, None, 3)[1]
-    except cv2.error:  # it does not converge where the photos differ
+    except cv2.error:  # does not converge if the photos differ
         return affine
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation of two pictures in the window around each pixel, and the larger of both variances there."""
+    """Return the correlation of two images in the window around each pixel, and the larger variance there."""
     first, second = (cv2.GaussianBlur(picture, (0, 0), BLUR) for picture in (first, second))
     means = _mean(first, WINDOW), _mean(second, WINDOW)
     variances = [

@@ -1,4 +1,4 @@
-"""The page that shows what a search for copies found: the least sure groups first, for a person to judge."""
+"""Review page of a search for copies, the least certain groups first."""
 
 from pathlib import Path
 
@@ -13,31 +13,31 @@ from trunkfold.errors import counted, first_few
 from trunkfold.html import data_address, write_html
 
 GROUPS_SHOWN, DOUBTS_SHOWN, PHOTOS_SHOWN = 10, 50, 6
-PICTURE = 144  # pixels of the short side
+PICTURE = 144  # short side in pixels
 
 
 def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group], summary: dict) -> None:
     """Write one self-contained page.
 
     Args:
-        path: Where to.
-        name: Of the competition.
+        path: Output file.
+        name: Name of the competition.
         photos: image_id, set, filename, label, path and group of each photo.
-        groups: Of rows of `photos`.
+        groups: Groups of rows of `photos`.
         summary: See `trunkfold.copies.search`.
     """
     several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
     conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
     crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
     sections = {
-        "Least sure": (several, GROUPS_SHOWN, "If these show one source each, so do the others."),
-        "Conflicting labels": (conflicting, DOUBTS_SHOWN, "One source, several labels: at most one of them is right."),
+        "Least certain": (several, GROUPS_SHOWN, "If each of these groups shows one source, so do all others."),
+        "Conflicting labels": (conflicting, DOUBTS_SHOWN, "One source with several labels: at most one is correct."),
         "Labelled and unlabelled": (
             crossing,
             DOUBTS_SHOWN,
-            "Test photos with a labelled copy: decode.copy_labels.",
+            "Test photos with a labelled copy: see decode.copy_labels.",
         ),
-        "Surest": (several[::-1], GROUPS_SHOWN, "To see what a copy is."),
+        "Most certain": (several[::-1], GROUPS_SHOWN, "Examples of certain copies."),
     }
     write_html(
         path,
@@ -59,7 +59,7 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
 
 
 def facts(summary: dict) -> list[str]:
-    """What a search found, in a few sentences."""
+    """Summarize a search in a few sentences."""
     sizes = ", ".join(f"{count} of {counted(int(size), 'photo')}" for size, count in summary["groups_by_size"].items())
     train, test = summary["photos"]["train"], summary["photos"]["test"]
     photos = f"{train} labelled and {counted(test, 'unlabelled photo')}"
@@ -77,14 +77,12 @@ def facts(summary: dict) -> list[str]:
     if summary["exact_duplicates"]:
         sentences.append(f"Exact duplicates of other photos: {summary['exact_duplicates']}.")
     if unreadable := summary["unreadable"]:
-        sentences.append(
-            f"Unreadable, and nobody's copies: {counted(len(unreadable), 'photo')}: {first_few(unreadable)}."
-        )
+        sentences.append(f"Unreadable, ungrouped: {counted(len(unreadable), 'photo')}: {first_few(unreadable)}.")
     return sentences
 
 
 def _labels(photos: pd.DataFrame, group: Group) -> pd.Series:
-    """Labels of the labelled photos of a group."""
+    """Return the labels of a group's labelled photos."""
     members = photos.iloc[group.members]
     return members.loc[members["set"] == "train", "label"]
 
@@ -109,15 +107,15 @@ def _show(photos: pd.DataFrame, group: Group) -> dict:
 def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) -> str:
     names = f"{photos['image_id'].iloc[one]} and {photos['image_id'].iloc[other]}"
     if evidence == IDENTICAL:
-        return f"{names} are the same picture"
+        return f"{names} are identical"
     return (
-        f"weakest link {names}: {evidence.inliers} features fit, they share {evidence.overlap:.0%} of the photo, "
-        f"and {evidence.agreement:.0%} of that looks alike"
+        f"weakest link {names}: {evidence.inliers} matching features, {evidence.overlap:.0%} overlap, "
+        f"of which {evidence.agreement:.0%} looks alike"
     )
 
 
 def _picture(path: str) -> str:
-    """A photo as the data address of a small JPEG."""
+    """Return a photo as the data URL of a small JPEG."""
     pixels = np.ascontiguousarray(read_photo(path, PICTURE)[..., ::-1])
     _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return data_address(jpeg.tobytes(), "jpeg")

@@ -1,6 +1,6 @@
-"""The search for copies: photos of one source, labelled or not, become groups in a table of their own.
+"""Search for copies: groups labelled and unlabelled photos of one source.
 
-What is found is written block by block, so that a search that was interrupted goes on where it was.
+Intermediate results are saved in blocks, so that an interrupted search resumes.
 """
 
 import hashlib
@@ -17,9 +17,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.contrib.concurrent import thread_map
 
-from trunkfold.copies import candidates, grouping
-from trunkfold.copies import descriptors as local_features
-from trunkfold.copies import matching as verification
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.descriptors import RECORD, describe_photo
 from trunkfold.copies.grouping import Group, join
@@ -27,79 +24,81 @@ from trunkfold.copies.matching import IDENTICAL, Evidence, compare
 from trunkfold.copies.page import facts, write_page
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import has_table, read_labelled, read_unlabelled
+from trunkfold.data.tables import Competition, table_problems
 from trunkfold.errors import counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
-PHOTOS, PAIRS = 500, 5000  # a block; some ten seconds are lost when a search is interrupted
+PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
+VERSION = 1  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
 def copies_folder(root: Path) -> Path:
-    """Where the groups of a competition lie: submissions/copies/<name of its folder>."""
+    """Return the folder of a competition's groups: submissions/copies/<name of its folder>."""
     return SUBMISSIONS / "copies" / root.resolve().name
 
 
-def find_copies(root: Path, out: Path | None = None) -> pd.DataFrame:
-    """Find the photos of a competition that show the same source, or read what was found before.
+def find_copies(competition: Competition, out: Path | None = None) -> pd.DataFrame:
+    """Find the photos of a competition that show the same source, or read the result of an earlier search.
 
-    Of several processes that ask at once, one searches, and says so, while the others wait.
+    One process searches and prints a message, while the others wait.
 
     Args:
-        root: Folder that is searched for train.csv and test.csv, of which one may be missing.
-        out: Folder for groups.csv, copies.json and copies.html; None takes `copies_folder`.
+        competition: Its tables, one of which may be missing.
+        out: Folder for groups.csv, copies.json and copies.html; None uses `copies_folder`.
 
     Returns:
-        A row a photo, labelled ones first: image_id, set ("train" or "test"), group; a photo without copies has a group
-        of its own. A photo that cannot be read is nobody's copy.
+        One row per photo, labelled photos first: image_id, set ("train" or "test"), group. Unreadable photos and photos
+        without copies are groups of one.
 
     Raises:
-        InputError: The tables are wrong, or nothing can be written to `out`.
+        InputError: The tables are invalid, or `out` is not writable.
     """
-    photos = _read_photos(root)
-    out = out or copies_folder(root)
+    photos = _all_photos(competition)
+    out = out or copies_folder(competition.root)
     key = _key(photos)
     with locked_folder(out, "--out"):
         if _summary(out).get("key") != key:
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(root.resolve().name, photos, key, out)
+            _search(competition.root.resolve().name, photos, key, out)
     return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
-def search_key(root: Path) -> str:
-    """What the groups of a competition depend on, in 16 letters: its photos' ids, names and sizes, and how they are
-    compared. The same photos have the same key on another machine.
+def search_key(competition: Competition) -> str:
+    """Return the key of a search, 16 hexadecimal digits: of the photos' ids, names and sizes, and of the algorithm.
+
+    The same photos have the same key on every machine.
     """
-    return _key(_read_photos(root))
+    return _key(_all_photos(competition))
 
 
 def describe_copies(out: Path) -> str:
-    """What a search found, in a few lines."""
-    return "\n".join([*facts(_summary(out)), f"look at {out / PAGE}"])
+    """Summarize a search in a few lines."""
+    return "\n".join([*facts(_summary(out)), f"review: {out / PAGE}"])
 
 
-def _read_photos(root: Path) -> pd.DataFrame:
-    """All photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
-    problems: list[str] = []
-    tables = []
-    if has_table(root, "train.csv") or not has_table(root, "test.csv"):
-        tables.append(read_labelled(root, problems).assign(set="train"))
-    if has_table(root, "test.csv"):
-        tables.append(read_unlabelled(root, problems).assign(set="test", label=""))
-    raise_problems(problems)
-    return pd.concat(tables, ignore_index=True)
+def _all_photos(competition: Competition) -> pd.DataFrame:
+    """Return all photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
+    tables = {}
+    if competition.has("train.csv") or not competition.has("test.csv"):
+        tables["train"] = competition.train
+    if competition.has("test.csv"):
+        tables["test"] = competition.test
+    raise_problems(problem for name, table in tables.items() for problem in table_problems(table, f"{name}.csv"))
+    photos = pd.concat([table.assign(set=name) for name, table in tables.items()], ignore_index=True)
+    return photos.reindex(columns=["image_id", "set", "filename", "label", "path"]).fillna({"label": ""})
 
 
 def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
-    """Describe all photos, compare those that may be copies, join them, and write what was found."""
+    """Describe all photos, compare candidates, group copies, and write the results."""
     work = out / f".search-{key}"
     for earlier in set(out.glob(".search-*")) - {work}:
         shutil.rmtree(earlier)
     work.mkdir(exist_ok=True)
-    (out / SUMMARY).unlink(missing_ok=True)  # it says that groups.csv is that of its key
-    with threadpool_limits(1):  # the threads are ours, a photo or a pair each
+    (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
+    with threadpool_limits(1):  # our own threads each process a photo or a pair
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
@@ -110,7 +109,7 @@ def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
     summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
     write_page(out / PAGE, name, photos, groups, summary)
-    write_json(summary, out / SUMMARY)  # last, because it says that all is done
+    write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
     shutil.rmtree(work)
 
 
@@ -124,7 +123,7 @@ def _describe(paths: Sequence[str], work: Path) -> list[np.ndarray]:
 
 
 def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
-    """Rows that repeat the pixels of an earlier row, with that row; and rows that could not be read."""
+    """Return the earlier row with the same pixels for each duplicate, and the unreadable rows."""
     first: dict[bytes, int] = {}
     duplicates, unreadable = {}, []
     for row, record in enumerate(records):
@@ -137,7 +136,7 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
 
 
 def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict[tuple[int, int], Evidence]:
-    """Evidence of the pairs of rows that may be copies."""
+    """Return the evidence of each candidate pair of rows."""
 
     def find(_: slice) -> np.ndarray:
         places = find_candidates([records[row] for row in rows], WORKERS)
@@ -156,7 +155,7 @@ def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict
 
 
 def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:
-    """The groups with the rows that were not looked at, in the order of their first members."""
+    """Add exact duplicates and unreadable rows to the groups, ordered by first member."""
     group_of = {member: group for group in groups for member in group.members}
     for row, original in duplicates.items():
         group_of[original].members.append(row)
@@ -190,7 +189,7 @@ def _summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int
 
 
 def _summary(out: Path) -> dict:
-    """copies.json of a finished search; empty where there is none."""
+    """Read copies.json of a finished search; empty if there is none."""
     try:
         summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -199,9 +198,7 @@ def _summary(out: Path) -> dict:
 
 
 def _key(photos: pd.DataFrame) -> str:
-    key = hashlib.blake2b(digest_size=8)
-    for module in (local_features, candidates, verification, grouping):
-        key.update(Path(module.__file__).read_bytes())
+    key = hashlib.blake2b(str(VERSION).encode(), digest_size=8)
     for row in photos.itertuples():
         size = os.path.getsize(row.path) if os.path.exists(row.path) else None
         key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())

@@ -1,5 +1,7 @@
-"""What a look at the labels corrected: photos that are left out, and photos that take another label."""
+"""Label corrections after a review: photos to exclude and photos to relabel."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,46 +13,76 @@ from trunkfold.errors import InputError, counted, first_few
 from trunkfold.run_folder import SUBMISSIONS
 
 
-def correct_labels(table: pd.DataFrame, data: DataConfig, problems: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Leave out the photos of `data.drop`, and give those of `data.relabel` the label that is suggested there.
+@dataclass(frozen=True)
+class Corrections:
+    """Rows of the files `data.drop` and `data.relabel`; without a file, there are none.
 
-    Args:
-        table: train.csv as `read_labelled` reads it.
-        data: What names the two files.
-        problems: Collects what is wrong with their rows.
+    Attributes:
+        data: Options with the paths and the classes.
+        drop: image_id of the photos to exclude, and optionally label.
+        relabel: image_id and suggestion (the new label), and optionally label.
+    """
 
-    Returns:
-        The table, its other rows in their order and with their index; and how many photos were "dropped" and
-        "relabelled".
+    data: DataConfig
+    drop: pd.DataFrame
+    relabel: pd.DataFrame
+
+    def problems(self, table: pd.DataFrame) -> Iterator[str]:
+        """Yield the problems of the rows.
+
+        Args:
+            table: `Competition.train`.
+        """
+        for option, path, rows in (
+            ("data.drop", self.data.drop, self.drop),
+            ("data.relabel", self.data.relabel, self.relabel),
+        ):
+            yield from _row_problems(f"{option} {path}", rows, table)
+        both = self.drop.loc[self.drop["image_id"].isin(self.relabel["image_id"]), "image_id"]
+        if len(both):
+            yield f"data.drop and data.relabel both list image_id {first_few(both)}: remove it from one of them"
+        classes = class_names(table["label"], self.data.classes)
+        unknown = self.relabel[~self.relabel["suggestion"].isin(classes)]
+        for suggestion, rows in unknown.groupby("suggestion"):
+            yield (
+                f"data.relabel {self.data.relabel}: suggestion {suggestion!r} of image_id "
+                f"{first_few(rows['image_id'])} is not one of the labels ({first_few(classes)})"
+            )
+
+    def apply(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+        """Exclude and relabel photos; invalid rows, which `problems` reports, are ignored.
+
+        Args:
+            table: `Competition.train`.
+
+        Returns:
+            The remaining rows, with their order and index; and the number of photos "dropped" and "relabelled".
+
+        Raises:
+            InputError: No photo is left.
+        """
+        known = self.relabel[self.relabel["suggestion"].isin(class_names(table["label"], self.data.classes))]
+        suggested = known.drop_duplicates("image_id").set_index("image_id")["suggestion"]
+        label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
+        kept = table.assign(label=label)[~table["image_id"].isin(self.drop["image_id"])]
+        if kept.empty:
+            raise InputError(f"data.drop {self.data.drop} names every photo of train.csv: no photo is left to train on")
+        return kept, {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
+
+
+def read_corrections(data: DataConfig) -> Corrections:
+    """Read the files of `data.drop` and `data.relabel`.
 
     Raises:
-        InputError: A file is missing or lacks a column, or no photo is left.
+        InputError: A file is missing or lacks a column.
     """
-    drop = _read_listed("data.drop", data.drop, ["image_id"], table, problems)
-    relabel = _read_listed("data.relabel", data.relabel, ["image_id", "suggestion"], table, problems)
-    both = drop.loc[drop["image_id"].isin(relabel["image_id"]), "image_id"]
-    if len(both):
-        problems.append(f"data.drop and data.relabel both name image_id {first_few(both)}: take it out of one of them")
-    classes = class_names(table["label"], data.classes)
-    unknown = relabel[~relabel["suggestion"].isin(classes)]
-    for suggestion, rows in unknown.groupby("suggestion"):
-        problems.append(
-            f"data.relabel {data.relabel}: suggestion {suggestion!r} of image_id {first_few(rows['image_id'])} "
-            f"is not one of the labels ({first_few(classes)})"
-        )
-    suggested = relabel.drop(unknown.index).drop_duplicates("image_id").set_index("image_id")["suggestion"]
-    label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
-    kept = table.assign(label=label)[~table["image_id"].isin(drop["image_id"])]
-    if kept.empty:
-        raise InputError(f"data.drop {data.drop} names every photo of train.csv: there is nothing left to learn from")
-    return kept, {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
+    return Corrections(
+        data, _read_listed(data.drop, ["image_id"]), _read_listed(data.relabel, ["image_id", "suggestion"])
+    )
 
 
 def check_corrections_stay(config: Config) -> None:
-    """Raise an `InputError` where a file of corrections would be deleted with the earlier run that this one replaces.
-
-    A run's config.yaml keeps the path of the file, not its content.
-    """
+    """Raise an `InputError` if a file of corrections is in the folder of the earlier run that this run replaces."""
     if not config.run.restart:
         return
     folder = SUBMISSIONS / config.run.name
@@ -58,35 +90,27 @@ def check_corrections_stay(config: Config) -> None:
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"{option} {path} would be deleted with the earlier run in {folder}: copy it elsewhere, for example "
-                "into configs/, or give this run another --run.name"
+                "to configs/, or choose another --run.name"
             )
 
 
-def _read_listed(
-    option: str, path: Path | None, columns: list[str], table: pd.DataFrame, problems: list[str]
-) -> pd.DataFrame:
-    """The rows of one file; none where there is no file."""
-    if path is None:
-        return pd.DataFrame(columns=columns, dtype=str)
-    listed = read_text_table(path, columns)
+def _read_listed(path: Path | None, columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns=columns, dtype=str) if path is None else read_text_table(path, columns)
+
+
+def _row_problems(file: str, listed: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
     ids = listed["image_id"]
     repeated = ids[ids.duplicated()].unique()
     if len(repeated):
-        problems.append(
-            f"{option} {path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}"
-        )
+        yield f"{file}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}"
     known = ids.isin(table["image_id"])
     if not known.all():
-        problems.append(
-            f"{option} {path}: {counted(int((~known).sum()), 'image_id')} that train.csv does not have: "
-            f"{first_few(ids[~known])}"
-        )
+        yield f"{file}: {counted(int((~known).sum()), 'image_id')} not in train.csv: {first_few(ids[~known])}"
     if "label" in listed:
         given = ids.map(table.drop_duplicates("image_id").set_index("image_id")["label"])
         other = ids[known & (listed["label"] != given)]
         if len(other):
-            problems.append(
-                f"{option} {path}: label is not that of train.csv for image_id {first_few(other)}: it was made for "
-                "other labels; look at these photos again, and correct their label or leave out the column"
+            yield (
+                f"{file}: label differs from train.csv for image_id {first_few(other)}: the file was made for "
+                "other labels; review these photos again, and correct the column label or remove it"
             )
-    return listed

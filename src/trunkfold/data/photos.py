@@ -1,18 +1,19 @@
-"""Any picture file becomes upright three-channel uint8, small enough to keep."""
+"""Photos decoded from any image file to upright three-channel uint8."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from trunkfold.errors import counted, first_few
 
-MOST_PIXELS = 2**28  # phones have 200 million; a small file may claim any number, and fill the memory
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, of which a warning is the half, and 180 million the whole
-MOST_ELONGATED = 4  # a longer picture loses resolution along its short side rather than filling the memory
+MOST_PIXELS = 2**28  # phones take 200 million; a small file can declare any number and exhaust the memory
+Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is lower: it warns at 89 million and fails at 179 million
+MOST_ELONGATED = 4  # a more elongated photo is reduced further, which limits its memory
 
 
 @dataclass
@@ -20,19 +21,19 @@ class Photos:
     """Decoded photos by row.
 
     Attributes:
-        pixels: uint8 arrays of shape (height, width, 3), upright RGB; a black one stands for an unreadable photo.
-        unreadable: Reason by row: "missing", "empty (0 bytes)" or what the decoder says.
+        pixels: uint8 arrays of shape (height, width, 3), upright RGB; black for unreadable photos.
+        unreadable: Reason by row: "missing", "empty (0 bytes)" or the decoder's message.
     """
 
     pixels: Sequence[np.ndarray] = ()
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def describe_unreadable(self, names: Sequence[str]) -> list[str]:
-        """One message for each reason: how many photos, and the names of the first 20."""
+        """Return one message per reason, with the number of photos and the first 20 names."""
         rows_by_reason: dict[str, list[int]] = {}
         for row, reason in self.unreadable.items():
             if not names[row]:
-                continue  # the table lacks it, which is a problem of its own
+                continue  # reported as an empty value of the table
             kind = reason if reason in (MISSING, EMPTY) else UNREADABLE
             rows_by_reason.setdefault(kind, []).append(row)
         return [
@@ -46,41 +47,64 @@ MISSING, EMPTY, UNREADABLE = "missing", "empty (0 bytes)", "unreadable"
 
 
 def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
-    """Decode one picture: JPEG, PNG, WebP ...; RGB, grey, palette, RGBA (on white), CMYK, 16-bit; EXIF-rotated.
+    """Decode one photo: JPEG, PNG, WebP ...; RGB, grey, palette, RGBA (on white), CMYK, 16-bit; oriented by EXIF.
 
     Args:
         path: The file.
-        side: Length in pixels to which the short side is reduced (never enlarged); None keeps the size.
+        side: Length in pixels to reduce the short side to (never enlarged); None keeps the size.
 
     Returns:
         uint8 of shape (height, width, 3), upright RGB.
 
     Raises:
-        ValueError: The file cannot be decoded; the message is the reason alone.
+        ValueError: The file cannot be decoded; the message gives only the reason.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(MISSING)
     if path.stat().st_size == 0:
         raise ValueError(EMPTY)
+    return decode_photo(path, side)
+
+
+def decode_photo(
+    file: Path | BinaryIO,
+    side: int | None = None,
+    most_pixels: int = MOST_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Decode one picture from a file or from memory.
+
+    Args:
+        file: A path, or an open binary file.
+        side: See `read_photo`.
+        most_pixels: Pixels above which a picture is refused by what its header says, before it is decoded.
+        formats: Pillow's names of the formats to try; None tries all.
+
+    Returns:
+        See `read_photo`.
+
+    Raises:
+        ValueError: It cannot be decoded; the message is the reason alone.
+    """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} million")
+        with Image.open(file, formats=formats) as image:
+            if image.width * image.height > most_pixels:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {most_pixels // 10**6} million")
             if side is not None:
-                image.draft("RGB", (side, side))  # JPEG decodes at 1/2, 1/4, 1/8 several times as fast
+                image.draft("RGB", (side, side))  # decodes JPEG at 1/2, 1/4 or 1/8, several times faster
             image.load()
-            with suppress(Exception):  # pixels that could be read are not worse for damaged EXIF data
+            with suppress(Exception):  # damaged EXIF data do not affect the pixels
                 image = ImageOps.exif_transpose(image)
-            return np.array(_reduce(_to_rgb(image), side))  # not asarray: tensors want memory that can be written
-    except Exception as error:  # decoders raise whatever their libraries do: OSError, SyntaxError, struct.error ...
+            return np.array(_reduce(_to_rgb(image), side))  # not asarray: tensors need writable memory
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "not a picture" if unknown else str(error).partition("\n")[0]
+        reason = "not an image" if unknown else str(error).partition("\n")[0]
         raise ValueError(reason or type(error).__name__) from error
 
 
 def missing_photos(paths: Sequence[str]) -> Photos:
-    """The files that do not exist, as the unreadable ones among photos that were not decoded."""
+    """Return the missing files as unreadable photos, without decoding any."""
     return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
 
 

@@ -1,4 +1,4 @@
-"""Photos decoded once for all runs: pixels on the disk, mapped into the memory of all processes that look at them."""
+"""Photos decoded once for all runs: pixels on disk, mapped into the memory of all processes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from trunkfold.cores import usable_cores
 from trunkfold.data.photos import Photos, read_photo
 from trunkfold.files import block_by_block, locked_folder, read_blocks
 
-NAME, BLOCK = "photos", 256  # photos a file; at most so many are decoded again after an interruption
-VERSION = 1  # of decoding and packing: raise it when they give other pixels, so that old caches are not read
-SIZES = np.dtype(np.uint32)  # of height and width, which a block begins with
+NAME, BLOCK = "photos", 256  # photos per file: at most this many are decoded again after an interruption
+VERSION = 1  # increase when decoding or packing changes, so that old caches are not read
+SIZES = np.dtype(np.uint32)  # heights and widths, at the start of each block
 
 
 class CachedPhotos(Sequence):
-    """Decoded photos by row, read-only arrays of uint8 (height, width, 3) in mapped files.
+    """Decoded photos by row, read-only uint8 arrays of shape (height, width, 3) in mapped files.
 
-    Pickles as the folder's name and the files' names, without the photos.
+    Pickled by folder and file names, without the pixels.
 
     Attributes:
-        folder: Where the blocks lie.
-        paths: The file of each row.
-        side: Side of the black square that stands for an unreadable one.
+        folder: Folder of the blocks.
+        paths: File of each row.
+        side: Side of the black square returned for an unreadable photo.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str], side: int) -> None:
@@ -50,7 +50,7 @@ class CachedPhotos(Sequence):
 
     @property
     def key(self) -> str:
-        """The same for the same pixels in the same rows."""
+        """Identifies the pixels and their order."""
         return self.folder.name
 
     @property
@@ -60,18 +60,18 @@ class CachedPhotos(Sequence):
 
 
 def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
-    """Photos from the cache, decoded first where they are not there yet.
+    """Load photos from the cache, decoding the missing ones first.
 
-    They are known by their files' content, not by names or dates. Of several processes that ask at once, one decodes,
-    with a thread for each core, while the others wait; interrupted, it goes on where it was.
+    The cache is keyed by the content of the files, not by names or dates. One process decodes, with one thread per
+    core, while the others wait; an interrupted process resumes at the last complete block.
 
     Args:
-        paths: A file for each row.
+        paths: File of each row.
         side: See `read_photo`; 7,200 photos take 1.9 GB at 256.
-        cache_dir: Folder for the caches of all data.
+        cache_dir: Folder of all caches.
 
     Raises:
-        InputError: Nothing can be written to `cache_dir`, or it is full.
+        InputError: `cache_dir` is not writable, or the disk is full.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
         key = hashlib.blake2b(repr((side, BLOCK, VERSION)).encode(), digest_size=8)
@@ -95,7 +95,7 @@ def _digest(path: str) -> bytes:
 
 
 def _read(path: str, side: int) -> tuple[np.ndarray, str]:
-    """Pixels, or none of them and the reason."""
+    """Return the pixels, or an empty array and the reason."""
     try:
         return read_photo(path, side), ""
     except ValueError as error:
@@ -103,11 +103,11 @@ def _read(path: str, side: int) -> tuple[np.ndarray, str]:
 
 
 def _pack(pixels: Sequence[np.ndarray]) -> np.ndarray:
-    """The photos of a block, one behind the other, behind all their sizes."""
+    """Concatenate the photos of a block after their sizes."""
     sizes = np.array([photo.shape[:2] for photo in pixels], SIZES)
     return np.concatenate([sizes.view(np.uint8).ravel(), *(photo.ravel() for photo in pixels)])
 
 
 def _sizes(block: np.ndarray, count: int) -> np.ndarray:
-    """Heights and widths of a block's photos: int64 of shape (count, 2)."""
+    """Return heights and widths of a block's photos: int64 of shape (count, 2)."""
     return block[: 2 * SIZES.itemsize * count].view(SIZES).reshape(-1, 2).astype(np.int64)

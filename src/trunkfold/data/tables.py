@@ -1,6 +1,7 @@
-"""The competition's tables, found, read as text and checked: every id and label stays what the file says."""
+"""The competition's tables, found, read as text and checked; ids and labels are never converted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
@@ -9,68 +10,92 @@ from trunkfold.csv_table import LINE, read_numbered_table
 from trunkfold.errors import InputError, first_few
 
 
-def read_labelled(root: Path, problems: list[str]) -> pd.DataFrame:
-    """Read train.csv.
+class Competition:
+    """The tables of a competition, each found and parsed at most once.
+
+    Attributes:
+        root: Folder with train.csv and test.csv, each with images/ beside it, or up to three folders above them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        """One row per labelled photo in the file's order: image_id, filename and label as text, path, and `LINE`.
+
+        Raises:
+            InputError: There is no such file, or it is not a table with the required columns.
+        """
+        return _read_photos(self.root, "train.csv", ["image_id", "filename", "label"])
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """One row per unlabelled photo, like `train` without label."""
+        return _read_photos(self.root, "test.csv", ["image_id", "filename"])
+
+    def has(self, name: str) -> bool:
+        """Return whether a file `name` exists where `find_table` looks for it."""
+        return bool(_files_named(self.root, name))
+
+
+def table_problems(table: pd.DataFrame, name: str) -> Iterator[str]:
+    """Yield the problems of single rows of `Competition.train` or `test`, read from the file `name`."""
+    for column in ("image_id", "filename", "label"):
+        if column not in table:
+            continue
+        empty = table.loc[table[column] == "", LINE]
+        if len(empty):
+            yield f"{name}: no {column} in line {first_few(empty)}"
+        repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
+        if len(repeated) and column != "label":
+            yield f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}"
+    outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
+    if len(outside):
+        named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
+        yield f"{name}: filename must be a path below images/ without '..': {named}"
+
+
+def label_problems(table: pd.DataFrame, classes: Mapping[int | str, str] | None) -> Iterator[str]:
+    """Yield labels that are not classes, classes without photos, and the lack of a second class.
 
     Args:
-        root: Folder that holds train.csv and images/ side by side, at its top or up to three folders down.
-        problems: Collects what is wrong with single rows, so that it can be reported all at once.
-
-    Returns:
-        One row a photo in the file's order: image_id, filename, label (texts), path, and `LINE`, where it begins.
-
-    Raises:
-        InputError: There is no such file, or it cannot be read as a table with the columns it needs.
+        table: `Competition.train`, possibly corrected.
+        classes: Name of each label; None uses the labels as names.
     """
-    table = _read_photos(root, "train.csv", ["image_id", "filename", "label"], problems)
-    return table
-
-
-def check_labels(table: pd.DataFrame, classes: Mapping[int | str, str] | None, problems: list[str]) -> None:
-    """Collect labels that are no classes, classes that no photo has, and that there is nothing to tell apart.
-
-    Args:
-        table: As `read_labelled` gives it, perhaps corrected.
-        classes: Name of each label; None takes the labels themselves.
-    """
-    _check_spelling(table["label"], problems)
+    yield from _spelling_problems(table["label"])
     labels = sorted(set(table["label"]) - {""})
     if classes is None:
         if len(labels) < 2:
-            problems.append(f"train.csv: all photos have the label {''.join(labels)}: at least two classes are needed")
+            yield f"train.csv: all photos have the label {''.join(labels)}: at least two classes are needed"
         return
     known = {str(label) for label in classes}
     for label, rows in table[~table["label"].isin(known | {""})].groupby("label"):
-        problems.append(
+        yield (
             f"train.csv: label {label!r} of {len(rows)} photos (first in line {rows[LINE].iloc[0]}) is not one of "
             f"data.classes ({first_few(_labels_with_names(classes))}): add it there, "
-            "or pass --data.classes null to take the labels as they are"
+            "or pass --data.classes null to use the labels as names"
         )
     absent = {label: name for label, name in classes.items() if str(label) not in labels}
-    if absent:  # it could not be learned, and would count as 0 in every macro F1
-        problems.append(
+    if absent:  # its F1 would be 0 in every macro F1
+        yield (
             f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
-            "leave it out there, or pass --data.classes null to take the labels as they are"
+            "remove it there, or pass --data.classes null to use the labels as names"
         )
-
-
-def read_unlabelled(root: Path, problems: list[str]) -> pd.DataFrame:
-    """Read test.csv: image_id, filename (texts), path, `LINE`; arguments and errors as in `read_labelled`."""
-    return _read_photos(root, "test.csv", ["image_id", "filename"], problems)
 
 
 def find_table(root: Path, name: str) -> Path:
-    """Path of the one file `name` that has an images/ folder beside it, in `root` or up to three folders down.
+    """Find the file `name` with an images/ folder beside it, in `root` or up to three folders down.
 
     Raises:
-        InputError: The root is missing, or there are no such files or several.
+        InputError: The root is missing, or there is no such file or more than one.
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
     candidates = _files_named(root, name)
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
-        raise InputError(f"{candidates[0]} has no images/ folder beside it, where its photos should lie")
+        raise InputError(f"{candidates[0]} has no images/ folder beside it with its photos")
     if not found:
         raise InputError(f"no {name} under data.root {root} (searched three folders deep)")
     if len(found) > 1:
@@ -78,15 +103,10 @@ def find_table(root: Path, name: str) -> Path:
     return found[0]
 
 
-def has_table(root: Path, name: str) -> bool:
-    """Whether there is a file `name` where `find_table` looks for it."""
-    return bool(_files_named(root, name))
-
-
 def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> dict[str, str]:
-    """Name of each label, in the order of all tables and logits.
+    """Return the name of each label, in the order of all tables and logits.
 
-    Without `classes` the labels name themselves, in numerical order when all are whole numbers.
+    If `classes` is None, labels are their own names, in numerical order if all are integers.
     """
     if classes is not None:
         return {str(label): str(name) for label, name in classes.items()}
@@ -101,40 +121,24 @@ def _files_named(root: Path, name: str) -> list[Path]:
 
 
 def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:
-    """Labels with their names, as an error message lists them: `1 crack`."""
+    """Format labels with their names for error messages: `1 crack`."""
     return [f"{label} {name}" if str(label) != name else str(label) for label, name in classes.items()]
 
 
-def _read_photos(root: Path, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame:
-    """The columns of a table that are needed, and `LINE` and path."""
+def _read_photos(root: Path, name: str, columns: list[str]) -> pd.DataFrame:
     path = find_table(root, name)
     table = read_numbered_table(path, columns)
-    for column in columns:
-        empty = table.loc[table[column] == "", LINE]
-        if len(empty):
-            problems.append(f"{name}: no {column} in line {first_few(empty)}")
-        if column == "label":
-            continue
-        repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
-        if len(repeated):
-            problems.append(f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}")
-    outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
-    if len(outside):
-        named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
-        problems.append(f"{name}: filename must be a path below images/, without .. in it: {named}")
-    table["path"] = [str(path.parent / "images" / filename) for filename in table["filename"]]
-    return table
+    return table.assign(path=[str(path.parent / "images" / filename) for filename in table["filename"]])
 
 
 def _leaves_folder(filename: str) -> bool:
-    """Whether a path is absolute or climbs, in the way of any system."""
+    """Return whether a path is absolute or contains `..`, on POSIX or Windows."""
     return any(kind(filename).anchor or ".." in kind(filename).parts for kind in (PurePosixPath, PureWindowsPath))
 
 
-def _check_spelling(labels: pd.Series, problems: list[str]) -> None:
-    """Collect labels that are one number in several spellings, such as 1 and 1.0: they would be two classes."""
+def _spelling_problems(labels: pd.Series) -> Iterator[str]:
+    """Yield labels that are one number in several spellings, such as 1 and 1.0, and would be two classes."""
     distinct = pd.Series(sorted(set(labels) - {""}), dtype=object)
-    numbers = pd.to_numeric(distinct, errors="coerce")
-    for _, spellings in distinct.groupby(numbers):
+    for _, spellings in distinct.groupby(pd.to_numeric(distinct, errors="coerce")):
         if len(spellings) > 1:
-            problems.append(f"train.csv: the labels {' and '.join(spellings)} are one number: write it in one way")
+            yield f"train.csv: the labels {' and '.join(spellings)} are the same number: use one spelling"

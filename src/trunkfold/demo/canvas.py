@@ -33,7 +33,7 @@ class Canvas:
         self._blend(layer, alpha)
 
     def mask(self, points: np.ndarray) -> np.ndarray:
-        """How much of each pixel lies in the polygon, (height, width, 1) in 0..1."""
+        """Return the share of each pixel inside the polygon, (height, width, 1) in 0..1."""
         layer = np.zeros(self.pixels.shape[:2], np.uint8)
         cv2.fillPoly(layer, [self._fixed(points)], 255, cv2.LINE_AA, SHIFT)
         return layer[..., None] / np.float32(255)

@@ -14,7 +14,7 @@ from trunkfold.demo.canvas import TURN, Canvas, Colour, box, ellipse
 
 @dataclass(frozen=True)
 class Car:
-    """Where the parts of one car are: polygons (n, 2), points (2,) and lengths in heights of the picture."""
+    """Positions of a car's parts: polygons (n, 2), points (2,) and lengths, in heights of the picture."""
 
     ground: float
     body: np.ndarray
@@ -170,7 +170,7 @@ def _draw_wheel(canvas: Canvas, car: Car, flatness: float, rng: np.random.Genera
 
 
 def _draw_tar(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    """Patches of tar: something dark lies on the street of most photos, not only under flat tyres."""
+    """Draw patches of tar: most photos have something dark on the street, not only those of flat tyres."""
     for _ in range(rng.integers(1, 4)):
         spot = (rng.uniform(0.1, 1.3), car.ground + rng.uniform(0.02, 0.08))
         canvas.fill(ellipse(spot, rng.uniform(0.06, 0.22), rng.uniform(0.015, 0.035)), (30, 30, 32))

@@ -24,12 +24,12 @@ COPIES = 3
 COMPETITION_COUNTS = {1: 171, 2: 2349, 3: 534, 4: 2079, 5: 1185, 6: 882}
 FEWEST_SOURCES = 8  # a class needs one for each of five folds and some to hold out
 BATCH = 5 * COPIES  # 3 labelled sources and 2 unlabelled ones: the least that keeps 3 : 2 exact
-FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one a class
+FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one per class
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What decides every byte of a demo competition.
+    """Options that determine every byte of a demo competition.
 
     Attributes:
         photos: Labelled and unlabelled photos together, 3 : 2; rounded down to a multiple of 15.
@@ -79,8 +79,8 @@ def plan_photos(photos: int, seed: int) -> pd.DataFrame:
     """Decide what each photo shows, before anything is drawn.
 
     Returns:
-        A row a photo, in the order of image_id (1, 2, ...; labelled photos first): image_id, filename, set ("train" or
-        "test"), source, label, copy (0..2).
+        One row per photo, in the order of image_id (1, 2, ...; labelled photos first): image_id, filename, set ("train"
+        or "test"), source, label, copy (0..2).
     """
     rng = np.random.default_rng([seed, 0])
     batches = photos // BATCH
@@ -166,7 +166,7 @@ def _write_photos(root: Path, table: pd.DataFrame, options: DemoOptions) -> None
 
 
 def _copier(size: int) -> A.Compose:
-    """What turns one source into copies as the competition has them."""
+    """Return the augmentation that makes copies of a source like those of the competition."""
     height = round(size / ASPECT)
     return A.Compose(
         [

@@ -76,7 +76,7 @@ def _draw_dent(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
     v = (y - middle[1]) * np.cos(turn) - (x - middle[0]) * np.sin(turn)
     wide, high = rng.uniform(0.1, 0.16), rng.uniform(0.09, 0.12)
     depth = np.exp(-(((u / wide) ** 2 + (v / high) ** 2) ** 1.3))
-    # One slope of a hollow lies in the shade, the other shines; an outward bump is lit the other way round.
+    # One slope of a hollow is in the shade, the other shines; an outward bump is lit the other way round.
     side = rng.choice((-1, 1))
     slope = np.gradient(depth[..., 0], axis=0)[..., None] * canvas.height * 0.1 * side
     slope += np.gradient(depth[..., 0], axis=1)[..., None] * canvas.height * 0.1 * rng.uniform(-0.6, 0.6)

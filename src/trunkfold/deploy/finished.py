@@ -41,12 +41,12 @@ class FinishedRun:
 
     @property
     def temperature(self) -> float:
-        """What calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
+        """Temperature that calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
         return self.metrics.temperature
 
 
 def load_run(folder: RunFolder) -> FinishedRun:
-    """Read a finished run, which may lie on a read-only disk.
+    """Read a finished run, which may be on a read-only disk.
 
     Raises:
         InputError: It is not a finished run, is an average of runs, or a file is damaged.

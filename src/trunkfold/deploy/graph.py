@@ -16,6 +16,7 @@ PREPROCESSING = (
     "RGB, upright, the whole photo squeezed to image_size x image_size (area averaging to shrink, bilinear to "
     "enlarge), uint8 of shape (batch, 3, side, side), not normalized: the graph normalizes"
 )
+LABELS = "scored by the most probable class of each photo; a submission's labels maximize macro F1 over its whole set"
 
 
 class EnsembleModule(nn.Module):
@@ -66,7 +67,7 @@ def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
 
 
 def describe(run: FinishedRun) -> dict[str, str]:
-    """What a model file says of itself, as texts: classes, preprocessing, origin."""
+    """Return the metadata of a model file as text: classes, preprocessing, origin."""
     return {
         "run": run.folder.name,
         "run_digest": run_digest(run.folder),
@@ -77,6 +78,7 @@ def describe(run: FinishedRun) -> dict[str, str]:
         "views": json.dumps(exportable_views(run.config.predict.views)[0]),
         "temperature": repr(run.temperature),
         "preprocessing": PREPROCESSING,
+        "labels": LABELS,
     }
 
 

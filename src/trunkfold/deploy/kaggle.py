@@ -21,7 +21,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
 
 @dataclass(frozen=True)
 class Bundle:
-    """What to bundle and what to call it on Kaggle.
+    """Content of a bundle and its names on Kaggle.
 
     Attributes:
         out: Folder to write; it does not exist yet.
@@ -129,7 +129,7 @@ def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
 
 
 def _download_wheels(folder: Path) -> None:
-    """What Kaggle's image lacks; all of it is pure Python."""
+    """Download the packages that Kaggle's image lacks, all of them pure Python."""
     options = ["--no-deps", "--only-binary=:all:", "--python-version", PYTHON, "--quiet", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, *LACKING]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -77,10 +77,22 @@ def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> Plain
     return PlainPhotos([photos.paths[place] for place in chosen], photos.targets[chosen], photos.size)
 
 
+def images_folder(run: FinishedRun, root: Path | None) -> Path:
+    """Return the folder of the labelled photos.
+
+    Args:
+        root: Where the data are now; None takes the run's data.root.
+
+    Raises:
+        InputError: They are not there.
+    """
+    return find_table(root or run.config.data.root, "train.csv").parent / "images"
+
+
 def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
     table = read_folds(run.folder.folds)
     table = table[choose(table["fold"].to_numpy())]
-    folder = find_table(root or run.config.data.root, "train.csv").parent / "images"
+    folder = images_folder(run, root)
     paths = [folder / name for name in table["filename"]]
     missing = [path for path in paths if not path.is_file()]
     if missing:

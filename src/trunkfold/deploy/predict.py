@@ -2,12 +2,11 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -19,7 +18,7 @@ from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
 from trunkfold.evaluation.calibration import scale
 from trunkfold.evaluation.predictions import average
-from trunkfold.files import whole_file
+from trunkfold.files import write_bytes
 from trunkfold.images.batches import to_tensor
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.embeddings import pool_features
@@ -27,7 +26,7 @@ from trunkfold.model.ensemble import predict
 from trunkfold.model.features import through_trunk
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.model.half_precision import on_device
-from trunkfold.output.thumbnails import overlay
+from trunkfold.output.thumbnails import encode_jpeg, overlay
 from trunkfold.split.dataset import side_to_keep
 
 SUFFIXES = frozenset(
@@ -178,23 +177,31 @@ def _rows(
         return rows
     shown = [photos[place] for place in readable]
     predicted = predictor.predict(shown)
-    best, classes = predicted.probabilities.argmax(1), predictor.run.classes
     for place, row in enumerate(readable):
-        label = list(classes)[best[place]]
-        novelty = float(predicted.novelty[place])
-        rows[row] |= {
-            "label": label,
-            "name": classes[label],
-            "confidence": float(predicted.calibrated[place, best[place]]),
-            "novelty": None if np.isnan(novelty) else novelty,
-            "unlike_training": None if np.isnan(novelty) else novelty > 1,
-            "probabilities": dict(zip(classes.values(), predicted.probabilities[place].tolist(), strict=True)),
-        }
+        rows[row] |= prediction_row(predicted, place, predictor.run.classes)
     if heatmaps is not None:
-        for row, picture in zip(readable, predictor.explain(shown, best), strict=True):
+        for row, picture in zip(readable, predictor.explain(shown, predicted.probabilities.argmax(1)), strict=True):
             rows[row]["heatmap"] = f"{numbers[row] + 1:06}-{paths[row].stem}.jpg"
             write_jpeg(picture, heatmaps / rows[row]["heatmap"])
     return rows
+
+
+def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str]) -> dict:
+    """Label, name, confidence, novelty, unlike_training and probabilities of one photo, see `predict_files`.
+
+    The label is the most probable one: labels that maximize a set's macro F1 depend on the other photos of the set.
+    """
+    best = predicted.probabilities[place].argmax()
+    label = list(classes)[best]
+    novelty = float(predicted.novelty[place])
+    return {
+        "label": label,
+        "name": classes[label],
+        "confidence": float(predicted.calibrated[place, best]),
+        "novelty": None if np.isnan(novelty) else novelty,
+        "unlike_training": None if np.isnan(novelty) else novelty > 1,
+        "probabilities": dict(zip(classes.values(), predicted.probabilities[place].tolist(), strict=True)),
+    }
 
 
 def write_jpeg(pixels: np.ndarray, path: Path) -> None:
@@ -203,9 +210,7 @@ def write_jpeg(pixels: np.ndarray, path: Path) -> None:
     Raises:
         WriteError: Nothing can be written there.
     """
-    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    with whole_file(path) as partial:
-        partial.write_bytes(jpeg.tobytes())
+    write_bytes(encode_jpeg(pixels, 90), path)
 
 
 def _row(path: Path, problem: str | None) -> dict:

@@ -9,12 +9,12 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
+from trunkfold.assessment import Scores
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
-from trunkfold.metrics import Scores
 
 AVERAGE = "average"
 CARD = """---

@@ -1,6 +1,7 @@
-"""What each part of a prediction adds to it: the scores without it, from the predictions that are there anyway."""
+"""Ablation: scores without each part of the predictions, computed from existing predictions."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,36 +25,29 @@ def ablate(
     metric: Metric,
     raw: np.ndarray | None = None,
 ) -> Ablation:
-    """Scores of a run's predictions without their parts, one at a time.
+    """Score a run's predictions without each of their parts.
 
     Args:
-        predicted: Of each labelled photo by each tail in each view, see `trunkfold.model.ensemble.predict`.
-        folds: image_id, label, group and fold of each of them.
+        predicted: Predictions of the labelled photos, see `trunkfold.model.ensemble.predict`.
+        folds: image_id, label, group and fold of each labelled photo.
         classes: Name of each label, in order.
         views: Names of the views.
-        consensus: Whether copies share the mean of their predictions.
-        metric: What labels are decoded for.
-        raw: What the tails predict with their last weights instead of averaged ones, of the same shape; None where
-            weights were not averaged.
+        consensus: Whether copies share their mean prediction.
+        metric: Metric that labels are decoded for.
+        raw: Predictions with raw instead of averaged weights, of the same shape; None without averaging.
 
     Returns:
-        The scores without each part, with the gain of `trunkfold.evaluation.scores.paired_difference`; and those of
-        each tail by itself on the hold-out.
+        Scores and gain without each part, see `trunkfold.evaluation.scores.paired_difference`, and of each single tail.
     """
     tails, fold_of_row = np.arange(predicted.shape[2]), folds["fold"].to_numpy()
     members, held_out = scoring_members(fold_of_row, len(tails)), fold_of_row == HELD_OUT
-
-    def labels(
-        predicted: np.ndarray, members: np.ndarray = members, shared: bool = consensus, metric: Metric = metric
-    ) -> pd.Series:
-        return label_photos(predicted, members, folds, classes, shared, metric)
-
+    labels = partial(label_photos, members=members, folds=folds, classes=classes, consensus=consensus, metric=metric)
     everything, without = labels(predicted), {}
     if "plain" in views and len(views) > 1:
         plain, others = list(views).index("plain"), ", ".join(view for view in views if view != "plain")
         without[f"test-time augmentation ({others})"] = labels(predicted[[plain]])
     if consensus:
-        without[CONSENSUS] = labels(predicted, shared=False)
+        without[CONSENSUS] = labels(predicted, consensus=False)
     if raw is not None:
         without[EMA] = labels(raw)
     if metric != "accuracy":
@@ -61,9 +55,8 @@ def ablate(
     oof = _gains(everything, without, folds, fold_of_row >= 0, classes)
     if not held_out.any():
         return Ablation(oof, None, None)
-    if len(tails) > 1:
-        others = {f"fold {tail}": members & ((tails != tail) | ~held_out[:, None]) for tail in tails}
-        without |= {part: labels(predicted, kept) for part, kept in others.items()}
+    others = {f"fold {tail}": members & ((tails != tail) | ~held_out[:, None]) for tail in tails if len(tails) > 1}
+    without |= {part: labels(predicted, members=kept) for part, kept in others.items()}
     alone = label_by_single_tails(predicted, folds, classes, consensus, metric)
     return Ablation(
         oof,
@@ -84,7 +77,7 @@ def label_photos(
     metric: Metric,
 ) -> pd.Series:
     """Decode the mean of some tails' predictions; arguments as of `ablate` and `average`."""
-    mean = average(predicted, members)  # NaN where nothing predicts; such rows are not looked at
+    mean = average(predicted, members)  # NaN in rows without a tail, whose labels are not used
     mean = average_in_folds(mean, folds) if consensus else mean
     return decode_labelled(mean, folds, classes, metric)
 
@@ -92,7 +85,7 @@ def label_photos(
 def label_by_single_tails(
     predicted: np.ndarray, folds: pd.DataFrame, classes: dict[str, str], consensus: bool, metric: Metric
 ) -> list[pd.Series]:
-    """Labels of all photos where one tail alone predicts the hold-out, tail by tail.
+    """Label all photos with only one tail predicting the hold-out, for each tail.
 
     Out-of-fold photos keep their predictions, because the hold-out's temperature is fitted on them.
     """
@@ -106,7 +99,7 @@ def label_by_single_tails(
 def _gains(
     everything: pd.Series, without: dict[str, pd.Series], folds: pd.DataFrame, rows: np.ndarray, classes: dict[str, str]
 ) -> list[Gain]:
-    """What is lost of some rows' scores without each part."""
+    """Return the loss in some rows' scores without each part."""
     table = []
     for part, rest in without.items():
         truth, groups = folds.loc[rows, "label"], folds.loc[rows, "group"]

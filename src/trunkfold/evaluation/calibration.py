@@ -1,12 +1,12 @@
-"""Whether probabilities mean what they say: reliability, and the temperature that calibrates them."""
+"""Calibration: reliability of probabilities, and the temperature that corrects them."""
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
+from trunkfold.assessment import Bin, Calibration, Interval, Reliability
 from trunkfold.evaluation.predictions import probabilities_of
-from trunkfold.metrics import Bin, Calibration, Interval, Reliability
 
 BINS, IN_BIN = 12, 20  # bins at most, and sources in each at least
 LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount
@@ -16,7 +16,7 @@ TEMPERATURES = (0.05, 20.0)
 def calibrate(
     oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
 ) -> Calibration:
-    """Reliability of a run's probabilities, as they are and scaled by one temperature.
+    """Measure the reliability of a run's probabilities, unscaled and scaled by one temperature.
 
     The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
     is a single number. Those of the hold-out are of photos that did not. (Guo et al. 2017, arXiv 1706.04599)
@@ -39,7 +39,7 @@ def calibrate(
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities to the power 1 / temperature, normalised: above 1 they become less sure, below 1 surer.
+    """Raise probabilities to the power 1 / temperature and normalize: above 1 they become less confident.
 
     Args:
         probabilities: Of shape (rows, classes).
@@ -50,7 +50,7 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature between 0.05 and 20 of the least negative log-likelihood.
+    """Fit the temperature between 0.05 and 20 that minimizes the negative log-likelihood.
 
     Args:
         truth: Class numbers, of shape (rows,).
@@ -65,7 +65,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict:
-    """How far the probability of the predicted class is from how often that class is right.
+    """Compare the probability of the predicted class with the share of correct predictions.
 
     Bins hold equally many photos, since bins of equal width leave some with a handful (Nguyen and O'Connor 2015).
 

@@ -1,4 +1,4 @@
-"""Shares of the classes in each set of photos, and whether two sets differ by more than sampling makes them."""
+"""Class shares of each set of photos, and tests whether two sets differ by more than chance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ DRAWS, COVERAGE = 2000, 0.95
 
 @dataclass(frozen=True)
 class Shift:
-    """How two distributions of classes differ.
+    """Difference between two class distributions.
 
     Attributes:
-        distance: Total variation: the share of photos that would have to change their class.
-        chance: What sampling alone stays below in 95 % of the cases.
-        classes: Those that differ by more than sampling makes a class differ, the largest difference first: name and
-            share in the one and in the other set; empty where the distance is chance.
+        distance: Total variation distance, the share of photos that would have to change their class.
+        chance: Distance that sampling alone does not exceed in 95 % of cases.
+        classes: Classes that differ by more than chance, largest difference first: name and share in either set; empty
+            if the distance is chance.
     """
 
     distance: float
@@ -28,19 +28,19 @@ class Shift:
 
 
 def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Mapping[str, str]) -> pd.DataFrame:
-    """Share of each class in each set of photos.
+    """Compute the share of each class in each set of photos.
 
     Args:
         folds: label and fold of each labelled photo.
-        predicted: How many test photos were given each class; empty without a submission.
+        predicted: Number of test photos predicted as each class; empty without a submission.
         classes: Name of each label.
 
     Returns:
-        A row a class, a column a set that has photos.
+        One row per class, one column per non-empty set.
     """
     fold = folds["fold"].astype(int)
     sets = {
-        "learned from" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
+        "trained on" if (fold == ONLY_LEARNED).any() else "in the folds": learned_from(fold.to_numpy()),
         "validation": (fold >= 0).to_numpy() & ~learned_from(fold.to_numpy()),
         "hold-out": (fold == HELD_OUT).to_numpy(),
     }
@@ -52,12 +52,12 @@ def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Map
 
 
 def compare_shares(one: pd.Series, other: pd.Series, sources: tuple[int, int]) -> Shift:
-    """Whether two sets of photos have the same classes.
+    """Test whether two sets of photos have the same class distribution.
 
     Args:
-        one: Photos of each class, by name.
-        other: Of the other set, of the same classes.
-        sources: How many sources each set was drawn from: copies are one draw.
+        one: Number of photos of each class, by name.
+        other: The same for the other set.
+        sources: Number of sources of each set, since copies are one draw.
     """
     shares = [counts.to_numpy(float) / counts.sum() for counts in (one, other)]
     pooled = (one + other).to_numpy(float) / (one + other).sum()

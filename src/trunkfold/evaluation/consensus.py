@@ -1,4 +1,4 @@
-"""What copies know of each other: one prediction for all of a group, or the label of a labelled copy."""
+"""Consensus of copies: one prediction for all photos of a group, or the label of a labelled copy."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     Args:
         probabilities: Of shape (rows, classes).
-        groups: Group of each row; "" for a photo that stands alone.
+        groups: Group of each row; "" for a photo without copies.
     """
     shared = pd.DataFrame(probabilities).groupby(groups).transform("mean").to_numpy()
     return np.where((groups == "")[:, None], probabilities, shared)
@@ -18,7 +18,7 @@ def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarray:
     """Give each labelled photo the mean probabilities of its group, if all of it is in one fold or all held out.
 
-    Where a split divides groups, some of their photos are predicted by tails that have learned from the others.
+    If a split divides groups, some of their photos are predicted by tails trained on the others.
 
     Args:
         probabilities: Of shape (rows, classes).
@@ -29,14 +29,14 @@ def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarr
 
 
 def labels_of_copies(groups: pd.Series, folds: pd.DataFrame) -> pd.Series:
-    """Label that the labelled copies of photos have.
+    """Return the label of each photo's labelled copies.
 
     Args:
-        groups: Group of each unlabelled photo, "" where none is known.
+        groups: Group of each unlabelled photo, "" if unknown.
         folds: group and label of each labelled photo.
 
     Returns:
-        Labels, indexed as `groups`; missing where there is no labelled copy, or where they contradict each other.
+        Labels, indexed like `groups`; missing without labelled copies, or if their labels conflict.
     """
     of_group = folds.groupby("group")["label"]
     agreed = of_group.first()[of_group.nunique() == 1]

@@ -1,4 +1,4 @@
-"""Labels from probabilities: the most probable class, or those of the highest expected macro F1."""
+"""Labels from probabilities: the most probable class, or the labels with the highest expected macro F1."""
 
 from typing import Literal
 
@@ -9,26 +9,26 @@ from trunkfold.evaluation.calibration import fit_temperature, scale
 from trunkfold.split.folds import HELD_OUT
 
 Metric = Literal["macro_f1", "accuracy"]
-STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # powers of the class shares that the first labels are divided by
+STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # powers of the class shares that divide the initial probabilities
 ROUNDS = 100
 
 
 def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) -> np.ndarray:
-    """Choose a class for each photo of a set that is scored as a whole.
+    """Choose a class for each photo of a set.
 
     `accuracy` takes the most probable class. `macro_f1` maximises the expected macro F1 of the set: with n_k photos
     labelled k, D_k = n_k + sum of p_k, and F_k = 2 (sum of p_k over photos labelled k) / D_k, moving a photo to class k
-    pays by (2 p_k - F_k) / D_k, so that labels are the fixed point of its argmax (Lipton et al. 2014, arXiv 1402.1892).
-    The argmax of the probabilities is itself a poor fixed point where a rare class never wins, so several starts are
-    tried and the one of the highest expectation is kept.
+    gains (2 p_k - F_k) / D_k, so that labels are the fixed point of its argmax (Lipton et al. 2014, arXiv 1402.1892).
+    The argmax of the probabilities is a poor fixed point if a rare class is never the most probable, so the best of
+    several starts is kept.
 
     Args:
         probabilities: Of shape (rows, classes).
         metric: What to maximise.
-        temperature: Of `trunkfold.evaluation.calibration.scale`; only `macro_f1` depends on it.
+        temperature: See `trunkfold.evaluation.calibration.scale`; only `macro_f1` depends on it.
 
     Returns:
-        Class numbers, of shape (rows,).
+        Class indices, of shape (rows,).
     """
     if metric == "accuracy" or not len(probabilities):
         return probabilities.argmax(1)
@@ -41,18 +41,18 @@ def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) 
 def decode_labelled(
     probabilities: np.ndarray, folds: pd.DataFrame, classes: dict[str, str], metric: Metric
 ) -> pd.Series:
-    """Decode out-of-fold and held-out photos, each as a set of its own, without a look at their own labels.
+    """Decode out-of-fold and held-out photos as separate sets, without using their own labels.
 
-    The temperature of a fold's photos is fitted on the other folds, that of the hold-out on all of them.
+    The temperature for a fold is fitted on the other folds, that for the hold-out on all folds.
 
     Args:
         probabilities: Of shape (rows, classes); rows of fold -2 may be NaN.
-        folds: label and fold of each row, -1 for held-out photos, -2 for those that are only trained on.
+        folds: label and fold of each row, -1 for held-out photos, -2 for photos that are only trained on.
         classes: Name of each label, in order.
         metric: See `decode`.
 
     Returns:
-        Labels, indexed as `folds`; those of fold -2 mean nothing.
+        Labels, indexed like `folds`; meaningless for fold -2.
     """
     number = {label: place for place, label in enumerate(classes)}
     truth, fold_of_row = folds["label"].map(number).to_numpy(), folds["fold"].to_numpy()
@@ -64,7 +64,7 @@ def decode_labelled(
         calibrated = probabilities.astype(float, copy=True)
         for fold in np.unique(fold_of_row[scored]):
             own, others = fold_of_row == fold, scored & (fold_of_row != fold)
-            rows = others if others.any() else own  # a single fold has no others
+            rows = others if others.any() else own  # with a single fold there are no others
             calibrated[own] = scale(probabilities[own], fit_temperature(truth[rows], probabilities[rows]))
         found[scored] = decode(calibrated[scored], metric)
         if held_out.any():
@@ -74,7 +74,7 @@ def decode_labelled(
 
 
 def _improve(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The labels of the highest expected macro F1 on the way from a start to its fixed point."""
+    """Return the labels with the highest expected macro F1 on the way from a start to its fixed point."""
     best, best_score = labels, -np.inf
     for _ in range(ROUNDS):
         f1, sizes = _expected_f1(probabilities, labels)
@@ -88,7 +88,7 @@ def _improve(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _expected_f1(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F_k and D_k of each class."""
+    """Return F_k and D_k of each class."""
     classes = probabilities.shape[1]
     hits = np.bincount(labels, probabilities[np.arange(len(labels)), labels], classes)
     sizes = np.bincount(labels, minlength=classes) + probabilities.sum(0)

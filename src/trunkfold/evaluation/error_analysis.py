@@ -1,4 +1,4 @@
-"""Which photos the report shows: pure functions of a run's tables."""
+"""Selection of the photos in the report, from a run's tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the report shows, each photo by its row in folds.csv.
+    """Photos in the report, by row of folds.csv.
 
     Attributes:
-        mistakes: By set: the surest wrong predictions, one a group; a table as `placed` makes it.
-        pairs: The most confused classes: label, prediction, count, and rows of some such photos.
-        samples: Rows of some photos of each label, one a group.
+        mistakes: By set: the most confident wrong predictions, one per group; a table like that of `placed`.
+        pairs: The most confused classes: label, prediction, count, and rows of some of these photos.
+        samples: Rows of some photos of each label, one per group.
         suspects: The first suspected labels, see `read_suspects`.
         copies: Rows of the same group for each row of mistakes and suspects.
     """
@@ -36,7 +36,7 @@ class Gallery:
 
     @property
     def rows(self) -> list[int]:
-        """Every row that is shown."""
+        """All rows in the report."""
         shown = {int(row) for pair in self.pairs for row in pair["rows"]}
         shown |= {row for rows in [*self.samples.values(), *self.copies.values()] for row in rows}
         return sorted(shown | set(self.copies))
@@ -45,7 +45,7 @@ class Gallery:
 def choose_photos(
     tables: Mapping[str, pd.DataFrame], suspects: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]
 ) -> Gallery:
-    """Choose the photos that the report of a run shows.
+    """Choose the photos for the report of a run.
 
     Args:
         tables: The run's predictions by set, see `read_placed`.
@@ -66,7 +66,7 @@ def choose_photos(
 
 
 def read_placed(run: RunFolder, folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, pd.DataFrame]:
-    """Read the prediction tables that a run has, the hold-out's first, see `placed`."""
+    """Read the existing prediction tables of a run, hold-out first, see `placed`."""
     return {
         name: placed(read_predictions(run.predictions(name), classes), folds, classes)
         for name in SETS
@@ -82,13 +82,13 @@ def placed(table: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str])
 
 
 def surest_mistakes(table: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
-    """The photos that were given a wrong class most surely, one of each group."""
+    """Return the most confident wrong predictions, one per group."""
     wrong = table[table["label"] != table["prediction"]].sort_values("sure", ascending=False, kind="stable")
     return wrong.drop_duplicates("group").head(most)
 
 
 def confused_pairs(table: pd.DataFrame) -> list[dict]:
-    """The most frequent confusions of one class for another, and the surest photos of each, one a group."""
+    """Return the most frequent confusions of two classes, with the most confident photos of each, one per group."""
     wrong = table[table["label"] != table["prediction"]]
     counts = wrong.groupby(["label", "prediction"]).size().sort_values(ascending=False, kind="stable")
     return [
@@ -105,7 +105,7 @@ def confused_pairs(table: pd.DataFrame) -> list[dict]:
 
 
 def class_samples(folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, list[int]]:
-    """A few photos of each label, each of another group, spread evenly over the table."""
+    """Return rows of a few photos of each label, one per group, spread evenly over the table."""
     each = max(1, min(SAMPLES, MOST_SAMPLES // max(len(classes), 1)))
     samples = {}
     for label in classes:
@@ -117,7 +117,7 @@ def class_samples(folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, 
 
 
 def copies_of(folds: pd.DataFrame, rows: list[int]) -> dict[int, list[int]]:
-    """Up to three other photos of the group of each row."""
+    """Return up to three other rows of the group of each row."""
     members = folds.groupby("group").indices
     groups = folds["group"].to_numpy()
     return {int(row): [int(other) for other in members[groups[row]] if other != row][:COPIES] for row in map(int, rows)}

@@ -1,4 +1,4 @@
-"""Everything that follows from a run's predictions: scores by set and fold, leaks of the split, calibration, luck."""
+"""Assessment of a run's predictions: scores by set and fold, leakage, calibration, simulated leaderboards."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
+from trunkfold.assessment import Assessment, FoldScores, Leak, LeakScores, PartScores
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.expected import expected_score
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
 from trunkfold.evaluation.scores import score
-from trunkfold.metrics import Assessment, FoldScores, Leak, LeakScores, PartScores
 from trunkfold.split.folds import learned_from
 
 
@@ -26,7 +26,7 @@ def assess_run(
 
     Args:
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
-        holdout: Predictions of the held-out photos; None without any.
+        holdout: Predictions of the held-out photos; None without a hold-out.
         folds: image_id, group and fold of all of them.
         classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
@@ -62,10 +62,10 @@ def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak |
 
 
 def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
-    """Whether what predicts a photo has learned from a copy of it.
+    """Return whether a photo is predicted by a tail trained on a copy of it.
 
-    An out-of-fold photo is predicted by the tail of its fold, which learned from all other folds (or from the photos of
-    no fold, where there is one); a held-out one (fold -1) by the tails of all folds.
+    An out-of-fold photo is predicted by the tail of its fold, which was trained on all other folds (with a single fold,
+    on the photos of fold -2); a held-out photo (fold -1) by all tails.
 
     Args:
         folds: group and fold of each labelled photo.
@@ -81,7 +81,7 @@ def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
 
 
 def score_leak(predictions: pd.DataFrame, leaked: np.ndarray) -> LeakScores:
-    """Score photos with and without a copy that was learned from.
+    """Score photos with and without a copy among the training photos.
 
     Args:
         predictions: label and prediction.

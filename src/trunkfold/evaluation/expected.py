@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Expected, Interval, Luck
 from trunkfold.evaluation.scores import confusions_of_groups, draw_groups, interval, macro_f1_of_draws
-from trunkfold.metrics import Expected, Interval, Luck
 
 WIDER = (
     1.2  # than a percentile bootstrap, which ignores that out-of-fold models share photos (measured by the benchmark)

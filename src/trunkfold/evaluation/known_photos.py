@@ -1,7 +1,7 @@
-"""How far a photo is from everything a run was trained on: distance to the nearest training photo.
+"""Novelty of a photo: its distance to the nearest training photo of a run.
 
-Nearest neighbours among unit vectors, as Sun et al. 2022 (https://arxiv.org/abs/2204.06507) detect photos of another
-kind; no assumption about the shape of the training distribution.
+Nearest neighbours among unit vectors detect out-of-distribution photos (Sun et al. 2022,
+https://arxiv.org/abs/2204.06507) without assumptions about the training distribution.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from trunkfold.errors import InputError
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import learned_from
 
-FLAGGED = 0.01  # share of out-of-fold photos that lie beyond the threshold
+FLAGGED = 0.01  # share of out-of-fold photos beyond the threshold
 SCORED = 2000  # out-of-fold photos that the threshold is fitted on, at most
 ROWS = 512  # photos compared at once
 
 
 @dataclass(frozen=True)
 class KnownPhotos:
-    """Embeddings of a run's training photos and the distance beyond which a photo is unlike all of them.
+    """Embeddings of a run's training photos, and the distance beyond which a photo is novel.
 
     Attributes:
         embeddings: Unit vectors, float32 of shape (photos, width).
-        rows: Row of each in folds.csv.
-        threshold: Distance that 1 % of the run's out-of-fold photos exceed.
+        rows: Row of each training photo in folds.csv.
+        threshold: Distance exceeded by 1 % of the run's out-of-fold photos.
     """
 
     embeddings: np.ndarray
@@ -36,7 +36,7 @@ class KnownPhotos:
     threshold: float
 
     def novelty(self, embeddings: np.ndarray) -> np.ndarray:
-        """Distance to the nearest training photo, in thresholds: above 1 a photo is unlike all of them.
+        """Return the distance to the nearest training photo, in units of the threshold: above 1 a photo is novel.
 
         Args:
             embeddings: Unit vectors of shape (photos, width).
@@ -44,14 +44,14 @@ class KnownPhotos:
         return _nearest(embeddings, self.embeddings) / self.threshold
 
     def nearest(self, embedding: np.ndarray, count: int) -> np.ndarray:
-        """Rows in folds.csv of the most similar training photos, the nearest first."""
+        """Return the rows in folds.csv of the most similar training photos, nearest first."""
         return self.rows[np.argsort(-self.embeddings @ embedding, kind="stable")[:count]]
 
 
 def fit_threshold(embeddings: np.ndarray, folds: pd.DataFrame) -> float:
-    """The distance that 1 % of the out-of-fold photos exceed.
+    """Compute the distance exceeded by 1 % of the out-of-fold photos.
 
-    Each is compared with the training photos of the other folds that are not copies of it, as an unseen photo would be.
+    Like an unseen photo, each is compared only with training photos of other folds that are not its copies.
 
     Args:
         embeddings: Unit vectors in the rows of `folds`.
@@ -87,7 +87,7 @@ def save_known_photos(run: RunFolder, embeddings: np.ndarray, folds: pd.DataFram
 
 
 def load_known_photos(run: RunFolder, folds: pd.DataFrame) -> KnownPhotos | None:
-    """Read the embeddings of the labelled photos; None where the run was made before there was such a file.
+    """Read the embeddings of the labelled photos; None for runs of earlier versions without this file.
 
     Raises:
         InputError: The file is damaged, or does not fit folds.csv.
@@ -109,7 +109,7 @@ def load_known_photos(run: RunFolder, folds: pd.DataFrame) -> KnownPhotos | None
 def _nearest(
     vectors: np.ndarray, known: np.ndarray, excluded: Callable[[slice], np.ndarray] | None = None
 ) -> np.ndarray:
-    """Distance of each unit vector to the nearest known one; infinite where all are excluded."""
+    """Return the distance of each unit vector to the nearest known one; infinite if all are excluded."""
     distances = np.full(len(vectors), np.inf)
     for start in range(0, len(vectors), ROWS):
         part = slice(start, start + ROWS)

@@ -1,4 +1,4 @@
-"""Photos whose label may be wrong: the model that never saw them is sure of another one, or their copies have another.
+"""Photos whose label may be wrong: a model not trained on them is confident of another class, or their copies differ.
 
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) as cleanlab implements it.
 """
@@ -13,7 +13,7 @@ MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model a
 
 
 def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str, str]) -> pd.DataFrame:
-    """The photos whose label is suspected to be wrong.
+    """Find photos whose label may be wrong.
 
     Args:
         oof: Out-of-fold predictions: image_id, label, p_<class name> ...
@@ -21,9 +21,9 @@ def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str,
         classes: Name of each label, in order.
 
     Returns:
-        A row a suspected photo, the worst first: image_id, filename, label (as given), suggestion (a label: that of
-        most of its copies where only they disagree, else what the model holds most probable), p_label and
-        p_suggestion (the model's probabilities), group and reason.
+        One row per suspected photo, the worst first: image_id, filename, label (as given), suggestion (the majority
+        label of its copies if only they disagree, otherwise the most probable class), p_label and p_suggestion (the
+        model's probabilities), group and reason.
     """
     rows, labels = np.arange(len(oof)), np.array(list(classes))
     known = folds.set_index("image_id").loc[oof["image_id"]]
@@ -50,16 +50,15 @@ def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str,
 
 
 def _doubted(given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether confident learning suspects each label, a class number: bool of shape (rows,)."""
-    if len(np.unique(given)) < 2:  # nothing to confuse it with; cleanlab would refuse
+    """Return whether confident learning suspects each label: bool of shape (rows,)."""
+    if len(np.unique(given)) < 2:  # cleanlab requires two classes
         return np.zeros(len(given), bool)
-    # As many as are confidently of another class than labelled, those with the lowest margins: the one of cleanlab's
-    # filters whose suspicions are most often right.
+    # The most precise of cleanlab's filters: of each class, the photos with the lowest margins.
     return confident_learning.find_label_issues(given, probabilities, filter_by="low_normalized_margin", n_jobs=1)
 
 
 def _labels_of_groups(given: np.ndarray, probabilities: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The class that most photos of each row's group are labelled with, of equally many the more probable one."""
+    """Return the majority class of each row's group; ties are broken by mean probability."""
     votes = pd.DataFrame(np.eye(probabilities.shape[1])[given]).groupby(group).transform("sum")
     means = pd.DataFrame(probabilities).groupby(group).transform("mean")
-    return (2 * votes + means).to_numpy().argmax(1)  # a mean is less than half of what a vote counts
+    return (2 * votes + means).to_numpy().argmax(1)  # means only break ties of votes

@@ -1,21 +1,21 @@
-"""What luck does to a leaderboard: simulated test sets, and how far apart two scores must lie to mean something."""
+"""Simulated leaderboards: the influence of chance, and the smallest difference of scores that is significant."""
 
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Draws, Histogram, Luck, Range, Rival
 from trunkfold.evaluation.scores import interval, macro_f1_of_draws
-from trunkfold.metrics import Draws, Histogram, Luck, Range, Rival
 
 PUBLIC_SHARE = 0.4
 SIMULATIONS = 2000
-SHARED = (0.0, 0.5, 0.9)  # of the groups, for which an equally good rival predicts just what this model does
+SHARED = (0.0, 0.5, 0.9)  # share of groups for which an equally good rival makes the same predictions
 BINS = 40
 
 
 def simulate_leaderboards(
     predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str], photos: int
 ) -> Luck | None:
-    """What a leaderboard could show for this very model, if its out-of-fold score were its true one.
+    """Simulate leaderboard scores of this model, assuming that its out-of-fold score is its true score.
 
     Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
     and a private part. The draws are seeded.
@@ -62,11 +62,11 @@ def simulate_leaderboards(
 
 
 class Pool:
-    """The photos that test sets are drawn from, those of one group side by side.
+    """Photos that test sets are drawn from, sorted by group.
 
     Attributes:
-        truth: Class number of each row.
-        predicted: What the model takes it for.
+        truth: Class index of each row.
+        predicted: Class index the model predicts.
     """
 
     def __init__(self, predictions: pd.DataFrame, groups: pd.Series, labels: list[str]) -> None:
@@ -88,7 +88,7 @@ class Pool:
         self._of_class = np.bincount(self.truth, minlength=self.classes)
 
     def draw(self, photos: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of groups drawn with replacement until there are enough, and by row the number of its draw."""
+        """Draw groups with replacement until there are enough rows; return the rows and the draw of each."""
         drawn = rng.integers(len(self._size), size=photos)  # enough even if each has one photo
         drawn = drawn[: np.searchsorted(self._size[drawn].cumsum(), photos) + 1]
         size = self._size[drawn]
@@ -97,11 +97,11 @@ class Pool:
         return rows[:photos], unit[:photos]
 
     def rival(self, rows: np.ndarray, unit: np.ndarray, shared: float, rng: np.random.Generator) -> np.ndarray:
-        """What a model would predict that is as good as this one, but wrong about other photos.
+        """Simulate the predictions of an equally good model that is wrong about other photos.
 
         Each drawn group takes the predictions of another random one, photos of a class those of photos of that class:
-        so each photo is taken for each class with the same probability as by this model, and copies are right or wrong
-        together as they are here.
+        so each photo is predicted as each class with the same probability as by this model, and copies are right or
+        wrong together as they are here.
 
         Args:
             rows: As `draw` gives them, or some of them.
@@ -109,7 +109,7 @@ class Pool:
             shared: Share of the drawn groups that keep this model's predictions.
 
         Returns:
-            A class number a row.
+            A class index per row.
         """
         units, truth = unit.max() + 1, self.truth[rows]
         chosen = (rng.random(units)[unit] * self._of_class[truth]).astype(int)
@@ -119,13 +119,13 @@ class Pool:
         return np.where(kept, self.predicted[rows], self.predicted[donor - self._place[donor] + turn])
 
     def confusion(self, rows: np.ndarray | slice, predicted: np.ndarray) -> np.ndarray:
-        """Confusion matrix of predictions for some rows."""
+        """Return the confusion matrix of predictions for some rows."""
         cells = self.truth[rows] * self.classes + predicted
         return np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
 def _histogram(public: np.ndarray, private: np.ndarray) -> Histogram:
-    """Shares of the simulations in bins of equal width, the same for both parts."""
+    """Return the shares of the simulations in bins of equal width, shared by both parts."""
     edges = np.histogram_bin_edges(np.concatenate([public, private]), BINS)
     shares = ((np.histogram(scores, edges)[0] / SIMULATIONS).tolist() for scores in (public, private))
     return Histogram(edges.tolist(), *shares)

@@ -1,4 +1,4 @@
-"""Predictions travel with their image ids: tables that are checked when they are made and when they are read."""
+"""Tables of predictions with image ids, checked when created and when read."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ FOLDS_COLUMNS = ["image_id", "filename", "label", "group", "fold"]
 
 
 def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:
-    """image_id and p_<class name> of each class.
+    """Build a table with image_id and p_<class name> of each class.
 
     Args:
-        image_ids: Distinct ids, one a row.
+        image_ids: Distinct ids, one per row.
         probabilities: Of shape (rows, classes).
         classes: Name of each label, in the order of the columns.
 
     Raises:
-        RuntimeError: Ids repeat, or probabilities are not finite or do not sum to 1: a bug, never the user's doing.
+        RuntimeError: Ids repeat, or probabilities are not finite or do not sum to 1 (a bug).
     """
     sums = probabilities.sum(1)
     if image_ids.duplicated().any() or not np.allclose(sums, 1, atol=1e-3):  # NaN is not close to 1 either
@@ -33,7 +33,7 @@ def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: 
 def scored_table(
     folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str], labels: pd.Series
 ) -> pd.DataFrame:
-    """Predictions beside the truth: image_id, fold, label, prediction, p_<class name> ...
+    """Build a table of predictions and true labels: image_id, fold, label, prediction, p_<class name> ...
 
     Args:
         folds: image_id, fold and label.
@@ -49,10 +49,10 @@ def scored_table(
 
 
 def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
-    """Read a table that this module made: texts, and numbers in the p_ columns.
+    """Read a table of predictions: text, and numbers in the p_ columns.
 
     Raises:
-        InputError: The file is missing or damaged, or of other classes.
+        InputError: The file is missing or damaged, or has other classes.
     """
     columns = [PREFIX + name for name in classes.values()]
     table = read_text_table(path, ["image_id", *columns])
@@ -63,7 +63,7 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
-    shares = probabilities_of(table, classes)  # an array, because pandas leaves NaN out of its sums
+    shares = probabilities_of(table, classes)  # an array, because pandas ignores NaN in sums
     bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
     if len(bad):
         raise InputError(f"{path}: probabilities are negative or do not sum to 1 for image_id {first_few(bad)}")
@@ -71,7 +71,7 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
 
 
 def read_folds(path: Path) -> pd.DataFrame:
-    """Read a run's folds.csv: image_id, filename, label and group as texts, fold as a number.
+    """Read a run's folds.csv: image_id, filename, label and group as text, fold as an integer.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -87,19 +87,19 @@ def read_folds(path: Path) -> pd.DataFrame:
 
 
 def probabilities_of(table: pd.DataFrame, classes: dict[str, str]) -> np.ndarray:
-    """The p_ columns as an array of shape (rows, classes)."""
+    """Return the p_ columns as an array of shape (rows, classes)."""
     return table[[PREFIX + name for name in classes.values()]].to_numpy(float)
 
 
 def average(predicted: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Mean probabilities of each row over the views and over its tails.
+    """Average the probabilities of each row over views and tails.
 
     Args:
-        predicted: As `trunkfold.model.ensemble.predict` gives them, of shape (views, rows, K, classes).
-        members: bool of shape (rows, K): the tails to average, all of them or fewer than those that predicted.
+        predicted: Result of `trunkfold.model.ensemble.predict`, of shape (views, rows, K, classes).
+        members: bool of shape (rows, K): the tails to average, among those that predicted.
 
     Returns:
-        float64 of shape (rows, classes); NaN where a row has no tail.
+        float64 of shape (rows, classes); NaN in rows without a tail.
     """
     sums = predicted.sum((0, 2), dtype=np.float64, where=members[None, :, :, None])
     with np.errstate(invalid="ignore"):

@@ -1,20 +1,20 @@
-"""What predictions are worth: accuracy, F1, confusion, and intervals that know of copies."""
+"""Scores of predictions: accuracy, F1, confusion, and intervals that account for copies."""
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.metrics import ClassScores, Interval, Intervals, Scores
+from trunkfold.assessment import ClassScores, Interval, Intervals, Scores
 
 RESAMPLES = 1000
 COVERAGE = 0.95
 
 
 def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """val_loss (mean negative log-likelihood), val_accuracy and val_macro_f1.
+    """Compute val_loss (mean negative log-likelihood), val_accuracy and val_macro_f1.
 
     Args:
-        targets: Class numbers, of shape (rows,).
+        targets: Class indices, of shape (rows,).
         probabilities: Of shape (rows, classes).
     """
     likelihood = probabilities[np.arange(len(targets)), targets].clip(1e-12)
@@ -31,8 +31,8 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
     """Score a prediction table.
 
     Args:
-        predictions: image_id, label and prediction, in the competition's labels.
-        groups: Group of each image_id, the index; copies of one photo count as one draw in the intervals.
+        predictions: image_id, label and prediction.
+        groups: Group by image_id; copies of one photo count as one draw in the intervals.
         classes: Name of each label, in order.
     """
     labels, names = list(classes), list(classes.values())
@@ -55,7 +55,7 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
 
 
 def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
-    """Mean F1 of the classes of a prediction table; a class that neither is there nor was predicted counts as 0."""
+    """Compute the mean F1 of all classes; a class that is neither true nor predicted for any photo counts as 0."""
     truth, predicted = predictions["label"], predictions["prediction"]
     return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
 
@@ -76,7 +76,7 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 def paired_difference(
     truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
 ) -> dict[str, float]:
-    """How much better one prediction of the same photos is than another, by a bootstrap that draws both together.
+    """Compare two predictions of the same photos by a paired bootstrap.
 
     Args:
         truth: Label of each photo; the others have the same index.
@@ -103,17 +103,17 @@ def paired_difference(
 
 
 def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Macro F1 of each of many draws of photos.
+    """Compute the macro F1 of each of many draws of photos.
 
-    A class that a draw happens to miss, in the truth and in the predictions, says nothing there and is left out; one
-    that the whole table lacks counts as 0, as in `score`.
+    A class missing from a draw, in labels and predictions, is excluded there; a class missing from the whole table
+    counts as 0, as in `score`.
 
     Args:
         drawn: Confusion matrix of each draw, of shape (draws, classes, classes).
-        whole: Confusion matrix of the table that was drawn from.
+        whole: Confusion matrix of all photos.
 
     Returns:
-        Of shape (draws,).
+        Shape (draws,).
     """
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     sizes = drawn.sum(1) + drawn.sum(2)
@@ -123,13 +123,13 @@ def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> Interval:
-    """The range that holds the middle 95 % of simulated values."""
+    """Return the interval that contains the central 95 % of simulated values."""
     low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
     return low, high
 
 
 def confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
-    """Confusion matrix of each group, of shape (groups, classes, classes)."""
+    """Compute the confusion matrix of each group: shape (groups, classes, classes)."""
     number = {label: place for place, label in enumerate(labels)}
     codes, kinds = pd.factorize(groups)
     confusions = np.zeros((len(kinds), len(labels), len(labels)))
@@ -141,6 +141,6 @@ def draw_groups(of_groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Sum over as many groups as there are, drawn with replacement: one row per draw, then as given."""
     groups, rng = len(of_groups), np.random.default_rng(seed)
     flat, shares = of_groups.reshape(groups, -1), np.full(groups, 1 / groups)
-    # Drawing n of n groups with replacement is drawing how often each one comes; in parts, to need little memory.
+    # Drawing n groups with replacement is drawing their multiplicities; in parts, to save memory.
     drawn = [rng.multinomial(groups, shares, RESAMPLES // 20) @ flat for _ in range(20)]
     return np.concatenate(drawn).reshape(RESAMPLES, *of_groups.shape[1:])

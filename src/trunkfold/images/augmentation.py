@@ -10,13 +10,13 @@ import numpy as np
 
 from trunkfold.errors import InputError, nearest
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for a newer release on the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import checks for updates
 import albumentations as A
 
 Steps = list[dict[str, dict[str, Any]]]
 
-# The label depends on the damage, not on its place, size, side or light; test copies are noisy or blurred. Photos are
-# turned before they are cropped, so that real pixels fill the corners of most crops.
+# The label does not depend on position, size, side or lighting of the damage; test copies are noisy or blurred. Photos
+# are rotated before they are cropped, so that most crops contain only real pixels.
 STANDARD: Steps = [
     {"Affine": {"rotate": [-10, 10], "shear": [-5, 5], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.3}},
     {"RandomResizedCrop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333], "area_for_downscale": "image"}},
@@ -25,7 +25,7 @@ STANDARD: Steps = [
     {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
     {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
 ]
-# For long schedules and larger models, which see each photo often: stronger crops, colours and noise, and holes.
+# For long schedules and large models, which see each photo often: stronger crops, colours and noise, and holes.
 STRONG: Steps = [
     {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.5}},
     {"RandomResizedCrop": {"scale": [0.3, 1.0], "ratio": [0.667, 1.5], "area_for_downscale": "image"}},
@@ -36,7 +36,7 @@ STRONG: Steps = [
     {"ImageCompression": {"quality_range": [40, 90], "p": 0.2}},
     {"CoarseDropout": {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "p": 0.3}},
 ]
-# The augmentation of the student project that this kit grew from.
+# The augmentation of the student project that this kit is compared with.
 SEED: Steps = [
     {"ColorJitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "p": 0.9}},
     {"HorizontalFlip": {"p": 0.5}},
@@ -61,26 +61,32 @@ PRESETS: dict[str, Steps] = {
 
 
 class Augmentation:
-    """Augment photos; pickles by its specification, so a data-loader worker builds its own.
+    """The training augmentation: the same seed gives the same pixels in every process.
 
-    Attributes:
-        spec: Preset or list of transforms.
-        size: Side of the augmented photos, in pixels.
+    Pickled by its arguments, so that each data-loader worker builds its own.
     """
 
     def __init__(self, spec: str | Steps, size: int) -> None:
-        """Build the transforms; arguments and errors are those of `make_augmentation`."""
+        """Build the transforms.
+
+        Args:
+            spec: Name of a preset, or albumentations transforms with their arguments; `size` is filled in.
+            size: Side of the augmented photos in pixels; other sizes are resized at the end.
+
+        Raises:
+            InputError: An unknown preset, transform or argument, or transforms that fail or do not return uint8.
+        """
         self.spec, self.size = spec, size
         steps = [_transform(name, arguments, size) for step in _steps(spec) for name, arguments in step.items()]
         self._compose = A.Compose(steps)
         _try_out(self._compose, size)
-        # Compose.set_random_seed gives every transform a stream of its own from the same seed, so that all draw the
-        # same numbers: a mirrored photo would always be a small crop. It also takes ten times as long.
+        # Compose.set_random_seed seeds all transforms identically, so that all draw the same numbers (a mirrored photo
+        # would always be a small crop), and takes ten times as long.
         self._random, self._bits = random.Random(), np.random.PCG64(0)
         self._compose.set_random_state(np.random.Generator(self._bits), self._random)
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """Augment a photo, uint8 of shape (height, width, 3); `seed` alone decides how."""
+        """Augment a photo, uint8 of shape (height, width, 3): a new array, uint8 of shape (size, size, 3)."""
         self._reseed(seed)
         shown = self._compose(image=pixels.copy())["image"]
         if shown.shape[:2] != (self.size, self.size):
@@ -95,24 +101,6 @@ class Augmentation:
         state = self._bits.state
         state["state"]["state"] = self._random.getrandbits(128)
         self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
-
-
-def make_augmentation(spec: str | Steps, size: int) -> Augmentation:
-    """Build the training augmentation.
-
-    Args:
-        spec: A preset's name, or albumentations' transforms with their arguments. Transforms that need the output size
-            are given it.
-        size: Side of the augmented photos, in pixels; photos of another size are resized at the end.
-
-    Returns:
-        A function of a photo (uint8, height x width x 3) and a seed, which gives uint8 of shape (size, size, 3). The
-        same seed gives the same pixels in every process. The photo is only read, and shares no memory with the result.
-
-    Raises:
-        InputError: An unknown preset, transform or argument, or transforms that fail or do not return uint8.
-    """
-    return Augmentation(spec, size)
 
 
 def _steps(spec: str | Steps) -> Steps:
@@ -146,10 +134,10 @@ def _is_transform(kind: Any) -> bool:
 
 
 def _try_out(compose: A.Compose, size: int) -> None:
-    """Run the transforms on a black photo: errors should appear before training, not in an epoch."""
+    """Run the transforms on a black photo, to report errors before training."""
     try:
         dtype = compose(image=np.zeros((size, size, 3), np.uint8))["image"].dtype
-    except Exception as error:  # each transform has its own
+    except Exception as error:  # transforms raise various types
         raise InputError(f"augment: the transforms fail on a photo of {size} x {size} pixels: {error}") from error
     if dtype != np.uint8:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Batches: for learning the same number of photos of every fold, for predicting every row once."""
+"""Batches for training, with the same number of photos of each fold, and datasets of photos."""
 
 import functools
 import logging
@@ -23,24 +23,23 @@ from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
 SHARED = Path("/dev/shm")
-BYTES_PER_PIXEL = 6  # of float16 features that are the whole photo; a photo itself has 3
-cv2.setNumThreads(0)  # one photo is too small to share, and threads of forked workers would wait for each other
+BYTES_PER_PIXEL = 6  # of float16 features without a trunk; a photo has 3
+cv2.setNumThreads(0)  # a photo is too small for several threads, and threads of forked workers can deadlock
 
 
 class FoldBalancedBatches:
-    """Batches that hold the same number of photos of every fold; of a single fold, of those that it learns from alone.
+    """Batches with the same number of photos of each fold; with a single fold, batches of its training photos.
 
-    Each fold's photos are an endless stream, one shuffled pass after another: nothing is dropped at an epoch's end,
-    and no photo (or none of its group) comes twice before every other of its fold has come once. What stands at a place
-    of the stream is a function of the seed alone, so that any process can name its share of any batch without asking
-    the others.
+    Each fold is an endless stream of shuffled passes over its photos: nothing is dropped at the end of an epoch, and no
+    photo (or group) is repeated within a pass. The stream is a function of the seed, so that each process can compute
+    its share of any batch independently.
 
-    Each iteration gives the next epoch's batches of this process as lists of (row, visit), where visit counts how often
-    the row, or its group, was drawn before; fold by fold, `rows_per_fold` of each.
+    An iteration yields this process's batches of the next epoch as lists of (row, visit), `rows_per_fold` of each fold
+    in order of folds; visit is the number of earlier passes.
 
     Attributes:
-        folds: Number of folds, and so of tails.
-        epoch: Epochs that were begun, and so the number of the next one.
+        folds: Number of folds and tails.
+        epoch: Number of started epochs.
     """
 
     def __init__(
@@ -54,15 +53,14 @@ class FoldBalancedBatches:
         """Plan the batches.
 
         Args:
-            fold_of_row: Fold of each row, -1 for rows that no tail learns from, -2 for those that are only learned
-                from; shape (rows,).
-            batch_size: Photos a batch over all processes, a multiple of the number of folds.
+            fold_of_row: Fold of each row, -1 for held-out rows, -2 for rows that are only trained on; shape (rows,).
+            batch_size: Photos per batch over all processes, a multiple of the number of folds.
             seed: Seed of the order.
             accelerator: Its processes share each batch.
-            group_of_row: A pass visits one row of each group, another one each time; None visits all rows.
+            group_of_row: Visit one row of each group per pass, a different one each time; None visits all rows.
 
         Raises:
-            InputError: A batch is too small for every process to get a photo of every fold.
+            InputError: A batch is too small to give each process a photo of each fold.
         """
         groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
         self.folds = int(fold_of_row.max()) + 1
@@ -73,11 +71,11 @@ class FoldBalancedBatches:
         if self.batch_rows_per_fold < accelerator.num_processes:
             raise InputError(
                 f"train.batch_size {batch_size} is too small for {self.folds} folds on {accelerator.num_processes} "
-                f"processes: {self.folds * accelerator.num_processes} is the least"
+                f"processes: use at least {self.folds * accelerator.num_processes}"
             )
         self.seed = seed
         self.epoch = self.first_step = 0
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the pass that each fold's stream is in
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # current pass of each fold
         learning = sum(map(len, self.rows_of_part))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
 
@@ -88,14 +86,14 @@ class FoldBalancedBatches:
 
     @property
     def batch_rows_learned(self) -> int:
-        """Photos of a batch, over all processes, that each tail learns from."""
+        """Photos per batch, over all processes, that each tail trains on."""
         return self.batch_rows_per_fold * max(self.folds - 1, 1)
 
     def __len__(self) -> int:
         return self.steps
 
     def begin(self, epoch: int, step: int) -> None:
-        """Let the next iteration be that of an epoch, numbered from 1 on, without its first steps."""
+        """Start the next iteration at a step of an epoch (counted from 1)."""
         self.epoch, self.first_step = epoch - 1, step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -108,7 +106,7 @@ class FoldBalancedBatches:
         visit, place = divmod(position, len(self.rows_of_part[part]))
         group = self._order(part, visit)[place]
         rows = self.rows_of_part[part][group]
-        # Each group begins elsewhere: an epoch of nothing but the first copies would be one kind of augmentation.
+        # Groups start at different copies: otherwise an epoch would consist of first copies only.
         return int(rows[(group + visit) % len(rows)]), visit
 
     def _order(self, part: int, visit: int) -> np.ndarray:
@@ -119,7 +117,7 @@ class FoldBalancedBatches:
 
 
 class _Groups:
-    """Some rows by group, in two arrays: an array for each of 100,000 groups would take 100 times the memory."""
+    """Rows by group, stored in two arrays: one array per group would take 100 times the memory."""
 
     def __init__(self, group_of_row: np.ndarray, chosen: np.ndarray) -> None:
         rows = np.flatnonzero(chosen)
@@ -134,7 +132,7 @@ class _Groups:
 
 
 class TrainingPhotos(Dataset):
-    """Augmented photos by (row, visit): pixels as uint8 tensors of shape (size, size, 3), and the class number."""
+    """Augmented photos by (row, visit): uint8 tensors of shape (size, size, 3), and the class index."""
 
     def __init__(self, pixels: Sequence[np.ndarray], targets: np.ndarray, augment: Augmentation, seed: int) -> None:
         self.pixels, self.targets, self.augment, self.seed = pixels, targets, augment, seed
@@ -147,7 +145,7 @@ class TrainingPhotos(Dataset):
 
 
 class ViewedPhotos(Dataset):
-    """Photos through a view, in the given order of rows: uint8 tensors of shape (side, side, 3)."""
+    """A view of each row's photo: uint8 tensors of shape (side, side, 3)."""
 
     def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
         self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
@@ -167,10 +165,10 @@ def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int,
 
 
 def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
-    """Loader workers of each process; `data.workers` None: its share of the cores beside a GPU, else none.
+    """Return the number of data-loader workers per process.
 
-    There are no more than its share of the cores, which would only wait for each other, and of the shared memory, the
-    lack of which kills them: the number is cut, with a warning.
+    If `data.workers` is None, it is this process's share of the cores with a GPU, and 0 on a CPU. It is limited, with a
+    warning, by the share of the cores and of the shared memory, whose exhaustion kills workers.
     """
     most = cores_of_process()
     processes, wanted = local_processes(), data.workers
@@ -181,24 +179,24 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     wanted = min(wanted, most)
     room = _workers_in_shared_memory(data.image_size, processes)
     if wanted > room:
-        reason = f"{SHARED} has room for no more (docker run --shm-size 2g gives it more)"
+        reason = f"{SHARED} is too small for more (docker run --shm-size 2g enlarges it)"
         _warn_of_workers(wanted, room, reason, processes)
     return min(wanted, room)
 
 
 def _workers_in_shared_memory(side: int, processes: int) -> float:
-    """How many workers of each process may have two pieces of their batches in shared memory."""
-    if not SHARED.is_dir():  # another system, without such a limit
+    """Return how many workers per process can hold two pieces each in shared memory."""
+    if not SHARED.is_dir():  # systems without this limit
         return math.inf
     return shutil.disk_usage(SHARED).free // (processes * 2 * PIECE * BYTES_PER_PIXEL * side**2)
 
 
-@functools.cache  # once a run, not once for each set of photos
+@functools.cache  # warn once per run, not for each set of photos
 def _warn_of_workers(wanted: int, most: int, reason: str, processes: int) -> None:
     share = f", shared by {processes} processes" if processes > 1 else ""
     logger.warning("data.workers %d is cut to %d: %s%s", wanted, most, reason, share)
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """A picture as a tensor; it shares the memory where that may be written."""
+    """Convert pixels to a tensor, sharing memory if it is writable."""
     return torch.from_numpy(np.require(pixels, requirements="W"))

@@ -1,4 +1,4 @@
-"""Contact sheets: photos as the model is shown them while it learns."""
+"""Contact sheets of augmented training photos."""
 
 import io
 import math
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trunkfold.images.augmentation import Augmentation
 
-SHOWN = 7  # augmented pictures beside each photo
-LARGEST, SMALLEST = 192, 64  # pixels; side of a picture on the sheet
-MOST_PIXELS = 600_000  # of all pictures together; a pixel takes about 1.2 bytes
-LOW_BITS = 3  # what is lost of a byte: a step of 4 is invisible and saves a third, a palette would look like noise
+SHOWN = 7  # augmented versions per photo
+LARGEST, SMALLEST = 192, 64  # side of an image on the sheet, in pixels
+MOST_PIXELS = 600_000  # of all images; a pixel takes about 1.2 bytes
+LOW_BITS = 3  # dropped bits: steps of 4 are invisible and save a third; a palette would look noisy
 GAP = 4  # pixels
-TEXT = 15  # pixels; height of the names
+TEXT = 15  # font size in pixels
 
 
 def draw_sheet(
@@ -24,13 +24,13 @@ def draw_sheet(
     names: Sequence[str],
     augment: Augmentation,
 ) -> bytes:
-    """Draw a line for each photo: its name, the whole photo, then the photo augmented seven times.
+    """Draw one line per photo: its name, the whole photo, and seven augmented versions.
 
     Args:
         pixels: uint8 of shape (height, width, 3) by row.
-        rows: The photos to show, one for each name.
-        names: What is written before them, such as their class.
-        augment: Its seeds are 0, 1, 2 ... along the lines: the same photos give the same sheet.
+        rows: Photos to show, one per name.
+        names: Captions, such as the class.
+        augment: Called with the seeds 0, 1, 2 ...: the same photos give the same sheet.
 
     Returns:
         A PNG file.
@@ -54,13 +54,13 @@ def draw_sheet(
 
 
 def _side(lines: int) -> int:
-    """Side of a picture such that the sheet stays small."""
+    """Return the side of an image that limits the size of the sheet."""
     fitting = math.isqrt(MOST_PIXELS // (lines * (SHOWN + 1)))
     return min(LARGEST, max(SMALLEST, fitting))
 
 
 def _whole(photo: np.ndarray, side: int) -> np.ndarray:
-    """The whole photo in the middle of a white square."""
+    """Return the whole photo centred on a white square."""
     height, width = photo.shape[:2]
     scale = side / max(height, width)
     picture = _resize(photo, max(1, round(scale * height)), max(1, round(scale * width)))

@@ -1,4 +1,4 @@
-"""The mean and standard deviation that pixels are normalised by, where they are those of the photos."""
+"""Mean and standard deviation of the training photos' pixels."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from trunkfold.images.views import VIEWS, render
 
 
 def measure_normalization(pixels: Sequence[np.ndarray], rows: np.ndarray, size: int) -> Normalization:
-    """Mean and standard deviation of each channel over all pixels of some photos, as the model is shown them.
+    """Measure mean and standard deviation of each channel over the plain views of some photos.
 
     Args:
         pixels: uint8 of shape (height, width, 3) by row.
-        rows: The photos that count.
-        size: Side in pixels of what the model sees.
+        rows: Photos to measure.
+        size: Side of the model's input in pixels.
 
     Returns:
-        Numbers for pixels between 0 and 1.
+        Statistics of pixels scaled to 0 .. 1.
     """
     moments = np.zeros((2, 3))
     for row in rows:
         mean, std = cv2.meanStdDev(render(pixels[row], VIEWS["plain"], size))
         moments += np.array([mean, std**2 + mean**2])[..., 0] / len(rows)
     mean, std = moments[0], np.sqrt(moments[1] - moments[0] ** 2)
-    std = std.clip(1)  # a channel that never changes is not divided by zero
+    std = std.clip(1)  # avoids dividing a constant channel by zero
     return Normalization((mean / 255).round(6).tolist(), (std / 255).round(6).tolist())

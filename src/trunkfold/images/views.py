@@ -1,4 +1,4 @@
-"""Test-time augmentation as data: a view is a part of the photo, perhaps mirrored, perhaps at another scale."""
+"""Test-time augmentation as data: a view is a region of the photo, optionally mirrored or at another scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 
 from trunkfold.errors import InputError, nearest
 
-STRIDE = 32  # ConvNeXt's whole reduction
+STRIDE = 32  # total stride of ConvNeXt
 
 
 @dataclass(frozen=True)
 class View:
-    """What the model is shown of a photo.
+    """A rendering of a photo for the model.
 
     Attributes:
-        box: Left, top, right and bottom edge of the part, as shares of width and height.
-        mirror: Whether left and right are exchanged.
-        strides: By how many of the model's strides of 32 pixels the picture is longer than the model's own.
+        box: Left, top, right and bottom edge of the region, as shares of width and height.
+        mirror: Whether to flip horizontally.
+        strides: Number of 32-pixel strides to add to the model's input size.
     """
 
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
@@ -26,7 +26,7 @@ class View:
     strides: int = 0
 
 
-# The damage may lie at the border: the plain view is the whole photo squeezed into a square, not a centre crop.
+# Damage may be at the border: the plain view is the whole photo resized to a square, not a centre crop.
 VIEWS = {
     "plain": View(),
     "hflip": View(mirror=True),
@@ -54,14 +54,14 @@ def check_views(names: Sequence[str]) -> None:
 
 
 def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
-    """Show a photo through a view.
+    """Render a view of a photo.
 
     Args:
         pixels: uint8 of shape (height, width, 3).
-        size: The model's side in pixels.
+        size: Side of the model's input in pixels.
 
     Returns:
-        uint8 of shape (side, side, 3), with `size` for the side unless the view says otherwise.
+        uint8 of shape (side, side, 3); `side` is `size` plus the view's strides.
     """
     side = max(size + view.strides * STRIDE, min(size, STRIDE))
     height, width = pixels.shape[:2]
@@ -73,6 +73,6 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
 
 
 def _span(start: float, end: float, length: int) -> slice:
-    """The pixels between two shares of a length, at least one."""
+    """Return the pixels between two shares of a length, at least one."""
     first = min(round(start * length), length - 1)
     return slice(first, max(round(end * length), first + 1))

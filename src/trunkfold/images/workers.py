@@ -1,4 +1,4 @@
-"""Data-loader workers: an error in one names its photo, and a killed one ends the run with a clear message."""
+"""Data-loader workers with clear errors: a failing photo is named, and a killed worker is explained."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from trunkfold.errors import InputError
 
-# Photos that a worker passes at once through shared memory, of which a container has as little as 64 MB: each worker
-# has two such pieces there. Whole batches of 512 photos would take 2.5 GB with 16 workers.
+# Photos per piece that a worker passes through shared memory, of which a container may have only 64 MB. Each worker
+# holds two pieces; whole batches of 512 photos would take 2.5 GB with 16 workers.
 PIECE = 16
 
 
@@ -20,7 +20,7 @@ class PhotoError(InputError):
     """A photo cannot be prepared for the model; the message names its file."""
 
     def __init__(self, message: str) -> None:
-        """Keep the sentence alone: torch raises a worker's error again with the worker's traceback before it."""
+        """Keep only the message: torch prepends the worker's traceback when it raises the error again."""
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
@@ -29,10 +29,10 @@ class DeadWorkerError(InputError):
 
 
 class PhotoLoader(DataLoader):
-    """Photos in batches on a device, loaded by torch's DataLoader in small pieces.
+    """Batches of photos on a device, loaded by torch's DataLoader in small pieces.
 
-    A batch of photos has the shape (photos, 3, height, width) and the memory format channels_last, because datasets
-    give photos as (height, width, 3). Kept features stay as they are.
+    Batches of photos have the shape (photos, 3, height, width) and the memory format channels_last, because datasets
+    return photos as (height, width, 3). Cached features are not permuted.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class PhotoLoader(DataLoader):
         """Load in `workers` processes or, with 0, in this one.
 
         Args:
-            batches: A list of indices for each batch; has a length.
-            device: Where the batches go.
-            persistent: Whether the workers stay after the end of an iteration.
+            batches: Sized iterable of lists of indices.
+            device: Device of the batches.
+            persistent: Whether to keep workers between iterations.
         """
         self.pieces, self.device = _Pieces(batches), device
         super().__init__(
@@ -52,7 +52,7 @@ class PhotoLoader(DataLoader):
             num_workers=workers,
             persistent_workers=persistent,
             pin_memory=device.type == "cuda",
-            # With a generator of its own, starting an iteration draws none of the training's random numbers.
+            # Without a separate generator, each iteration would draw from the training's random numbers.
             generator=torch.Generator(),
         )
 
@@ -63,7 +63,7 @@ class PhotoLoader(DataLoader):
         parts = []
         for piece in super().__iter__():
             tensors = [piece] if isinstance(piece, Tensor) else piece
-            # A copy frees the shared memory that a piece came through.
+            # A copy releases the shared memory of the piece.
             parts.append([part.to(self.device, non_blocking=True, copy=self.num_workers > 0) for part in tensors])
             if self.pieces.last.popleft():
                 batch = [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -76,7 +76,7 @@ class _Pieces:
     """Batches in pieces of at most `PIECE` photos.
 
     Attributes:
-        last: For each piece under way, whether it is the last one of its batch.
+        last: For each requested piece, whether it is the last one of its batch.
     """
 
     def __init__(self, batches: Iterable) -> None:
@@ -92,21 +92,21 @@ class _Pieces:
 
 @contextmanager
 def photo_named(pixels: Sequence[np.ndarray], row: int) -> Iterator[None]:
-    """Name the photo in whatever fails while it is prepared: its file, where `pixels` has `paths`, or its row.
+    """Add the photo to any error raised while it is prepared: its file if `pixels` has `paths`, else its row.
 
     Raises:
         PhotoError: From the original error.
     """
     try:
         yield
-    except Exception as error:  # each transform and each file system has its own
+    except Exception as error:  # transforms and file systems raise various types
         path = pixels.paths[row] if hasattr(pixels, "paths") else f"the photo in row {row} (the first is 0)"
         raise PhotoError(f"{path} cannot be prepared for the model: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """Turn torch's error about a worker that died into one that says what to do.
+    """Replace torch's error about a dead worker by one with a fix.
 
     Raises:
         DeadWorkerError: From torch's error.
@@ -118,6 +118,6 @@ def worker_deaths_explained() -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0]
         raise DeadWorkerError(
-            f"{reason}. If the memory was full, lower --data.workers or --train.batch_size; /dev/shm, through which "
-            "workers pass photos, counts too. With --data.workers 0 a photo that crashes the program shows itself."
+            f"{reason}. If memory (or /dev/shm, used by workers) was full, lower --data.workers or --train.batch_size. "
+            "Use --data.workers 0 to find a photo that crashes the decoder."
         ) from error

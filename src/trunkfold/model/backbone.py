@@ -1,16 +1,13 @@
-"""A timm model cut in two: the trunk, frozen and shared by all folds, and the tail, tuned once per fold."""
+"""A timm model cut into trunk and tail, and the tails of folds made from it."""
 
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isqrt
-from operator import attrgetter
 
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trunkfold.config.schema import ModelConfig, Normalization
 from trunkfold.errors import InputError
@@ -18,103 +15,19 @@ from trunkfold.metrics import Parameters
 from trunkfold.model.families import KNOWN, Family, family_of
 from trunkfold.model.layers import add_adapters, is_pointwise
 from trunkfold.model.linear import use_fast_linear
+from trunkfold.model.parts import Part, Tail, Trunk, trained_parameters
 from trunkfold.model.pretrained import check_tensors, create_model, digest_weights
-
-
-class Part(nn.Module):
-    """Some layers of a timm model, under timm's names. It is mixed into the model's own class, whose methods it uses.
-
-    Attributes:
-        before: Layers and methods that run before the units.
-        units: Blocks, or stages of blocks.
-        after: Layers that run after the units.
-    """
-
-    before: Sequence[str]
-    units: Sequence[str]
-    after: Sequence[str]
-
-    def run(self, x: Tensor) -> Tensor:
-        """Photos or features in, features out: (batch, channels, height, width), or (batch, tokens, channels)."""
-        for name in self.before:
-            x = attrgetter(name)(self)(x)
-            if isinstance(x, tuple):
-                x, _ = x  # EVA's rotary positions, which follow from the number of tokens
-        positions = {}
-        if self.units and getattr(self, "rope", None) is not None:
-            side = isqrt(x.shape[1] - self.num_prefix_tokens)
-            positions = {"rope": self.rope.get_embed(shape=(side, side))}
-        for name in self.units:
-            x = attrgetter(name)(self)(x, **positions)
-        for name in self.after:
-            x = attrgetter(name)(self)(x)
-        return x
-
-
-class Trunk(Part):
-    """The layers before the first tuned one: uint8 photos (batch, 3, side, side) in, features out.
-
-    It normalises the photos, so with the whole network tuned its features are the normalised photos.
-    """
-
-    def train(self, mode: bool = True) -> "Trunk":
-        """Stay in evaluation mode: the trunk must be the same function at all times."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, photos: Tensor) -> Tensor:
-        normalised = (photos.to(self.mean.dtype) - self.mean) / self.std
-        features = self.run(normalised.to(memory_format=torch.channels_last))
-        # Of one layout for whoever pools them; Swin's own is channels last.
-        return features.permute(0, 3, 1, 2) if self.units and _is_nhwc(self) else features
-
-
-class Tail(Part):
-    """The tuned layers and the head: features in, logits (batch, classes) out.
-
-    Attributes:
-        closing: Names of the neck and the layers of the head.
-        adapted: Names of the layers that DoRA adapts.
-    """
-
-    closing: Sequence[str]
-    adapted: Sequence[str]
-
-    def train(self, mode: bool = True) -> "Tail":
-        """Set the mode of all layers but batch norms, whose statistics stay those of pretraining."""
-        super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, _BatchNorm):
-                layer.eval()
-        return self
-
-    def forward(self, features: Tensor) -> Tensor:
-        shared = features.permute(0, 2, 3, 1) if _is_nhwc(self) and not self.before else features
-        return self.forward_head(self.run(shared))
-
-    def mapped_layers(self) -> list[nn.Module]:
-        """Layers whose outputs `as_map` can read, and on all of whose positions the logits depend."""
-        units = [attrgetter(name)(self) for name in self.units]
-        # Behind the last block of a transformer, the head may read the class token alone.
-        return units[:-1] if hasattr(self, "num_prefix_tokens") else units
-
-    def as_map(self, output: Tensor) -> Tensor:
-        """The output of a mapped layer, of whatever layout, as (batch, channels, height, width)."""
-        if output.ndim == 3:
-            tokens = output[:, self.num_prefix_tokens :].transpose(1, 2)
-            return tokens.unflatten(2, (isqrt(tokens.shape[2]), -1))
-        return output.permute(0, 3, 1, 2) if _is_nhwc(self) else output
 
 
 @dataclass
 class Backbone:
-    """A model ready to be tuned in folds.
+    """A model cut into trunk and tail.
 
     Attributes:
         trunk: The shared part.
-        tail: The part that is tuned, as it was before tuning and without adapters.
-        config: What is tuned.
-        digest: SHA-256 of the weights it starts from; None for a saved run, which brings its own.
+        tail: The tuned part, with its initial weights and without adapters.
+        config: Options of the model.
+        digest: SHA-256 of the initial weights; None for a saved run, which loads its own.
     """
 
     trunk: Trunk
@@ -123,17 +36,17 @@ class Backbone:
     digest: str | None = None
 
     def frozen(self) -> dict[str, nn.Parameter]:
-        """Parameters of the tail that never change, by name; adapters are added to them."""
+        """Return the parameters of the tail that are not trained, by name."""
         if self.config.tune == "all":
             return {}
         chosen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
         return {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) in chosen}
 
     def make_tail(self, seed: int) -> Tail:
-        """Make a fold's own tail: new head, new adapters, and the frozen weights shared with all others.
+        """Create a fold's tail: new head, new adapters, and frozen weights shared with the other tails.
 
         Args:
-            seed: Decides the initial head and adapters, whatever was drawn before.
+            seed: Seed of head and adapters, independent of the global random state.
         """
         shared = {id(parameter): parameter for parameter in self.frozen().values()}
         tail = copy.deepcopy(self.tail, dict(shared))
@@ -148,16 +61,16 @@ class Backbone:
         return tail
 
     def shared_state(self) -> dict[str, Tensor]:
-        """All that folds share, by timm's names: the trunk, and the frozen weights and statistics of the tails."""
+        """Return everything folds share, by timm's names: trunk, frozen weights and statistics of the tails."""
         learned = {name for name, _ in self.tail.named_parameters()} - self.frozen().keys()
         tail = {name: tensor for name, tensor in self.tail.state_dict().items() if name not in learned}
         return {**self.trunk.state_dict(), **tail}
 
     def load_shared_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `shared_state` returned.
+        """Load the result of `shared_state`.
 
         Raises:
-            ValueError: Names or shapes are not those of this backbone.
+            ValueError: Names or shapes differ from this backbone's.
         """
         own = self.shared_state()
         check_tensors(own, state)
@@ -166,20 +79,28 @@ class Backbone:
 
 
 def build_backbone(
-    config: ModelConfig, classes: int, load_weights: bool = True, normalize: Normalization | str = "model"
+    config: ModelConfig,
+    classes: int,
+    load_weights: bool = True,
+    normalize: Normalization | str = "model",
+    model: nn.Module | None = None,
 ) -> Backbone:
     """Create the timm model with its weights and cut it at the first tuned layer.
 
     Args:
-        config: Name, weights, what is tuned.
+        config: Options of the model.
         classes: Number of classes of the new head.
         load_weights: See `trunkfold.model.pretrained.create_model`.
-        normalize: What pixels are normalised by; "model" takes the model's own.
+        normalize: Normalization of pixels; "model" uses the model's own.
+        model: Result of `trunkfold.model.pretrained.local_model`; None creates the model.
 
     Raises:
-        InputError: Unknown name, weights that are missing or do not fit, or a model that cannot be cut.
+        InputError: Unknown name, missing or incompatible weights, or a model that cannot be cut.
     """
-    model = create_model(config, classes, load_weights)
+    if model is None:
+        model = create_model(config, classes, load_weights)
+    else:
+        model.reset_classifier(classes)
     digest = digest_weights(model) if load_weights else None
     own = resolve_model_data_config(model)
     normalization = Normalization(list(own["mean"]), list(own["std"])) if normalize == "model" else normalize
@@ -192,22 +113,17 @@ def build_backbone(
             trunk, tail = _cut(model, family_of(config.name), config.tune_stages, normalization)
             tail.adapted, logits = _find_adapted(tail, trunk(probe))
             fits = torch.allclose(logits, expected, atol=1e-4, rtol=1e-4) and tail.adapted
-        except (AttributeError, TypeError, ValueError, RuntimeError):  # layers that timm runs in another way
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # timm runs the layers differently
             fits = False
     if not fits:
         raise InputError(
-            f"model.name {config.name} does more than run stem, blocks and head in turn: choose a model of {KNOWN}"
+            f"model.name {config.name} does not simply run stem, blocks and head in sequence: choose a model of {KNOWN}"
         )
     return Backbone(trunk, tail, config, digest)
 
 
-def trained_parameters(tail: Tail) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters of a tail that are trained."""
-    return ((name, parameter) for name, parameter in tail.named_parameters() if parameter.requires_grad)
-
-
 def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
-    """Count the parameters of one fold's model, and those that are trained."""
+    """Count all and trained parameters of one fold's model."""
     trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
     return Parameters(
         trainable=sum(parameter.numel() for _, parameter in trained_parameters(tail)),
@@ -215,16 +131,12 @@ def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
     )
 
 
-def _is_nhwc(model: nn.Module) -> bool:
-    return getattr(model, "output_fmt", "NCHW") == "NHWC"
-
-
 def _pixels(values: list[float]) -> Tensor:
     return 255 * torch.tensor(values).view(1, -1, 1, 1)
 
 
 def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
-    """Divide the model before the first tuned stage, or behind the downsampling that opens it."""
+    """Cut the model before the first tuned stage, or after the downsampling that starts it."""
     stages = family.find_stages(model)
     first = max(len(stages) - tune_stages, 0)
     trunk_units, tail_units = sum(stages[:first], []), sum(stages[first:], [])
@@ -241,7 +153,7 @@ def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Norm
             layer.inplace = False  # the backward pass of an adapted layer needs its output
     opened = tail.get_submodule(tail_units[0])
     if first and isinstance(getattr(opened, "downsample", None), nn.Module):
-        # Behind the downsampling a photo's features are half as large, and its work is shared too.
+        # After the downsampling, features are half as large, and its computation is shared too.
         parent, _, child = tail_units[0].rpartition(".")
         shared = nn.Sequential(OrderedDict(downsample=opened.downsample))
         trunk.get_submodule(parent).add_module(child, shared)
@@ -254,7 +166,7 @@ def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Norm
 
 
 def _part(model: nn.Module, kind: type[Part]) -> Part:
-    """The model under another class, with the same weights."""
+    """Copy the model as another class that shares its weights."""
     part = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     part.__class__ = type(kind.__name__, (kind, type(model)), {})
     return part
@@ -268,10 +180,10 @@ def _delete(part: Part, names: Sequence[str]) -> None:
 
 
 def _find_adapted(tail: Tail, features: Tensor) -> tuple[list[str], Tensor]:
-    """Names of the layers that DoRA adapts, and the logits of the features.
+    """Find the layers DoRA adapts, and return their names and the logits of the features.
 
-    They are the linear maps and pointwise convolutions behind the stem, and all ungrouped convolutions of a unit whose
-    blocks have none (ResNet-18's). Layers that timm does not call are left out: of some of EVA's it reads the weight.
+    These are linear maps and pointwise convolutions after the stem, and all ungrouped convolutions of units whose
+    blocks have none (ResNet-18). Layers that timm never calls are excluded: of some EVA layers, it reads only weights.
     """
     called: set[nn.Module] = set()
     hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in tail.modules()]
@@ -293,6 +205,6 @@ def _is_matrix(layer: nn.Module) -> bool:
 
 def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
     for name, layer in tail.named_modules():
-        closing = name.split(".")[0] in tail.closing  # whose norms always learn
+        closing = name.split(".")[0] in tail.closing  # whose norms are always trained
         if layer is not tail.get_classifier() and (_is_matrix(layer) or (tune == "adapters" and not closing)):
             yield from layer.parameters(recurse=False)

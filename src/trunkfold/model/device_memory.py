@@ -1,4 +1,4 @@
-"""What fits into the memory of a device, found by trying, and what to say where nothing does."""
+"""Batch sizes that fit a device's memory, found by trial, and errors that suggest a fix."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,19 +14,19 @@ from trunkfold.errors import MemoryFullError
 
 LEARNING = "lower train.batch_size, data.image_size or model.tune_stages, or set train.mixed_precision to bf16 or fp16"
 PREDICTING = "lower predict.batch_size or data.image_size, or set train.mixed_precision to bf16 or fp16"
-# Beside those that Accelerate knows: the driver and its libraries allocate memory of their own.
+# In addition to those Accelerate knows: the driver and its libraries also allocate memory.
 FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 Found = TypeVar("Found")
 
 
 def is_memory_full(error: RuntimeError) -> bool:
-    """Whether PyTorch raised an error because a device's memory, or the CPU's, is too small."""
+    """Return whether PyTorch raised an error because memory of the device or the CPU is exhausted."""
     return should_reduce_batch_size(error) or any(words in str(error) for words in FULL)
 
 
 def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) -> Found:
-    """Result of the first attempt that does not run out of memory: with `start` rows, then each time a tenth fewer.
+    """Return the first result that does not run out of memory, starting with `start` rows and reducing by a tenth.
 
     Raises:
         MemoryFullError: Not even one row fits; its message ends with the advice.
@@ -38,7 +38,7 @@ def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) ->
         except RuntimeError as error:
             if not is_memory_full(error):
                 raise
-        # Out of the handler, where the error no longer holds what the attempt allocated.
+        # Outside the handler, the error no longer keeps the attempt's tensors alive.
         clear_device_cache(garbage_collection=True)
         rows = int(0.9 * rows)
     with told_of_memory(advice):
@@ -46,7 +46,7 @@ def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) ->
 
 
 def largest_batch(attempt: Callable[[int], object], start: int, advice: str) -> int:
-    """The first size, going down from `start`, that does not run out of memory.
+    """Return the first size, decreasing from `start`, that does not run out of memory.
 
     Raises:
         MemoryFullError: Not even one row fits; its message ends with the advice.
@@ -55,7 +55,7 @@ def largest_batch(attempt: Callable[[int], object], start: int, advice: str) -> 
 
 
 def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -> Tensor:
-    """`compute(batch)`; where the memory is too small for the whole batch, the joined results of its pieces.
+    """Return `compute(batch)`, computed in pieces if memory is too small for the whole batch.
 
     Raises:
         MemoryFullError: Not even one row fits; its message ends with the advice.
@@ -64,20 +64,20 @@ def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -
 
 
 def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], object]) -> int:
-    """How many pieces a batch is divided into so that each fits, the same number in all processes.
+    """Return the smallest number of pieces of a batch that each fit, the same in all processes.
 
     Args:
-        accelerator: All its processes call this at once.
+        accelerator: All its processes call this together.
         rows: Rows of each fold in this process's share of a batch.
-        attempt: Learns from so many rows of each fold, and leaves no trace.
+        attempt: Runs a training step on the given number of rows per fold, without side effects.
 
     Raises:
-        MemoryFullError: In some process not even one row of each fold fits.
+        MemoryFullError: Not even one row of each fold fits in some process.
     """
     full = None
     try:
         pieces = math.ceil(rows / largest_batch(attempt, rows, LEARNING))
-    except MemoryFullError as error:  # the others are told before this one ends: they would wait for it
+    except MemoryFullError as error:  # tell the other processes before this one exits: they would wait
         pieces, full = 0, error
     found = accelerator.gather(torch.tensor([pieces], device=accelerator.device))
     if not found.all():
@@ -87,7 +87,7 @@ def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], 
 
 @contextmanager
 def told_of_memory(advice: str) -> Iterator[None]:
-    """Turn running out of memory into a `MemoryFullError` that ends with an advice."""
+    """Replace out-of-memory errors by a `MemoryFullError` that ends with advice."""
     try:
         yield
     except RuntimeError as error:

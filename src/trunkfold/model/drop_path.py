@@ -1,4 +1,4 @@
-"""Stochastic depth that draws the same blocks whichever thread runs them first."""
+"""Stochastic depth whose random numbers do not depend on the order of threads."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _of_thread = threading.local()
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Let this thread's `SeededDropPath` draw from a seed, not from the generator that all threads share."""
+    """Seed this thread's `SeededDropPath` layers, instead of using the generator all threads share."""
     _of_thread.generator = torch.Generator().manual_seed(seed)
     try:
         yield
@@ -22,10 +22,10 @@ def drawn_from(seed: int) -> Iterator[None]:
 
 
 class SeededDropPath(DropPath):
-    """timm's `DropPath`, on a CPU with random numbers of its thread."""
+    """timm's `DropPath` with a generator per thread on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The residual branch, without the rows that are left out."""
+        """Drop the residual branch of random rows."""
         generator = getattr(_of_thread, "generator", None)
         if generator is None or not self.training or not self.drop_prob:
             return super().forward(x)

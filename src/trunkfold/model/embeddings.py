@@ -1,4 +1,4 @@
-"""One vector per photo: trunk features pooled over positions, for finding photos that are alike."""
+"""One vector per photo, pooled from trunk features, to find similar photos."""
 
 import numpy as np
 import torch
@@ -9,10 +9,10 @@ from trunkfold.model.features import FeatureBatches
 
 
 def pool_features(features: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel over all positions, scaled to unit length.
+    """Concatenate mean and standard deviation of each channel over positions, scaled to unit length.
 
     Args:
-        features: From the trunk: maps of shape (batch, channels, height, width) or tokens (batch, tokens, channels).
+        features: Trunk features: maps (batch, channels, height, width) or tokens (batch, tokens, channels).
 
     Returns:
         float32 of shape (batch, 2 x channels).
@@ -24,12 +24,12 @@ def pool_features(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed(accelerator: Accelerator, features: FeatureBatches, rows: int) -> np.ndarray:
-    """Embeddings of all rows, gathered from all processes.
+    """Compute the embeddings of all rows, gathered from all processes.
 
     Args:
-        accelerator: Its processes each pool their own rows.
-        features: This process's batches, each row once over all processes.
-        rows: Rows of the table that the batches count from 0.
+        accelerator: Each process pools its own rows.
+        features: Batches of this process; each row occurs once over all processes.
+        rows: Number of rows.
 
     Returns:
         float16 of shape (rows, 2 x channels).

@@ -1,4 +1,4 @@
-"""K tails behind one trunk: saved and loaded without unpickling, merged, and averaged over folds and views."""
+"""K tails on one trunk: saved and loaded without pickle, merged, and applied to all views."""
 
 import json
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from trunkfold.config.schema import Config
 from trunkfold.cores import in_threads
 from trunkfold.errors import InputError, first_few
-from trunkfold.model.backbone import Backbone, Tail, build_backbone, trained_parameters
+from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.device_memory import PREDICTING, in_pieces, told_of_memory
 from trunkfold.model.features import FeatureBatches
 from trunkfold.model.layers import merge
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.model.pretrained import check_tensors
 from trunkfold.run_folder import FoldFiles, RunFolder
 
@@ -30,20 +31,20 @@ PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_mo
 def predict(
     accelerator: Accelerator, tails: Sequence[nn.Module], members: np.ndarray, views: Sequence[FeatureBatches]
 ) -> np.ndarray:
-    """Probabilities of each row by each of its tails in each view.
+    """Predict probabilities of each row with its tails in each view.
 
     Args:
-        accelerator: Sums what the processes found, each for its own rows.
+        accelerator: Combines the rows of all processes.
         tails: K tails, in evaluation mode.
-        members: bool of shape (rows, K): which tails predict a row. Out-of-fold, it is the one that did not learn
-            from it; of a held-out or unlabelled photo, all.
-        views: Feature batches for each view.
+        members: bool of shape (rows, K), the tails that predict a row: for an out-of-fold photo the tail not trained
+            on it, for a held-out or unlabelled photo all tails.
+        views: Feature batches of each view.
 
     Returns:
-        float32 of shape (views, rows, K, classes); NaN where a tail is no member.
+        float32 of shape (views, rows, K, classes); NaN where `members` is False.
 
     Raises:
-        RuntimeError: A row was not predicted exactly once a view.
+        RuntimeError: A row was not predicted exactly once per view.
         MemoryFullError: The device's memory is too small.
     """
     classes, device = tails[0].get_classifier().out_features, accelerator.device
@@ -71,12 +72,12 @@ def predict(
 
 
 def save_shared(run: RunFolder, backbone: Backbone) -> None:
-    """Write what all folds share, once a run, so that the run needs neither a network nor the first weights."""
+    """Write the weights all folds share, so that using the run needs neither network nor initial weights."""
     run.save(_packed(backbone.shared_state()), run.shared)
 
 
 def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
-    """Write a tuned tail: peft's own adapter files, and everything else that was trained."""
+    """Write a tuned tail: peft's adapter files, and the other trained parameters."""
     files, adapter = run.fold(fold), get_peft_model_state_dict(tail)
     run.save(_packed({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}), files.adapter)
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
@@ -85,7 +86,7 @@ def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
 
 
 def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
-    """Rebuild a run's model from its folder alone.
+    """Load a run's model from its folder.
 
     Args:
         run: A finished run.
@@ -93,10 +94,10 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
         classes: Its number of classes.
 
     Returns:
-        The backbone, and the merged tails in the order of the folds.
+        The backbone, and the merged tails in order of folds.
 
     Raises:
-        InputError: A file is missing, damaged, or of another model.
+        InputError: A file is missing, damaged, or does not fit the model.
     """
     backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
     try:
@@ -136,7 +137,7 @@ def _adapter_config(tail: Tail) -> dict:
 
 
 def _packed(tensors: dict[str, Tensor]) -> bytes:
-    """A safetensors file; not by its save_file, whose error for a full disk is not Python's."""
+    """Serialize to safetensors; its save_file does not raise OSError for a full disk."""
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
@@ -144,6 +145,6 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} is missing: the run did not finish, or was copied in part") from error
+        raise InputError(f"{path} is missing: the run did not finish, or was copied incompletely") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

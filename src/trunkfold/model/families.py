@@ -1,4 +1,4 @@
-"""Backbone families as data: which timm layers run in turn, and where the blocks divide into stages."""
+"""Backbone families as data: the sequence of timm's layers, and the division of blocks into stages."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,17 +13,16 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class Family:
-    """How timm's models of one family run: stem, units, neck, then timm's own `forward_head`.
+    """Structure of timm's models of one family: stem, units, neck, then timm's own `forward_head`.
 
     Attributes:
         title: Name in error messages.
         stem: Layers and methods that run before the units.
-        units: The container whose children run in turn, or the names of the units themselves.
+        units: Container whose children run in sequence, or names of the units.
         neck: Layers between the units and the head.
-        head: Layers that `forward_head` uses. All that units, neck and head leave over belongs to the stem.
-        stages: What makes a stage: one unit; units up to the next change of resolution (timm's feature_info); or a
-            quarter of the units.
-        options: Arguments of timm.create_model with which a model takes photos of any size.
+        head: Layers used by `forward_head`. All remaining layers belong to the stem.
+        stages: Division into stages: by unit; by change of resolution (timm's feature_info); or into quarters.
+        options: Arguments of timm.create_model that allow photos of any size.
     """
 
     title: str
@@ -35,7 +34,7 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
 
     def find_stages(self, model: nn.Module) -> list[list[str]]:
-        """Names of the units of each of the four stages, in the order in which they run."""
+        """Return the names of the units of each stage, in order."""
         if isinstance(self.units, tuple):
             units = list(self.units)
         else:
@@ -95,10 +94,10 @@ KNOWN = ", ".join(sorted({family.title for family in FAMILIES.values()}))
 
 
 def family_of(name: str) -> Family:
-    """Family of a timm model.
+    """Return the family of a timm model.
 
     Raises:
-        InputError: It is of none of `FAMILIES`.
+        InputError: The model belongs to none of `FAMILIES`.
     """
     module = timm.model_entrypoint(name.split(".")[0]).__module__.rpartition(".")[2]
     if module not in FAMILIES:

@@ -1,4 +1,4 @@
-"""What the trunk makes of the photos: streamed, or computed once for all runs and kept on the disk."""
+"""Trunk features of photos, streamed or cached on disk for all runs."""
 
 import copy
 import hashlib
@@ -22,26 +22,26 @@ from trunkfold.files import make_blocks, read_blocks
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
 from trunkfold.images.workers import PhotoLoader
-from trunkfold.model.backbone import Tail, Trunk
 from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
+from trunkfold.model.parts import Tail, Trunk
 from trunkfold.model.shared_folder import shared_folder
 
-NAME, BLOCK = "features", 128  # photos a file: 10 MB behind ConvNeXt-Tiny's trunk
-PIXELS_A_PART = 2 * 224**2  # few large photos or many small ones, so that a part is work for a thread
-VERSION = 1  # of views and augmentations: raise it when they show other pixels, so that old features are not read
+NAME, BLOCK = "features", 128  # photos per file: 10 MB with ConvNeXt-Tiny
+PIXELS_A_PART = 2 * 224**2  # few large or many small photos, enough work for a thread
+VERSION = 1  # increase when views or augmentations change, so that old features are not read
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
 
 
 class KeptFeatures:
-    """Features of photos by row: float16 in mapped files, 75 kB a photo behind ConvNeXt-Tiny's trunk."""
+    """Cached features of photos by row: float16 in mapped files, 75 kB per photo with ConvNeXt-Tiny."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
         self._blocks = read_blocks(folder / NAME, count, BLOCK)
 
     def __getitem__(self, rows: Sequence[int]) -> Tensor:
-        """Features of some rows, in their order: float16 of shape (rows, channels, height, width)."""
+        """Return the features of some rows in the given order: float16 of shape (rows, channels, height, width)."""
         return torch.from_numpy(np.stack([self._blocks[row // BLOCK][row % BLOCK] for row in rows]))
 
     def __reduce__(self) -> tuple:
@@ -50,12 +50,12 @@ class KeptFeatures:
 
 @dataclass
 class KeptBatches:
-    """Batches of kept features, as often as they are asked for.
+    """Reusable batches of cached features.
 
     Attributes:
-        features: Of all rows.
-        rows: Which, in which order.
-        size: Rows a batch.
+        features: Features of all rows.
+        rows: Rows to return, in order.
+        size: Rows per batch.
     """
 
     features: KeptFeatures
@@ -69,7 +69,7 @@ class KeptBatches:
 
 
 class KeptViews(Dataset):
-    """Kept features of augmented photos by (row, visit), float16, and the class number; visits take turns."""
+    """Cached float16 features of augmented photos by (row, visit), and the class index; visits are reused in turn."""
 
     def __init__(self, kept: Sequence[KeptFeatures], targets: np.ndarray) -> None:
         self.kept, self.targets = kept, targets
@@ -87,9 +87,8 @@ class FeatureSource:
         accelerator: Its processes share the photos.
         trunk: On the accelerator's device.
         pixels: Decoded photos by row.
-        config: Image size, batch size, loader workers, where features are kept.
-        tail: One of those that predict, on the device: the largest batch has to fit into trunk and tail. None if none
-            predicts.
+        config: Image size, batch size, data-loader workers and cache folder.
+        tail: A tail used for prediction, on the device: batches must fit trunk and tail. None without prediction.
     """
 
     accelerator: Accelerator
@@ -99,12 +98,12 @@ class FeatureSource:
     tail: Tail | None = None
 
     def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
-        """Features of a view, computed as they are asked for.
+        """Compute the features of a view lazily.
 
         Args:
-            rows: The rows of all processes; this one takes every n-th.
+            rows: Rows of all processes; each process computes every n-th.
             view: Name in `VIEWS`.
-            bar: Text of the progress bar; None draws none.
+            bar: Text of the progress bar; None shows none.
 
         Yields:
             Rows, and their features on the device.
@@ -118,9 +117,9 @@ class FeatureSource:
             yield share[number * size : (number + 1) * size], self._features(batch)
 
     def clean(self, rows: np.ndarray) -> FeatureBatches:
-        """Features of the plain view, kept: batches of this process's share of the rows.
+        """Return cached features of the plain view: batches of this process's share of the rows.
 
-        They stay in the GPU's memory where they take less than a quarter of what is free there.
+        They are kept in GPU memory if they need less than a quarter of the free memory.
         """
         every_row = np.arange(len(self.pixels))
         photos = ViewedPhotos(self.pixels, every_row, VIEWS["plain"], self.config.data.image_size)
@@ -132,11 +131,11 @@ class FeatureSource:
         return batches
 
     def augmented(self, photos: TrainingPhotos, count: int) -> KeptViews:
-        """Features of the first visits' augmented photos, kept.
+        """Return cached features of augmented photos.
 
         Args:
-            photos: Of `pixels`.
-            count: Number of visits, after which they come again.
+            photos: Augmented photos of `pixels`.
+            count: Number of visits to cache and reuse.
         """
         what = f"augmented by {self.config.augment} with seed {photos.seed}, visit "
         kept = [
@@ -147,14 +146,14 @@ class FeatureSource:
 
     @cached_property
     def batch_size(self) -> int:
-        """Photos a pass: as configured, or what fits into the memory of the GPU."""
+        """Photos per forward pass: as configured, or as many as fit GPU memory."""
         if self.config.predict.batch_size is not None:
             return self.config.predict.batch_size
         device, side = self.accelerator.device, self.config.data.image_size + STRIDE  # the largest view
         if device.type == "cpu":
             return 64
 
-        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # it may be learning
+        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # it may be in training
 
         @torch.no_grad()
         def attempt(size: int) -> None:
@@ -165,7 +164,7 @@ class FeatureSource:
         return largest_batch(attempt, 512, PREDICTING)
 
     def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
-        """Features of a photo for each row; the processes of each machine share the files that are not there yet."""
+        """Return cached features of each row's photo; the processes of each machine share the missing blocks."""
         folder, count = self.config.cache.dir / f"{NAME}-{self._key(what)}", len(self.pixels)
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
@@ -192,7 +191,7 @@ class FeatureSource:
         return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
-        """What features depend on: the photos, how they are shown, and the trunk."""
+        """Return the cache key: of the photos, their rendering and the trunk."""
         config, accelerator = self.config, self.accelerator
         numerics = accelerator.mixed_precision, accelerator.device.type, timm.__version__
         key = hashlib.blake2b(self._trunk_digest, digest_size=8)
@@ -209,7 +208,7 @@ class FeatureSource:
 
 
 def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Tensor:
-    """Features of a batch of photos, on the accelerator's device; on a CPU its cores share the batch."""
+    """Compute the features of a batch of photos on the accelerator's device; on a CPU, all cores share the batch."""
 
     def features(part: Tensor) -> Tensor:
         with accelerator.autocast():
@@ -222,7 +221,7 @@ def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Ten
 
 
 class _Visit(Dataset):
-    """Each row's photo as one visit shows it."""
+    """Each row's photo, augmented for one visit."""
 
     def __init__(self, photos: TrainingPhotos, visit: int) -> None:
         self.photos, self.visit = photos, visit

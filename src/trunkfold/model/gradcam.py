@@ -1,4 +1,4 @@
-"""Where in a photo the evidence for a class lies (Grad-CAM, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391)."""
+"""Grad-CAM heat maps of the evidence for a class (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391)."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,26 @@ from torch import Tensor, nn
 
 from trunkfold.model.device_memory import PREDICTING, first_that_fits
 
-LEAST = 4  # cells along a map's side; a coarser one says nothing of where
-GAIN = 2.0**10  # on the way back, where half precision would lose small gradients; of a power of two nothing remains
-BATCH = 8  # photos a pass: what is kept for the gradients of a whole network is large
+LEAST = 4  # cells per side of a map; coarser ones localize nothing
+GAIN = 2.0**10  # scales gradients, which would underflow in fp16; exact, as a power of two
+BATCH = 8  # photos per pass: the backward pass of a whole network needs much memory
 
 
 def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
-    """relu(sum over channels c of mean(d logit / d A_c) A_c) of the last layer whose maps A are fine enough.
+    """Compute relu(sum over channels c of mean(d logit / d A_c) A_c) of the last layer whose maps A are fine enough.
 
     Args:
-        tail: In evaluation mode; its parameters need no gradients.
-        features: Trunk features of the photos, of the tail's own layout.
-        targets: Class number that each photo's map is about.
+        tail: Tail in evaluation mode; its parameters need no gradients.
+        features: Trunk features of the photos, in the tail's layout.
+        targets: Class index to explain for each photo.
 
     Returns:
-        Maps of shape (photos, height, width), not negative, on no common scale.
+        Non-negative maps of shape (photos, height, width), not normalized.
     """
     features = features.detach().requires_grad_()
-    outputs = [features] if features.ndim == 3 else []  # a transformer's tail may have a single block, behind its map
+    outputs = (
+        [features] if features.ndim == 3 else []
+    )  # a transformer's tail may have only one block, which comes after its map
     hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in tail.mapped_layers()]
     try:
         with torch.enable_grad():
@@ -49,21 +51,21 @@ def heat_maps(
     targets: Tensor,
     members: np.ndarray,
 ) -> np.ndarray:
-    """Mean Grad-CAM of the tails that predict a photo.
+    """Average the Grad-CAM maps of the tails that predict a photo.
 
     Args:
-        accelerator: Its device and precision; this process alone computes.
-        trunk: On the device.
-        tails: K tails, merged, in evaluation mode, on the device.
-        photos: uint8 of shape (photos, 3, side, side): the plain view.
-        targets: Class number of each.
-        members: bool of shape (photos, K): which tails predict it.
+        accelerator: Sets device and precision; only this process computes.
+        trunk: Trunk on the device.
+        tails: K merged tails in evaluation mode on the device.
+        photos: Plain views, uint8 of shape (photos, 3, side, side).
+        targets: Class index of each photo.
+        members: bool of shape (photos, K): tails that predict a photo.
 
     Returns:
-        Shape (photos, height, width), each photo's largest value 1; zeros where nothing speaks for the class.
+        Shape (photos, height, width), scaled to a maximum of 1; zeros without evidence for the class.
 
     Raises:
-        MemoryFullError: Not even one photo fits into the device's memory.
+        MemoryFullError: Not even one photo fits the device's memory.
     """
 
     def maps_of(rows: slice) -> Tensor:
@@ -75,7 +77,7 @@ def heat_maps(
                     chosen = chosen.nonzero()[:, 0].to(accelerator.device)
                     maps = grad_cam(tail, features[chosen], wanted[chosen])
                     heat = heat + maps.new_zeros(len(features), *maps.shape[1:]).index_put((chosen,), maps)
-        return heat  # a sum is a mean, once its largest value is 1
+        return heat  # the sum, because maps are scaled to a maximum of 1
 
     def in_batches(size: int) -> Tensor:
         return torch.cat([maps_of(slice(start, start + size)).cpu() for start in range(0, len(photos), size)])

@@ -1,14 +1,14 @@
 """DoRA on linear maps and pointwise convolutions, in one matrix product instead of three.
 
-DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a learned magnitude m. peft builds that matrix in
-every call only to take its row norms, and applies W, A and B to the batch one after the other. Here the norms follow
-from small products (A is r x in, B is out x r, s a scale),
+DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a trained magnitude m. peft builds that matrix in
+each call only for its row norms, and applies W, A and B to the batch separately. Here the norms are computed from small
+products (A is r x in, B is out x r, s is a scale),
 
     ||W + sBA||² = ||W||² + 2s rowsum((W Aᵀ) ∘ B) + s² rowsum((B A Aᵀ) ∘ B)
 
-with ||W||² kept where W is frozen, and the batch goes through the adapted matrix V = m / ||W + sBA|| ∘ (W + sBA) alone.
-Its gradients need no matrix of V's size: with G = gᵀx for the batch x and the gradient g of its result,
-dB ~ gᵀ(xAᵀ), dA ~ (gB)ᵀx and dm ~ rowsum(G ∘ V) = colsum(g ∘ xVᵀ). Initialisation, files and merging stay peft's own.
+with ||W||² cached if W is frozen, and the batch is multiplied only by the adapted V = m / ||W + sBA|| ∘ (W + sBA).
+Gradients need no matrix of V's size: with G = gᵀx for the batch x and the gradient g of its result,
+dB ~ gᵀ(xAᵀ), dA ~ (gB)ᵀx and dm ~ rowsum(G ∘ V) = colsum(g ∘ xVᵀ). Initialization, files and merging are peft's.
 """
 
 import copy
@@ -25,7 +25,7 @@ from trunkfold.model.linear import linear, product
 
 
 def use_exact_dora(model: nn.Module) -> None:
-    """Give all DoRA layers of `model` over linear maps and 1 x 1 convolutions the cheaper forward pass, in place."""
+    """Use the faster forward pass in all DoRA layers over linear maps and 1 x 1 convolutions, in place."""
     for layer in model.modules():
         if isinstance(layer, Linear):
             layer.__class__ = ExactLinear
@@ -40,14 +40,14 @@ def use_exact_dora(model: nn.Module) -> None:
 def squared_row_norms(
     weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float, squared_weight: Tensor | None = None
 ) -> Tensor:
-    """Squared norms of the rows of W + sBA.
+    """Compute the squared row norms of W + sBA.
 
     Args:
         weight: W, of shape (out, in).
         lora_a: A, of shape (r, in).
         lora_b: B, of shape (out, r).
         scale: s.
-        squared_weight: Squared row norms of W, of shape (out,), where they are known.
+        squared_weight: Squared row norms of W, of shape (out,), if known.
 
     Returns:
         Shape (out,).
@@ -60,14 +60,14 @@ def squared_row_norms(
 
 
 class AdaptedLinear(torch.autograd.Function):
-    """A linear map by V, with gradients for x, W, its bias, A, B and m. The norm counts as a constant, as in the
-    paper's section 4.3 and in peft."""
+    """Multiplication by V, with gradients for x, W, its bias, A, B and m; norms are constants, as in section 4.3 of the
+    paper and in peft."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, lora_a, lora_b, magnitude, scale, squared_weight):  # noqa: ANN001, ANN205
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        # Half precision would lose the small update beside the large weight: V is built in full.
+        # V is built in full precision: in half precision, the small update would vanish beside the weight.
         with torch.autocast(device, enabled=False):
             ratio = magnitude / squared_row_norms(weight, lora_a, lora_b, scale, squared_weight).sqrt()
             adapted = torch.addmm(weight, lora_b, lora_a, alpha=scale).mul_(ratio[:, None]).to(dtype)
@@ -92,10 +92,10 @@ class AdaptedLinear(torch.autograd.Function):
             of_b, of_a = factor * (whole @ lora_a.T), (factor * lora_b).T @ whole
         else:
             of_weight = None
-            # The order of each product is the one whose long side is contiguous.
+            # Products are ordered so that the long side is contiguous.
             of_b = factor * ((rows @ lora_a.T.to(rows.dtype)).T @ grad).T
             of_a = (grad @ (factor * lora_b).to(grad.dtype)).T @ rows
-        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # scaled losses would overflow the product's half
+        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # a scaled loss would overflow in half precision
         if bias is not None:
             of_magnitude -= bias * of_bias
         return (
@@ -111,12 +111,12 @@ class AdaptedLinear(torch.autograd.Function):
 
 
 class _Exact:
-    """The forward pass; mixed into peft's layer."""
+    """The faster forward pass, mixed into peft's layer."""
 
     _kept: tuple = (None, None)
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """DoRA's output, of the base layer's shape."""
+        """Return DoRA's output, of the base layer's shape."""
         if self.merged or self.disable_adapters:
             return super().forward(x, *args, **kwargs)
         (adapter,) = self.active_adapters
@@ -136,7 +136,7 @@ class _Exact:
     def _kept_squares(self, weight: Tensor) -> Tensor | None:
         if weight.requires_grad:
             return None
-        # The version counts changes in place, such as loading other weights.
+        # The version counts in-place changes, such as loading weights.
         identity = weight.data_ptr(), weight._version, weight.device
         if identity != self._kept[0]:
             self._kept = identity, weight.flatten(1).square().sum(1)
@@ -144,32 +144,32 @@ class _Exact:
 
 
 class ExactLinear(_Exact, Linear):
-    """peft's DoRA of a linear map with the cheaper forward pass."""
+    """peft's DoRA of a linear map with the faster forward pass."""
 
 
 class ExactConv2d(_Exact, Conv2d):
-    """peft's DoRA of a 1 x 1 convolution with the cheaper forward pass."""
+    """peft's DoRA of a 1 x 1 convolution with the faster forward pass."""
 
 
 def is_pointwise(layer: nn.Module) -> bool:
-    """Whether a layer is a linear map or a 1 x 1 convolution."""
+    """Return whether a layer is a linear map or a 1 x 1 convolution."""
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
     return isinstance(layer, nn.Linear)
 
 
 def add_adapters(model: nn.Module, names: Sequence[str], rank: int, scale: float) -> None:
-    """Put DoRA on the layers of these names, in place.
+    """Add DoRA adapters to layers, in place.
 
     Args:
-        names: Of linear maps and ungrouped convolutions.
+        names: Names of linear maps and ungrouped convolutions.
         rank: Rank of the update.
-        scale: Its factor.
+        scale: Factor of the update.
     """
     lora = LoraConfig(
         r=rank,
         lora_alpha=rank * scale,  # peft's factor is lora_alpha / r
-        target_modules="|".join(re.escape(name) for name in names),  # a list would match the ends of names
+        target_modules="|".join(re.escape(name) for name in names),  # a list would match suffixes of names
         use_dora=True,
     )
     inject_adapter_in_model(lora, model)
@@ -177,7 +177,7 @@ def add_adapters(model: nn.Module, names: Sequence[str], rank: int, scale: float
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Copy a tuned model with its adapters merged into plain layers: the same function, twice as fast."""
+    """Return a copy of a tuned model with adapters merged into plain layers, which is twice as fast."""
     merged = copy.deepcopy(model).requires_grad_(False).eval()  # peft merges in place, and frozen weights are shared
     adapted = [(name, layer) for name, layer in merged.named_modules() if isinstance(layer, LoraLayer)]
     for name, layer in adapted:

@@ -1,7 +1,7 @@
 """Linear maps by the faster of PyTorch's two CPU libraries.
 
-That is MKL; but on AMD processors, where MKL does without AVX-512 and may take twice as long, it is oneDNN, which
-PyTorch keeps for convolutions.
+That is MKL, except on AMD processors, where MKL does not use AVX-512 and may take twice as long as oneDNN, which
+PyTorch uses for convolutions.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ BY_CONVOLUTION = _is_amd()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What `F.linear` gives, within rounding.
+    """Compute `F.linear`, up to rounding.
 
     Args:
         x: Shape (..., in).
@@ -34,14 +34,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _convolve(x, weight):
         return F.linear(x, weight, bias)
-    # Rows as the pixels of one picture, channels last: neither way copies anything.
+    # Rows become pixels of one channels-last image, without copies.
     picture = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
     rows = _pointwise(picture, weight, bias).permute(0, 2, 3, 1)
     return rows.reshape(*x.shape[:-1], -1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """What `a @ b` gives for matrices, within rounding; `linear(a, b.T)` would copy b transposed."""
+    """Compute `a @ b` of matrices, up to rounding; `linear(a, b.T)` would copy b transposed."""
     if not _convolve(a, b):
         return a @ b
     return _pointwise(b.reshape(1, len(b), -1, 1), a, None)[0, :, :, 0]
@@ -53,19 +53,19 @@ def _convolve(x: Tensor, weight: Tensor) -> bool:
 
 
 def _pointwise(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # With one thread F.conv2d would take MKL again.
+    # With one thread, F.conv2d would use MKL.
     return torch.ops.aten.mkldnn_convolution(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
 
 
 class FastLinear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 def use_fast_linear(model: nn.Module) -> None:
-    """Turn all plain linear layers of a model into `FastLinear`, in place; their names and weights stay."""
+    """Convert all plain linear layers of a model to `FastLinear`, in place."""
     for layer in model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = FastLinear

@@ -31,20 +31,20 @@ def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -
     Args:
         config: Name and weights.
         classes: Number of outputs.
-        load_weights: Whether to load the weights that `config` names, and to warn where it names none; a saved run
-            brings its own.
+        load_weights: Whether to load the configured weights, with a warning if there are none; a saved run loads its
+            own.
 
     Raises:
-        InputError: Unknown name, a family that cannot be cut, or weights that are missing or do not fit.
+        InputError: Unknown name, a family that cannot be cut, or missing or incompatible weights.
     """
     from_timm = load_weights and config.pretrained and config.weights is None
-    native_image_size(config.name)  # the name is checked
+    native_image_size(config.name)  # checks the name
     options = family_of(config.name).options
     try:
         model = timm.create_model(
             config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path, **options
         )
-    except Exception as error:  # the hub's client raises many kinds without a network
+    except Exception as error:  # the hub's client raises many types without a network
         raise InputError(
             f"Cannot download timm's weights of {config.name} ({type(error).__name__}: {str(error).splitlines()[0]}). "
             "Without a network set model.weights to a file, or model.pretrained to false for random weights"
@@ -53,14 +53,14 @@ def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -
         _load(model, config)
     elif load_weights and not from_timm:
         logger.warning(
-            "%s starts from RANDOM weights (model.pretrained false): expect far less than from pretrained ones",
+            "%s starts from RANDOM weights (model.pretrained false): expect far lower scores than from pretrained ones",
             config.name,
         )
     return model
 
 
 def native_image_size(name: str) -> int:
-    """Side in pixels of the photos that a timm model was made for.
+    """Return the input side in pixels of a timm model.
 
     Raises:
         InputError: timm has no such model.
@@ -68,19 +68,23 @@ def native_image_size(name: str) -> int:
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
-        raise InputError(f"model.name: timm has no model {name!r}; near it: {', '.join(near)}")
+        raise InputError(f"model.name: timm has no model {name!r}; similar names: {', '.join(near)}")
     return timm.get_pretrained_cfg(name).input_size[-1]
 
 
-def check_weights(config: ModelConfig) -> None:
-    """Raise an `InputError` where local weights cannot be loaded into the model."""
-    native_image_size(config.name)
-    if config.weights is not None:
-        create_model(config, 1)
+def local_model(config: ModelConfig) -> nn.Module | None:
+    """Create a model with local weights for `build_backbone`; None if weights are downloaded or random.
+
+    Commands call this first, to report unusable weights before they read photos.
+
+    Raises:
+        InputError: The weights are missing or do not fit the model.
+    """
+    return None if config.weights is None else create_model(config, classes=1)
 
 
 def digest_weights(model: nn.Module) -> str:
-    """SHA-256 of a model's weights, by name, without the classification layer."""
+    """Return the SHA-256 of a model's weights and their names, without the classification layer."""
     digest = hashlib.sha256()
     for name, tensor in _without_classifier(model, model.state_dict()).items():
         digest.update(name.encode())
@@ -89,7 +93,7 @@ def digest_weights(model: nn.Module) -> str:
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError that names the first differences, unless names and shapes are the same and all is finite."""
+    """Raise a ValueError with the first differences unless names and shapes are equal and all values finite."""
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     common = [name for name in expected if name in found]
     shapes = [
@@ -107,7 +111,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def _load(model: nn.Module, config: ModelConfig) -> None:
-    """Load weights in timm's or the original authors' layout, all but the classification layer."""
+    """Load weights in timm's or the original authors' layout, except the classification layer."""
     weights = config.weights
     path = _package_file(weights) if weights.startswith(PACKAGE) else Path(weights)
     if path.is_dir():
@@ -115,10 +119,10 @@ def _load(model: nn.Module, config: ModelConfig) -> None:
     state = _read(path)
     if weights.startswith(PACKAGE):
         state = _renamed(state, model.state_dict())
-    # timm translates the authors' names in the module of the model's class.
+    # timm's translation of the authors' names is in the module of the model's class.
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate is not None:
-        with suppress(Exception):  # of names or shapes that it does not expect, which are named below
+        with suppress(Exception):  # unexpected names or shapes are reported below
             state = translate(state, model)
     state = _without_classifier(model, state)
     try:
@@ -129,7 +133,7 @@ def _load(model: nn.Module, config: ModelConfig) -> None:
 
 
 def _package_file(weights: str) -> Path:
-    """The weights that a Python package ships, found without running its code."""
+    """Return the weights in a Python package, found without running its code."""
     name = weights.removeprefix(PACKAGE)
     try:
         files = [file for file in distribution(name).files or [] if file.suffix == ".pth" and len(file.parts) > 1]
@@ -142,7 +146,7 @@ def _package_file(weights: str) -> Path:
 
 
 def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
-    """The weights of a folder in Hugging Face's timm layout, whose config.json must be the model's."""
+    """Return the weights in a folder in Hugging Face's timm layout, whose config.json must fit the model."""
     path = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if path is None:
         raise InputError(f"model.weights {folder} has no {' or '.join(WEIGHT_FILES)}")
@@ -152,7 +156,7 @@ def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             f"model.weights {folder}/config.json cannot be read as timm's ({type(error).__name__}: {error}). "
-            f"Set model.weights to {path} to do without it"
+            f"Set model.weights to {path} to ignore it"
         ) from error
     if architecture != name.split(".")[0]:
         raise InputError(f"model.weights {folder} are of {architecture}. Set model.name {architecture}")
@@ -167,35 +171,35 @@ def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
 
 
 def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors the model's names where they come in its order; packages name them as their authors did."""
+    """Rename a package's tensors, which are in the model's order, to the model's names."""
     return dict(zip(own, state.values(), strict=True)) if len(state) == len(own) else state
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError(f"model.weights {path} does not exist, or is no file")
+        raise InputError(f"model.weights {path} does not exist, or is not a file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # each format has its own errors
+    except Exception as error:  # each format raises different types
         raise InputError(f"model.weights {path} cannot be loaded: {_why_unreadable(path, error)}") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):  # the original authors' layout
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"model.weights {path} holds no state dict: a mapping of names to tensors")
+        raise InputError(f"model.weights {path} is not a state dict: a mapping of names to tensors")
     return state
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """In our words, because PyTorch advises to load it in a way that runs its code."""
+    """Explain why a file cannot be loaded; PyTorch's own message suggests an unsafe way to load it."""
     with path.open("rb") as file:
         begin = file.read(512).lstrip()
     if begin.startswith(b"<"):
         return "it is a web page: download the weights again"
     if path.suffix == ".safetensors":
-        return f"it is no safetensors file, or was copied in part ({str(error).splitlines()[0]})"
+        return f"it is not a safetensors file, or incomplete ({str(error).splitlines()[0]})"
     if type(error).__name__ == "UnpicklingError" and begin.startswith((b"PK", b"\x80")):
-        return "it holds more than tensors, which could be code: save its state dict alone, best as safetensors"
-    return "it is no PyTorch state dict, or was copied in part"
+        return "it contains objects other than tensors, which can run code: save only its state dict, as safetensors"
+    return "it is not a PyTorch state dict, or incomplete"
 
 
 def _without_classifier(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Folders that the processes of a run work in together, on machines with and without a common disk."""
+"""Folders shared by the processes of a run, on machines with or without a common disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,18 +14,18 @@ from trunkfold.files import locked_folder
 
 @contextmanager
 def shared_folder(accelerator: Accelerator, folder: Path, option: str) -> Iterator[tuple[int, int]]:
-    """Keep other runs out of a folder of the same name on each machine.
+    """Lock a folder on each machine against other runs.
 
     Args:
-        accelerator: All its processes call this at once, and leave together.
-        folder: Made where there is none.
-        option: What chooses the folder, for the message.
+        accelerator: All its processes enter and leave together.
+        folder: Folder to create if necessary.
+        option: Option that selects the folder, for the message.
 
     Yields:
-        (k, n): this process is number k of the n that see the same files, those of its machine or of all machines.
+        (k, n): this process is number k of the n processes that see the same files.
 
     Raises:
-        InputError: Nothing can be written to the folder.
+        InputError: The folder is not writable.
     """
     own, (run,) = accelerator.process_index, broadcast_object_list([uuid4().hex])
     mark = folder / f".{run}-{own}"
@@ -41,6 +41,6 @@ def shared_folder(accelerator: Accelerator, folder: Path, option: str) -> Iterat
         mark.unlink(missing_ok=True)
     group = [rank for rank, found in enumerate(seen) if own in found or rank in seen[own]]
     with locked_folder(folder, option) if own == group[0] else nullcontext():
-        accelerator.wait_for_everyone()  # one of each group has the lock
+        accelerator.wait_for_everyone()  # one process of each group holds the lock
         yield group.index(own), len(group)
         accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Several runs as one: their probabilities averaged by image_id, and scored where they share a split."""
+"""Averages of several runs: probabilities averaged by image_id, and scored if the runs share a split."""
 
 import logging
 from collections.abc import Sequence
@@ -7,26 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Assessment
 from trunkfold.errors import InputError
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_predictions, scored_table
-from trunkfold.metrics import Assessment, Metrics
-from trunkfold.output.test_predictions import FinishedRun, Predictions, save_submission
+from trunkfold.metrics import Metrics
+from trunkfold.output.test_predictions import Predictions, SubmissionRun, save_submission
 from trunkfold.run_folder import SETS, RunFolder
 
 logger = logging.getLogger(__name__)
 SPLIT_COLUMNS = ["image_id", "label", "fold"]
 
 
-def weigh_runs(runs: Sequence[FinishedRun], weights: Sequence[float] | None = None) -> list[float]:
-    """Share of each run in an average.
+def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = None) -> list[float]:
+    """Return the share of each run in an average.
 
     Args:
-        weights: One for each run; None weighs them equally.
+        weights: One weight per run; None weights all runs equally.
 
     Raises:
-        InputError: Runs of different classes, or weights that do not fit.
+        InputError: The runs have different classes, or the weights are invalid.
     """
     for run in runs:
         if run.metrics.classes != runs[0].metrics.classes:
@@ -44,18 +45,18 @@ def weigh_runs(runs: Sequence[FinishedRun], weights: Sequence[float] | None = No
 
 
 def save_submissions(
-    runs: Sequence[FinishedRun],
+    runs: Sequence[SubmissionRun],
     predictions: Sequence[Predictions],
     shares: Sequence[float],
     out: RunFolder,
     copy_labels: bool | None,
 ) -> None:
-    """Write the submission of one run, or of the average of several, and what belongs to it.
+    """Write the submission of a run, or of the average of several runs, with its tables.
 
     Args:
-        predictions: Of each run.
+        predictions: Predictions of each run.
         shares: See `weigh_runs`.
-        out: Where to, see `choose_output`.
+        out: Output folder, see `choose_output`.
         copy_labels: See `save_submission`.
     """
     found = predictions[0]
@@ -74,22 +75,22 @@ def save_submissions(
 
 
 def blend_runs(
-    runs: Sequence[FinishedRun], tables: Sequence[pd.DataFrame], shares: Sequence[float], out: RunFolder
+    runs: Sequence[SubmissionRun], tables: Sequence[pd.DataFrame], shares: Sequence[float], out: RunFolder
 ) -> tuple[pd.DataFrame, Metrics]:
     """Average the predictions of finished runs.
 
     Args:
-        runs: Folders with oof.csv, and perhaps holdout.csv.
-        tables: Probabilities of the test photos by each run.
+        runs: Runs with oof.csv, and possibly holdout.csv.
+        tables: Probabilities of the test photos for each run.
         shares: See `weigh_runs`.
-        out: Is given oof.csv and holdout.csv where all runs have the same split (else no honest score of the blend
-            exists, and a warning says so).
+        out: Output folder; receives oof.csv and holdout.csv if all runs have the same split. Otherwise, no honest score
+            of the blend exists, and a warning is logged.
 
     Returns:
         The mean probabilities of the test photos, and the metrics of the blend.
 
     Raises:
-        InputError: Runs of different test photos.
+        InputError: The runs predicted different test photos.
     """
     classes = runs[0].metrics.classes
     for name in SETS:
@@ -108,7 +109,7 @@ def blend_runs(
 def _average(
     tables: Sequence[pd.DataFrame], names: Sequence[str], shares: Sequence[float], classes: dict[str, str]
 ) -> tuple[pd.Series, np.ndarray]:
-    """Ids in the first table's order, and the weighted mean of all tables' probabilities for them."""
+    """Return the ids in the first table's order, and the weighted mean of all tables' probabilities."""
     ids, total = tables[0]["image_id"], 0.0
     for table, name, share in zip(tables, names, shares, strict=True):
         if set(table["image_id"]) != set(ids):
@@ -117,7 +118,7 @@ def _average(
     return ids.reset_index(drop=True), total
 
 
-def _assess(runs: Sequence[FinishedRun], shares: Sequence[float], out: RunFolder, test_photos: int) -> Assessment:
+def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFolder, test_photos: int) -> Assessment:
     splits = [run.folds[SPLIT_COLUMNS].sort_values("image_id", ignore_index=True) for run in runs]
     if not all(split.equals(splits[0]) for split in splits):
         logger.warning("the runs have different splits: no honest score of their blend exists, none is given")

@@ -1,4 +1,4 @@
-"""What training writes into a run's folder: inputs, tuned weights, predictions of labelled photos, metrics."""
+"""Files written by training: inputs, tuned weights, predictions of labelled photos, metrics."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,17 +19,17 @@ from trunkfold.evaluation.predictions import average, scored_table
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.contact_sheet import draw_sheet
 from trunkfold.metrics import Consensus, Metrics, Split
-from trunkfold.model.backbone import Backbone, Tail
+from trunkfold.model.backbone import Backbone
 from trunkfold.model.ensemble import predict, save_fold, save_shared
 from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.parts import Tail
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import HELD_OUT, scoring_members
 
 
 def save_inputs(run: RunFolder, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
-    """Write what the run starts from: the configuration with its classes, the folds and groups, the weights that all
-    folds share, and samples of what the model will be shown."""
+    """Write the run's inputs: configuration with classes, folds, groups, shared weights, and augmented samples."""
     resolved = replace(config, data=replace(config.data, classes=labelled.classes))
     run.save(dump_config(resolved), run.config)
     run.save(labelled.table, run.folds)
@@ -40,7 +40,7 @@ def save_inputs(run: RunFolder, config: Config, labelled: Labelled, backbone: Ba
 
 
 def save_tails(run: RunFolder, history: pd.DataFrame, tails: Sequence[Tail]) -> None:
-    """Write what was learned: the tails of all folds, and the history of their training."""
+    """Write the trained tails of all folds and the history."""
     run.save(history, run.history)
     for fold, tail in enumerate(tails):
         save_fold(run, fold, tail)
@@ -54,16 +54,16 @@ def predict_labelled(
     clean: FeatureBatches,
     labelled: Labelled,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Predict every labelled photo by the tails that have not seen it, in every view of the configuration.
+    """Predict every labelled photo with the tails not trained on it, in all configured views.
 
     Args:
-        tails: One of each fold, merged.
-        raw: The same with the last weights instead of averaged ones; empty where weights were not averaged.
-        source: Of the labelled photos.
-        clean: Their features in the plain view.
+        tails: Merged tails of all folds.
+        raw: Merged tails with raw instead of averaged weights; empty without averaging.
+        source: Features of the labelled photos.
+        clean: Their cached features of the plain view.
 
     Returns:
-        Predictions of the tails and of the raw ones, see `trunkfold.model.ensemble.predict`; None without raw ones.
+        Predictions of `tails` and of `raw` (None without), see `trunkfold.model.ensemble.predict`.
     """
     views = [
         clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")
@@ -85,9 +85,9 @@ def save_results(
     """Write oof.csv, holdout.csv, label_issues.csv and metrics.json.
 
     Args:
-        predicted: Of each photo by each tail in each view, see `predict_labelled`.
-        raw: The same with the last weights instead of averaged ones; None where weights were not averaged.
-        facts: What the metrics also hold: parameters, made_with, seconds, images_per_second.
+        predicted: Predictions of the tails, see `predict_labelled`.
+        raw: Predictions with raw weights; None without averaging.
+        facts: Further fields of the metrics: parameters, made_with, seconds, images_per_second.
     """
     folds, fold_of_row, classes = labelled.table, labelled.fold_of_row, labelled.classes
     probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))

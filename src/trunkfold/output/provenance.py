@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, device, memory, seconds, and the photos as their files are."""
+"""Provenance of a run: versions, commit, device, memory, seconds, and properties of the photos."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ from trunkfold.metrics import MadeWith, Memory, Parameters, PhotoFacts, Sizes
 from trunkfold.split.dataset import Labelled
 
 PACKAGES = ("trunkfold", "torch", "torchvision", "timm", "peft", "accelerate", "albumentations", "numpy")
-FREQUENT = 5  # sizes that are listed
+FREQUENT = 5  # listed sizes
 GIB = 2**30
 
 
@@ -28,8 +28,8 @@ class Stopwatch:
     """Seconds by phase: `with stopwatch("training"): ...`.
 
     Attributes:
-        started: When it was made, on the monotonic clock.
-        seconds: Of each phase that has ended, in order.
+        started: Time of creation, on the monotonic clock.
+        seconds: Seconds of each finished phase, in order.
     """
 
     def __init__(self) -> None:
@@ -51,13 +51,13 @@ def describe_training(
     photos: int,
     seconds: Mapping[str, float],
 ) -> dict[str, object]:
-    """Facts of a training for its metrics: what it was made with, its size and speed.
+    """Describe a training for its metrics: provenance, size and speed.
 
     Args:
-        parameters: Of one fold's model.
-        history: Of the training, whose seconds count also what was done before an interruption.
-        photos: How many were trained on.
-        seconds: By phase.
+        parameters: Size of one fold's model.
+        history: History of the training, whose seconds include those before an interruption.
+        photos: Number of photos trained on.
+        seconds: Seconds by phase.
     """
     training = round(history.drop_duplicates("epoch")["seconds"].sum(), 3)
     return {
@@ -69,12 +69,12 @@ def describe_training(
 
 
 def made_with(accelerator: Accelerator, paths: Sequence[str], groups: pd.Series) -> MadeWith:
-    """Describe the run's software, hardware and photos; what cannot be known is None.
+    """Describe the run's software, hardware and photos; unknown values are None.
 
     Args:
-        accelerator: Of the run, which has used its memory.
+        accelerator: The run's accelerator, after training.
         paths: File of each labelled photo.
-        groups: Its group.
+        groups: Group of each labelled photo.
     """
     return MadeWith(
         versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
@@ -88,27 +88,27 @@ def made_with(accelerator: Accelerator, paths: Sequence[str], groups: pd.Series)
 
 
 def package_version(name: str) -> str | None:
-    """Version of an installed package, None where it is not installed."""
+    """Return the version of a package; None if it is not installed."""
     with suppress(PackageNotFoundError):
         return version(name)
     return None
 
 
 def commit(file: Path) -> str | None:
-    """Commit of the checkout that a file is part of, with -dirty where tracked files differ from it; None elsewhere."""
+    """Return the commit of the checkout a file belongs to, with -dirty if tracked files differ; None outside of one."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(file.parent), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
     with suppress(OSError, subprocess.SubprocessError):
-        git("ls-files", "--error-unmatch", file.name)  # a file may lie in somebody else's checkout
+        git("ls-files", "--error-unmatch", file.name)  # the file may be in another project's checkout
         return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return None
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU, or the processor and its cores."""
+    """Return the name of the GPU, or of the processor with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     names = []
@@ -120,7 +120,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> Memory:
-    """The most GiB that the first process has used of the machine's memory, and of its GPU's."""
+    """Return the peak memory of this process and its GPU in GiB."""
     peak = None
     with suppress(ImportError):
         import resource  # Windows has none
@@ -132,7 +132,7 @@ def peak_memory(device: torch.device) -> Memory:
 
 
 def photo_sizes(paths: Sequence[str]) -> Sizes:
-    """Sizes of the photos that can be read, from the heads of their files."""
+    """Return the sizes of readable photos, from their file headers."""
     with ThreadPoolExecutor() as pool:
         sizes = pd.DataFrame([size for size in pool.map(_size, paths) if size], columns=["width", "height"])
     if sizes.empty:
@@ -146,11 +146,11 @@ def photo_sizes(paths: Sequence[str]) -> Sizes:
 
 
 def group_sizes(groups: pd.Series) -> dict[str, int]:
-    """How many groups there are of each number of photos."""
+    """Return the number of groups of each size."""
     return {str(size): int(count) for size, count in groups.value_counts().value_counts().sort_index().items()}
 
 
 def _size(path: str) -> tuple[int, int] | None:
-    with suppress(Exception), Image.open(path) as image:  # decoders raise whatever their libraries do
+    with suppress(Exception), Image.open(path) as image:  # decoders raise many types
         return image.size
     return None

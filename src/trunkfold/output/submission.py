@@ -1,13 +1,13 @@
-"""The file that is uploaded: checked against test.csv and sample_submission.csv before it is written."""
+"""The submission, checked against test.csv and sample_submission.csv before it is written."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import read_unlabelled
+from trunkfold.data.tables import Competition, table_problems
 from trunkfold.errors import InputError, first_few, raise_problems
 
 logger = logging.getLogger(__name__)
@@ -15,35 +15,31 @@ logger = logging.getLogger(__name__)
 SAMPLE, COLUMNS = "sample_submission.csv", ["image_id", "label"]
 
 
-def read_test(root: Path, labels: Collection[str]) -> pd.DataFrame:
-    """Read test.csv, and check it against sample_submission.csv before anything is predicted.
+def check_test(competition: Competition, labels: Collection[str]) -> None:
+    """Check test.csv and sample_submission.csv before anything is predicted.
 
     Args:
-        root: Folder of the competition.
-        labels: The competition's labels; a warning says where the sample's are none of them.
+        competition: Tables of the competition.
+        labels: The competition's labels; a warning is logged if the sample contains none of them.
 
     Raises:
-        InputError: What is wrong with either.
+        InputError: Problems of either file.
     """
-    problems: list[str] = []
-    test, sample = read_unlabelled(root, problems), find_sample(root)
-    if sample is not None:
-        problems += sample_problems(test, sample)
-    raise_problems(problems)
+    test, sample = competition.test, find_sample(competition.root)
+    raise_problems([*table_problems(test, "test.csv"), *(sample_problems(test, sample) if sample else ())])
     if sample is not None and not (found := read_text_table(sample, COLUMNS)["label"]).isin(labels).any():
         logger.warning(
             "%s has the labels %s, none of which train.csv has: does the competition want other labels?",
             sample,
             first_few(found.unique()),
         )
-    return test
 
 
 def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """image_id and label, in the order of test.csv.
+    """Return image_id and label in the order of test.csv.
 
     Args:
-        test: image_id of the photos that need a label.
+        test: image_id of the test photos.
         predictions: image_id and prediction.
 
     Raises:
@@ -57,48 +53,51 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFra
 
 
 def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None) -> None:
-    """Refuse what the competition would refuse.
+    """Raise an `InputError` for a submission the competition would reject.
 
     Args:
         submission: image_id and label.
-        test: image_id, in the order that is wanted.
+        test: image_id in the required order.
         labels: The competition's labels.
-        sample: sample_submission.csv, where there is one.
+        sample: Path of sample_submission.csv, if there is one.
 
     Raises:
-        InputError: Ids are missing, repeated or in another order, labels are unknown, or the sample wants other ids or
-            columns; all of it in one message.
+        InputError: Ids are missing, repeated or out of order, labels are unknown, or the sample has other ids or
+            columns; all problems in one message.
     """
-    problems = []
+    problems = _submission_problems(submission, test, labels, sample)
+    raise_problems(f"submission.csv is not written: {problem}" for problem in problems)
+
+
+def _submission_problems(
+    submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None
+) -> Iterator[str]:
     if submission["image_id"].tolist() != test["image_id"].tolist():
-        problems.append("the ids are not those of test.csv, each once and in its order")
+        yield "the ids are not those of test.csv, each once and in its order"
     unknown = submission.loc[~submission["label"].isin(labels), "label"].astype(str)
     if len(unknown):
-        problems.append(f"{len(unknown)} labels are none of the competition's: {first_few(unknown.unique())}")
+        yield f"{len(unknown)} labels are none of the competition's: {first_few(unknown.unique())}"
     if sample is not None:
-        problems += sample_problems(test, sample)
-    raise_problems([f"submission.csv is not written: {problem}" for problem in problems])
+        yield from sample_problems(test, sample)
 
 
 def find_sample(root: Path) -> Path | None:
-    """sample_submission.csv in `root` or up to three folders down; None where there is none."""
+    """Find sample_submission.csv in `root` or up to three folders down; None if there is none."""
     return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
 
 
-def sample_problems(test: pd.DataFrame, sample: Path) -> list[str]:
-    """How sample_submission.csv differs from what would be written for test.csv."""
+def sample_problems(test: pd.DataFrame, sample: Path) -> Iterator[str]:
+    """Yield the differences between sample_submission.csv and the submission for test.csv."""
     wanted = read_text_table(sample, [])
-    problems = []
     if list(wanted.columns) != COLUMNS:
-        problems.append(f"{sample} has the columns {', '.join(wanted.columns)}, not {', '.join(COLUMNS)}")
-    else:
-        missing = wanted.loc[~wanted["image_id"].isin(test["image_id"]), "image_id"]
-        extra = test.loc[~test["image_id"].isin(wanted["image_id"]), "image_id"]
-        repeated = wanted.loc[wanted["image_id"].duplicated(), "image_id"]
-        if len(repeated):
-            problems.append(f"{sample} has an image_id twice or more: {first_few(repeated)}")
-        if len(missing):
-            problems.append(f"{sample} wants {len(missing)} ids that test.csv lacks: {first_few(missing)}")
-        if len(extra):
-            problems.append(f"test.csv has {len(extra)} ids that {sample} lacks: {first_few(extra)}")
-    return problems
+        yield f"{sample} has the columns {', '.join(wanted.columns)}, not {', '.join(COLUMNS)}"
+        return
+    missing = wanted.loc[~wanted["image_id"].isin(test["image_id"]), "image_id"]
+    extra = test.loc[~test["image_id"].isin(wanted["image_id"]), "image_id"]
+    repeated = wanted.loc[wanted["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        yield f"{sample} has an image_id twice or more: {first_few(repeated)}"
+    if len(missing):
+        yield f"{sample} wants {len(missing)} ids that test.csv lacks: {first_few(missing)}"
+    if len(extra):
+        yield f"test.csv has {len(extra)} ids that {sample} lacks: {first_few(extra)}"

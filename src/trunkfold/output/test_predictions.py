@@ -1,4 +1,4 @@
-"""Predictions of the test photos by finished runs: read and checked first, then predicted, decoded and saved."""
+"""Predictions of the test photos by finished runs."""
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import check_run_name
 from trunkfold.config.schema import CacheConfig, Config
+from trunkfold.data.pixel_cache import load_photos
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
 from trunkfold.evaluation.decoding import decode
@@ -23,41 +25,46 @@ from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.half_precision import on_device
 from trunkfold.output.provenance import Stopwatch
-from trunkfold.output.submission import check_submission, find_sample, make_submission, read_test
+from trunkfold.output.submission import check_submission, check_test, find_sample, make_submission
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
-from trunkfold.split.dataset import class_prior, load_unlabelled
+from trunkfold.split.dataset import class_prior, side_to_keep
 from trunkfold.split.groups import groups_of, load_run_groups
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """A trained run, read and checked before anything is predicted.
+class SubmissionRun:
+    """A trained run and the test photos it predicts for a submission, read and checked before anything is predicted.
 
     Attributes:
-        folder: Its folder, which is written to where that is possible.
-        config: Its configuration, perhaps with other folders for the photos and their cache.
+        folder: Its folder, opened for writing if possible.
+        config: Its configuration, possibly with other folders for photos and cache.
         metrics: Its metrics.json.
         folds: Its folds.csv.
-        test: The photos to predict: test.csv.
+        competition: Its tables; test.csv lists the photos to predict.
     """
 
     folder: RunFolder
     config: Config
     metrics: Metrics
     folds: pd.DataFrame
-    test: pd.DataFrame
+    competition: Competition
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """The photos to predict."""
+        return self.competition.test
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one run predicts of the test photos.
+    """A run's predictions of the test photos.
 
     Attributes:
         table: image_id and probabilities.
-        known: Label of each photo's labelled copies, missing where there are none.
-        metrics: The run's, with the seconds and the effect of the consensus.
+        known: Label of each photo's labelled copies, missing if there are none.
+        metrics: The run's metrics, with the prediction's seconds and the effect of the consensus.
     """
 
     table: pd.DataFrame
@@ -65,18 +72,18 @@ class Predictions:
     metrics: Metrics
 
 
-def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) -> list[FinishedRun]:
+def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) -> list[SubmissionRun]:
     """Read and check finished runs and the test photos.
 
     Args:
-        paths: Their folders.
-        root: Where the photos are now; None where they were.
-        cache_dir: Folder for decoded photos; None takes the runs'.
+        paths: Folders of the runs.
+        root: Current folder of the photos; None uses the runs' data.root.
+        cache_dir: Folder for decoded photos; None uses the runs' cache.dir.
 
     Raises:
-        InputError: A run is an average, or a file is missing, damaged or contradicts another.
+        InputError: A run is an average, or a file is missing, damaged or inconsistent with another.
     """
-    runs, tests = [], {}
+    runs, competitions = [], {}
     for path in paths:
         folder = RunFolder(path, write=is_writable(path))
         metrics = folder.read_metrics()
@@ -86,9 +93,10 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
         config = replace(config, data=data, cache=cache)
         folds = read_folds(folder.folds)
-        if config.data.root not in tests:
-            tests[config.data.root] = read_test(config.data.root, metrics.classes)
-        runs.append(FinishedRun(folder, config, metrics, folds, tests[config.data.root]))
+        if config.data.root not in competitions:
+            competitions[config.data.root] = Competition(config.data.root)
+            check_test(competitions[config.data.root], metrics.classes)
+        runs.append(SubmissionRun(folder, config, metrics, folds, competitions[config.data.root]))
     return runs
 
 
@@ -109,14 +117,14 @@ def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
     return config
 
 
-def choose_output(runs: Sequence[FinishedRun], name: str | None) -> RunFolder:
-    """Choose the folder that the results are written to, and try it.
+def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
+    """Choose the output folder and check that it is writable.
 
     Args:
-        name: Of a folder under submissions/; None takes a single run's own, where it can be written.
+        name: Name of a folder under submissions/; None uses the folder of a single writable run.
 
     Raises:
-        InputError: The folder is a training run's, or cannot be written.
+        InputError: The folder contains a training run, or is not writable.
     """
     single = runs[0].folder if len(runs) == 1 else None
     if name is None and single and single.write:
@@ -127,16 +135,16 @@ def choose_output(runs: Sequence[FinishedRun], name: str | None) -> RunFolder:
         out = RunFolder(SUBMISSIONS / name, write=True)
         if out.is_trained:
             raise InputError(f"{out} is a training run: choose another --out")
-    out.check_writable("choose another --out, or free the place")
+    out.check_writable("choose another --out, or free space")
     return out
 
 
-def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
+def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     """Predict the test photos with a run's ensemble; all processes take part."""
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
     with watch("reading test photos"):
-        photos = load_unlabelled(test, config)
-        groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, config.data.root)
+        photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
+        groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, run.competition)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
@@ -148,7 +156,7 @@ def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
     group_of_row = groups_of(test["image_id"], "test", groups)
     if config.predict.consensus:
         shared = group_of_row.to_numpy(copy=True)
-        shared[list(photos.unreadable)] = ""  # what was predicted of them is of a black picture
+        shared[list(photos.unreadable)] = ""  # their predictions are those of a black image
         alone, probabilities = probabilities, average_groups(probabilities, shared)
         changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
         consensus = replace(metrics.consensus or Consensus(), test_labels_changed=changed)
@@ -162,14 +170,14 @@ def predict_test(run: FinishedRun, accelerator: Accelerator) -> Predictions:
     return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)
 
 
-def save_submission(run: FinishedRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
+def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
     """Decode, check against the competition's files, and write probabilities, submission and metrics.
 
     Args:
-        run: That was predicted with, or the first of those that were averaged.
-        predictions: What is written.
-        out: Where to.
-        copy_labels: Whether photos take the label of a labelled copy; None as in the run's configuration.
+        run: The run, or the first of the averaged runs.
+        predictions: Predictions to write.
+        out: Output folder.
+        copy_labels: Whether photos get the label of a labelled copy; None uses the run's configuration.
 
     Returns:
         The metrics.

@@ -1,4 +1,4 @@
-"""Small pictures of the photos that the report shows, and of where their prediction looked."""
+"""Thumbnails and heat maps of the photos in the report."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def save_thumbnails(
         side: Of the plain view, in pixels.
     """
     for row in gallery.rows:
-        run.save(_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))
+        run.save(encode_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))
     rows, targets = predicted_mistakes(gallery, labelled.classes)
     if not rows:
         return
@@ -59,7 +59,7 @@ def save_thumbnails(
         return
     for row, picture, heat in zip(rows, shown, heats, strict=True):
         height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
-        run.save(_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))
+        run.save(encode_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))
 
 
 def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[list[int], list[int]]:
@@ -85,7 +85,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
         picture: uint8 of shape (height, width, 3).
-        heat: From 0 to 1, at any resolution: the whole of it lies on the whole picture.
+        heat: From 0 to 1, at any resolution; resized to the picture.
     """
     height, width = picture.shape[:2]
     fine = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
@@ -94,6 +94,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (picture * (1 - share) + colours * share).round().astype(np.uint8)
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
-    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+def encode_jpeg(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
+    """A JPEG file of uint8 RGB of shape (height, width, 3)."""
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return jpeg.tobytes()

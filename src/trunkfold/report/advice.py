@@ -1,4 +1,4 @@
-"""What to do next, derived from a run's numbers: each rule yields one sentence or none."""
+"""Recommendations derived from a run's numbers; each rule yields a sentence, or nothing."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,8 @@ from trunkfold.split.folds import learned_from
 
 MOST = 5  # sentences
 WEAK = 0.03  # how far below the mean a class is called weak
-RISEN = 0.03  # share by which a loss has risen, or macro F1 in absolute terms, that is worth a word
+RISEN = 0.03  # share by which a loss has risen, or macro F1 in absolute terms, that matters
+LEAST_LOSS = 0.01  # absolute rise of a loss below which the share means nothing
 WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautious
 
 
@@ -85,7 +86,7 @@ def _epochs(findings: Findings) -> Iterator[str]:
             f"Macro F1 was still rising at the end, by {rising:.3f} in the last fifth: train for more than {epochs} "
             "epochs."
         )
-    elif loss.iloc[-1] > (1 + RISEN) * loss.min():
+    elif loss.iloc[-1] > max((1 + RISEN) * loss.min(), loss.min() + LEAST_LOSS):
         yield (
             f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
             f"{percent(loss.iloc[-1] / loss.min() - 1)} since: overfitting. Try stronger augmentation "
@@ -94,7 +95,9 @@ def _epochs(findings: Findings) -> Iterator[str]:
 
 
 def _calibration(findings: Findings) -> Iterator[str]:
-    calibration = findings.metrics.calibration
+    calibration, scores = findings.metrics.calibration, findings.metrics.oof
+    if scores and scores.accuracy == 1:
+        return  # without a mistake the best temperature is as low as it may be
     if calibration and not COLD < (temperature := calibration.temperature) < WARM:
         what = "overconfident" if temperature > 1 else "underconfident"
         yield (
@@ -115,6 +118,8 @@ def _ablation(findings: Findings) -> Iterator[str]:
 def _luck(findings: Findings) -> Iterator[str]:
     if findings.metrics.luck and findings.metrics.luck.told_apart:
         rival = min(findings.metrics.luck.told_apart, key=lambda row: abs(row.agreement - 0.9))
+        if rival.difference < 0.0005:
+            return
         yield (
             f"Do not choose between submissions by less than {rival.difference:.3f}: two equally good ones that "
             f"agree on {percent(rival.agreement)} of the photos differ by that much through luck. Compare runs by "
@@ -123,7 +128,7 @@ def _luck(findings: Findings) -> Iterator[str]:
 
 
 def _precision(findings: Findings) -> Iterator[str]:
-    """What the scores can tell apart, where no simulated leaderboard says it."""
+    """State the precision of the scores if there is no simulated leaderboard."""
     scores = findings.metrics.oof
     if scores and not findings.metrics.luck:
         low, high = scores.intervals.macro_f1

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from trunkfold.assessment import Interval, LeakScores, PartScores
 from trunkfold.errors import counted
 from trunkfold.html import duration
-from trunkfold.metrics import Interval, LeakScores, Metrics, PartScores
+from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.run_folder import SETS, RunFolder
 
@@ -49,7 +50,7 @@ def describe_result(metrics: Metrics) -> str:
 
 
 def describe_split(metrics: Metrics) -> str:
-    """How the scored photos were separated from the training photos, in one sentence."""
+    """Describe how the scored photos were separated from the training photos."""
     choice = metrics.split.groups
     if metrics.oof is None:
         return "different in each of the averaged runs"
@@ -84,7 +85,7 @@ def leaks(metrics: Metrics) -> dict[str, LeakScores]:
 
 
 def describe_copies(metrics: Metrics) -> list[str]:
-    """What the consensus of copies and the labels of labelled copies did."""
+    """Describe the effects of the consensus of copies and of copied labels."""
     lines = []
     consensus, labels = metrics.consensus, metrics.copy_labels
     if consensus:
@@ -106,7 +107,7 @@ def _with_interval(value: float, interval: Interval) -> str:
 
 
 def describe_comparison(comparison: pd.DataFrame) -> str:
-    """What `compare_runs` found, as tables for the terminal: two a split, the scores and their differences."""
+    """Format the result of `compare_runs` as tables: scores and differences for each split."""
     blocks = []
     for number, runs in comparison.groupby("split"):
         first = runs.iloc[0]
@@ -115,7 +116,7 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
         if first["apart"] not in ("", NO_SPLIT):
             lines.append(f"not compared with split 1: {first['apart']}")
         if first["leak"]:
-            lines.append("LEAKY: the scores measure memory, since photos were predicted whose copies were learned from")
+            lines.append("LEAKY: scores are inflated, copies of scored photos were in training")
         lines += _aligned(
             ["run", "OOF macro F1 [95 %]", "hold-out macro F1 [95 %]", "OOF accuracy", "training", "parameters"],
             [
@@ -129,16 +130,18 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
                 for run in runs.itertuples()
             ],
         )
-        compared = runs[runs["real"].notna()]
+        compared = runs[runs["outcome"].notna()]
         if len(compared):
             lines.append("")
             lines += _aligned(
-                [f"OOF macro F1 minus that of {first['run']}", "[95 %]", "real?"],
+                [f"OOF macro F1 minus that of {first['run']}", "[95 %]", "outcome"],
                 [
-                    [run.run, _interval(run.difference, run.difference_low, run.difference_high, "+"), run.real]
+                    [run.run, _interval(run.difference, run.difference_low, run.difference_high, "+"), run.outcome]
                     for run in compared.itertuples()
                 ],
             )
+        if not pd.isna(first["seed_std"]):
+            lines += ["", f"  another seed changes the score by {first['seed_std']:.4f} (standard deviation, included)"]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

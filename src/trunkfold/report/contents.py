@@ -40,7 +40,7 @@ def _address(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the report is made of.
+    """The content of the report.
 
     Attributes:
         folder: The run, or the average of several.

@@ -15,9 +15,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trunkfold.assessment import FoldScores, Luck, Reliability, Scores
 from trunkfold.errors import counted
 from trunkfold.html import data_address
-from trunkfold.metrics import Ablation, FoldScores, Luck, Reliability, Scores
+from trunkfold.metrics import Ablation
 from trunkfold.run_folder import SETS, RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
@@ -46,9 +47,13 @@ def save_figure(run: RunFolder, name: str, draw: Callable[[], Figure]) -> str:
     """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
+        return _svg_address(figure)
+
+
+def embed_figure(draw: Callable[[], Figure]) -> str:
+    """A figure as the address of an SVG that a page embeds."""
+    with _drawn(draw) as figure:
+        return _svg_address(figure)
 
 
 def save_picture(run: RunFolder, name: str, draw: Callable[[], Figure]) -> None:
@@ -73,6 +78,12 @@ def _write_png(figure: Figure, run: RunFolder, name: str) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     run.save(png.getvalue(), run.figure(name))
+
+
+def _svg_address(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return data_address(in_both_modes(buffer.getvalue()).encode(), "svg+xml")
 
 
 def in_both_modes(svg: str) -> str:
@@ -134,7 +145,7 @@ def draw_class_shares(shares: pd.DataFrame) -> Figure:
     places = np.arange(len(shares))
     for number, (title, column) in enumerate(shares.items()):
         axis.barh(places + (number + 0.5) * height - 0.4, 100 * column, 0.9 * height, label=title)
-    _name_rows(axis, shares.index)
+    name_rows(axis, shares.index)
     axis.set(xlabel="% of the set")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
@@ -160,7 +171,7 @@ def draw_confusion(scores: Scores) -> Figure:
 
 
 def draw_luck(luck: Luck) -> Figure:
-    """How often the simulated leaderboards show which score, and where 95 % of them lie."""
+    """Histogram of the simulated leaderboard scores with their 95 % intervals."""
     figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
     edges = np.array(luck.histogram.edges)
     for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
@@ -179,7 +190,7 @@ def draw_luck(luck: Luck) -> Figure:
 
 
 def draw_reliability(part: Reliability, title: str) -> Figure:
-    """How often predictions of each probability are right, before and after temperature scaling; 95 % intervals."""
+    """Reliability diagram: accuracy by probability, before and after temperature scaling."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="perfectly calibrated")
     for colour, marker, (key, name) in zip(
@@ -199,7 +210,7 @@ def draw_reliability(part: Reliability, title: str) -> Figure:
 
 
 def draw_ablation(ablation: Ablation) -> Figure:
-    """What each part adds to macro F1, with its interval."""
+    """Gain in macro F1 from each part, with its interval."""
     shown = {name: rows for name in SETS if (rows := getattr(ablation, name))}
     parts = list(dict.fromkeys(row.part for rows in shown.values() for row in rows))
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")
@@ -210,7 +221,7 @@ def draw_ablation(ablation: Ablation) -> Figure:
         intervals = np.array([row.interval for row in rows]).T
         errors = np.abs(intervals - gains)
         axis.errorbar(gains, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=SETS[name])
-    _name_rows(axis, parts)
+    name_rows(axis, parts)
     axis.margins(y=0.15)
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlabel="macro F1 gained by the part, 95 % interval")
@@ -218,7 +229,7 @@ def draw_ablation(ablation: Ablation) -> Figure:
     return figure
 
 
-def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Names along the vertical axis, the first one at the top."""
     axis.set_yticks(range(len(names)), [short(str(name)) for name in names])
     axis.invert_yaxis()

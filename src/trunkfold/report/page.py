@@ -19,7 +19,7 @@ def write_report(findings: Findings) -> None:
 
 
 def advice(findings: Findings) -> dict | None:
-    """What to do next."""
+    """Recommended next steps."""
     sentences = next_steps(findings)
     return {"sentences": sentences} if sentences else None
 

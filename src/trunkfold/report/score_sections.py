@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from trunkfold.assessment import Scores
 from trunkfold.errors import counted
 from trunkfold.html import percent
-from trunkfold.metrics import Metrics, Scores
+from trunkfold.metrics import Metrics
 from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_result, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
@@ -44,7 +45,7 @@ def result(findings: Findings) -> dict:
 
 
 def _basis(metrics: Metrics) -> str:
-    """What the expected score rests on."""
+    """Basis of the expected score."""
     oof, holdout, expected = metrics.oof, metrics.holdout, metrics.expected
     if oof is None or expected is None:
         return ""
@@ -52,19 +53,20 @@ def _basis(metrics: Metrics) -> str:
     if holdout is None or expected.gain is None:
         reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
         return f"{singles}. The gain of averaging the folds is {reason}, and not counted."
-    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f}"
+    alone = holdout.macro_f1 - expected.gain
+    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f} and its single models {alone:.3f}"
     if holdout.accuracy == 1:
         together = f"On the hold-out the ensemble makes no mistake, which {_most_wrong(holdout.groups)}"
-    return f"{singles}. {together}, {expected.gain:+.3f} against its single models; this gain is added."
+    return f"{singles}. {together}. The gain of averaging the folds, {expected.gain:+.3f}, is added."
 
 
 def _most_wrong(groups: int) -> str:
-    """What no mistake leaves open: the rule of three, since resampling no mistakes shows none."""
+    """Bound the error rate after no mistakes by the rule of three, since resampling no mistakes yields none."""
     return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources are mistaken"
 
 
 def luck(findings: Findings) -> dict | None:
-    """What the leaderboard could show for this model by chance."""
+    """Simulated leaderboard scores of this model."""
     found = findings.metrics.luck
     return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
@@ -180,7 +182,7 @@ def folds(findings: Findings) -> dict | None:
 
 
 def ablation(findings: Findings) -> dict | None:
-    """What each part of the ensemble adds."""
+    """Gain from each part of the ensemble."""
     found = findings.metrics.ablation
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Hold-out and folds that never separate the photos of one group.
+"""Hold-out and folds that never separate the photos of a group.
 
-In: tables and groups. Out: a fold for each labelled photo, and the dataset that training and prediction start from.
+In: tables and groups. Out: a fold for each labelled photo, and the dataset for training and prediction.
 """

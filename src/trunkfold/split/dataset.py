@@ -1,40 +1,39 @@
-"""A competition: its checked tables, its folds and its decoded photos."""
+"""The dataset of a run: checked tables, folds and decoded photos."""
 
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from trunkfold.config.schema import Config
 from trunkfold.copies.search import search_key
-from trunkfold.data.corrections import check_corrections_stay, correct_labels
-from trunkfold.data.photos import Photos, missing_photos
+from trunkfold.data.corrections import check_corrections_stay, read_corrections
+from trunkfold.data.photos import missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
-from trunkfold.data.tables import check_labels, class_names, read_labelled, read_unlabelled
+from trunkfold.data.tables import Competition, class_names, label_problems, table_problems
 from trunkfold.errors import InputError, raise_problems
-from trunkfold.split.folds import HELD_OUT, assign_folds, check_split
-from trunkfold.split.groups import SEARCHED, check_groups, groups_of, load_groups
+from trunkfold.split.folds import HELD_OUT, assign_folds, split_problems
+from trunkfold.split.groups import SEARCHED, group_problems, groups_of, load_groups
 
-MARGIN = 8 / 7  # photos are kept this much larger than the model sees them: room for crops, 256 pixels for 224
+MARGIN = 8 / 7  # photos are cached larger than the model's input, for crops: 256 pixels for 224
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled photos of an experiment.
+    """The labelled photos of a run.
 
     Attributes:
-        table: A row a photo: image_id, filename, label, group, fold (-1 = held out, -2 = only learned from).
+        table: One row per photo: image_id, filename, label, group, fold (-1: held out, -2: only trained on).
         classes: Name of each label, in the order of all tables and logits.
         pixels: uint8 (height, width, 3) by row.
-        groups: image_id, set and group of all photos, the unlabelled ones too where they are known.
-        corrected: How many photos of train.csv were left out and how many have another label, by a word for it.
+        groups: image_id, set and group of all photos, including unlabelled ones if known.
+        corrected: Number of photos of train.csv that were "dropped" and "relabelled".
         paths: File of each row.
-        test_photos: Size of the test set; of an unknown one, as many as are labelled.
-        search_key: Of the search for copies that the groups are from; None where they are from a file.
+        test_photos: Size of the test set; the number of labelled photos if unknown.
+        search_key: Key of the search for copies that found the groups; None if they are from a file.
     """
 
     table: pd.DataFrame
@@ -48,24 +47,24 @@ class Labelled:
 
     @property
     def targets(self) -> np.ndarray:
-        """Class number of each row."""
+        """Class index of each row."""
         return self.table["label"].map({label: place for place, label in enumerate(self.classes)}).to_numpy()
 
     @property
     def fold_of_row(self) -> np.ndarray:
-        """Fold of each row, -1 for held-out ones, -2 for those that are only learned from."""
+        """Fold of each row, -1 for held-out rows, -2 for rows that are only trained on."""
         return self.table["fold"].to_numpy()
 
     @property
     def rows_by_fold(self) -> np.ndarray:
-        """All rows, fold after fold, so that a batch of features goes through few tails."""
+        """All rows sorted by fold, so that a batch of features passes through few tails."""
         return np.argsort(self.fold_of_row, kind="stable")
 
     def describe(self) -> str:
-        """How many photos, groups and classes there are, and how they are divided."""
+        """Summarize the numbers of photos, groups and classes, and the split."""
         held_out, validating = (self.fold_of_row == HELD_OUT).sum(), (self.fold_of_row >= 0).sum()
         folds = self.fold_of_row.max() + 1
-        single = f"{validating} for validation, the others to learn from"
+        single = f"{validating} for validation, the others for training"
         others = f"the others in {folds} folds" if folds > 1 else single
         corrected = [f"{count} {what}" for what, count in self.corrected.items() if count]
         return (
@@ -75,63 +74,56 @@ class Labelled:
 
 
 def load_labelled(config: Config) -> Labelled:
-    """Read train.csv, correct its labels, read its photos, find their groups, and divide them into hold-out and folds.
+    """Read train.csv and its photos, correct labels, find groups, and assign hold-out and folds.
 
     Args:
-        config: Its image size is known.
+        config: Configuration with an image size.
 
     Raises:
-        InputError: All that is wrong with rows, photos, groups and classes, in one message.
+        InputError: All problems with rows, photos, groups and classes, in one message.
     """
-    problems: list[str] = []
     check_corrections_stay(config)
-    table, corrected = correct_labels(read_labelled(config.data.root, problems), config.data, problems)
-    check_labels(table, config.data.classes, problems)
+    competition, corrections = Competition(config.data.root), read_corrections(config.data)
+    problems = [*table_problems(competition.train, "train.csv"), *corrections.problems(competition.train)]
+    table, corrected = corrections.apply(competition.train)
     table = table.reset_index(drop=True)
-    if config.split.groups in SEARCHED:  # for minutes: first what can be said at once
-        raise_problems(problems + missing_photos(table["path"]).describe_unreadable(table["filename"]))
-    groups = load_groups(config.split.groups, config.data.root)
+    problems += label_problems(table, config.data.classes)
+    searched = config.split.groups in SEARCHED
+    if searched:  # for minutes: report cheap problems first
+        raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
+    groups = load_groups(config.split.groups, competition)
     table["group"] = groups_of(table["image_id"], "train", groups)
-    check_groups(table, config.split.groups, problems)
-    check_split(table, config.split, problems)
+    problems += [*group_problems(table, config.split.groups), *split_problems(table, config.split)]
     photos = load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
-    problems += photos.describe_unreadable(table["filename"])
-    raise_problems(problems)
+    raise_problems([*problems, *photos.describe_unreadable(table["filename"])])
     table["fold"] = assign_folds(table, config.split)
-    columns = ["image_id", "filename", "label", "group", "fold"]
-    classes = class_names(table["label"], config.data.classes)
     return Labelled(
-        table=table[columns],
-        classes=classes,
+        table=table[["image_id", "filename", "label", "group", "fold"]],
+        classes=class_names(table["label"], config.data.classes),
         pixels=photos.pixels,
         groups=groups,
         corrected=corrected,
         paths=table["path"].tolist(),
-        test_photos=_count_test_photos(config.data.root, groups) or len(table),
-        search_key=search_key(config.data.root) if config.split.groups in SEARCHED else None,
+        test_photos=_count_test_photos(competition, groups) or len(table),
+        search_key=search_key(competition) if searched else None,
     )
 
 
-def _count_test_photos(root: Path, groups: pd.DataFrame) -> int:
+def _count_test_photos(competition: Competition, groups: pd.DataFrame) -> int:
     found = int((groups["set"] == "test").sum())
     if not found:
-        with suppress(InputError):  # an unusable test.csv is an error of make_submission.py, and ends no training
-            return len(read_unlabelled(root, []))
+        with suppress(InputError):  # an invalid test.csv is reported by make_submission.py and does not stop training
+            return len(competition.test)
     return found
 
 
-def load_unlabelled(table: pd.DataFrame, config: Config) -> Photos:
-    """Read the photos of test.csv; unreadable ones are reported in what is returned, and raise nothing."""
-    return load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)
-
-
 def side_to_keep(image_size: int) -> int:
-    """Short side in pixels of the decoded photos."""
+    """Return the short side in pixels of decoded photos."""
     return math.ceil(image_size * MARGIN)
 
 
 def class_prior(folds: pd.DataFrame, classes: Mapping[str, str]) -> np.ndarray:
-    """Share of each class among the held-out photos, or among all where none are held out: shape (classes,)."""
+    """Return the share of each class among the held-out photos, or all photos without a hold-out: shape (classes,)."""
     held_out = folds[folds["fold"].astype(int) == HELD_OUT]
     labels = (held_out if len(held_out) else folds)["label"]
     return labels.value_counts(normalize=True).reindex(list(classes), fill_value=0.0).to_numpy()

@@ -1,6 +1,7 @@
-"""Hold-out and folds: photos of one group are never separated, and nothing but the split's own options moves them."""
+"""Hold-out and folds that keep groups together and depend only on the options of the split."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,12 @@ from trunkfold.config.schema import SplitConfig
 from trunkfold.errors import InputError
 
 HELD_OUT, ONLY_LEARNED = -1, -2
-VALIDATED = 0.16  # share of the photos that validate where there is one fold
-LEGACY_SHARE, LEGACY_SEED = 0.135, 42  # the arguments that student projects gave to train_test_split
+VALIDATED = 0.16  # share of validation photos with a single fold
+LEGACY_SHARE, LEGACY_SEED = 0.135, 42  # arguments of train_test_split in student projects
 
 
-def check_split(table: pd.DataFrame, split: SplitConfig, problems: list[str]) -> None:
-    """Collect the classes that have too few groups to be in every fold and in the hold-out.
+def split_problems(table: pd.DataFrame, split: SplitConfig) -> Iterator[str]:
+    """Yield the classes with too few groups for every fold and the hold-out.
 
     Args:
         table: Labelled photos with image_id, label and group.
@@ -24,24 +25,24 @@ def check_split(table: pd.DataFrame, split: SplitConfig, problems: list[str]) ->
     units = table.assign(unit=_units(table, split))
     for label, groups in units[units["label"] != ""].groupby("label")["unit"].nunique().items():
         if groups - math.ceil(groups * share) < max(split.folds, 2):
-            problems.append(
+            yield (
                 f"class {label!r} has {groups} groups of photos, too few for {split.folds} folds and a hold-out of "
-                f"{share:.1%}: lower split.folds or split.holdout, or leave the class out"
+                f"{share:.1%}: lower split.folds or split.holdout, or remove the class"
             )
 
 
 def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
-    """Fold of each labelled photo.
+    """Assign a fold to each labelled photo, stratified by class.
 
-    Stratified by class; depends on the ids, labels and groups, on `split` and on nothing else, also not on the order
-    of the rows or the names of the groups (but "legacy", which is defined by the order).
+    Folds depend only on ids, labels, groups and `split`, not on the order of rows or the names of groups (except
+    "legacy", which is defined by the order).
 
     Args:
         table: Labelled photos with image_id, label and group.
 
     Returns:
-        0 .. folds - 1, or -1 for held-out photos, indexed as `table`. With one fold, 0 marks the 16 % that validate it
-        and -2 the others, which are only learned from.
+        0 .. folds - 1, or -1 for held-out photos, indexed like `table`. With a single fold, 0 marks the 16 % for
+        validation and -2 the photos that are only trained on.
     """
     fold = pd.Series(HELD_OUT, index=table.index, name="fold")
     if split.holdout == "legacy":
@@ -61,7 +62,7 @@ def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
 
 
 def learned_from(fold_of_row: np.ndarray) -> np.ndarray:
-    """Which rows some tail learns from: of K folds all but the held-out ones, of one fold those that do not validate.
+    """Return the mask of training rows: all but held-out rows, or with a single fold all but validation rows.
 
     Returns:
         bool of shape (rows,).
@@ -71,7 +72,7 @@ def learned_from(fold_of_row: np.ndarray) -> np.ndarray:
 
 
 def _units(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
-    """What is never divided: groups, or with split.groups none the single photos."""
+    """Return the units of the split: groups, or single photos with split.groups none."""
     return table["image_id" if split.groups == "none" else "group"]
 
 
@@ -86,7 +87,7 @@ def _validating(table: pd.DataFrame, split: SplitConfig) -> pd.Index:
 
 
 def _stratified_share(table: pd.DataFrame, split: SplitConfig, share: float) -> pd.Index:
-    """Rows of a stratified random share of the groups, each group counted for its most frequent label."""
+    """Return the rows of a random share of the groups, stratified by each group's most frequent label."""
     ordered = table.sort_values("image_id")
     codes = pd.factorize(_units(ordered, split))[0]
     majority = ordered.groupby(codes)["label"].agg(lambda labels: labels.mode()[0])
@@ -100,19 +101,19 @@ def _stratified_choice(labels: pd.Series, split: SplitConfig, share: float) -> n
     except ValueError as error:  # fewer groups held out than there are classes
         raise InputError(
             f"a hold-out or validation set of {share:.1%} of {len(labels)} groups cannot hold every class ({error}): "
-            "raise split.holdout, or set it to 0 for no hold-out, and take more split.folds than one"
+            "raise split.holdout, or set it to 0 and use more than one of split.folds"
         ) from error
     return np.asarray(chosen)
 
 
 def scoring_members(fold_of_row: np.ndarray, folds: int) -> np.ndarray:
-    """Which tails score a labelled photo without having seen it, for `trunkfold.model.ensemble.predict`.
+    """Return the mask of tails that were not trained on a photo, for `trunkfold.model.ensemble.predict`.
 
     Args:
-        fold_of_row: Fold of each row, -1 for held-out ones, -2 for those that no tail scores.
+        fold_of_row: Fold of each row, -1 for held-out rows, -2 for rows that no tail scores.
         folds: Number of tails.
 
     Returns:
-        bool of shape (rows, folds): the tail of its own fold, and of a held-out photo all.
+        bool of shape (rows, folds): the tail of the photo's own fold, or all tails for a held-out photo.
     """
     return (fold_of_row[:, None] == np.arange(folds)) | (fold_of_row[:, None] == HELD_OUT)

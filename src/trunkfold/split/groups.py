@@ -1,52 +1,53 @@
-"""Which photos are copies of one source, wherever that is known from."""
+"""Groups of photos of one source, found by a search or read from a file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from trunkfold.copies.search import find_copies, search_key
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import find_table, has_table
+from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError, counted, first_few
 
-SEARCHED = ("copies", "none")  # values of split.groups that need a search, "none" to say what it leaks
+SEARCHED = ("copies", "none")  # values of split.groups that require a search; "none" to measure leakage
 
 
-def load_groups(choice: str, root: Path) -> pd.DataFrame:
-    """Groups of the photos of a competition.
+def load_groups(choice: str, competition: Competition) -> pd.DataFrame:
+    """Load the groups of a competition's photos.
 
     Args:
-        choice: `split.groups`: "copies" or "none" searches for copies (or reads what an earlier search found), all else
-            names a CSV file with image_id and group, and perhaps set ("train" or "test").
-        root: Folder of the competition.
+        choice: `split.groups`: "copies" or "none" searches for copies (or reads the result of an earlier search);
+            otherwise the path of a CSV file with image_id and group, and optionally set ("train" or "test").
+        competition: Tables of the competition.
 
     Returns:
-        image_id, set ("" where a file has no such column) and group, all texts.
+        image_id, set ("" if the file has no such column) and group, as text.
 
     Raises:
-        InputError: The file is missing or cannot be read, or the competition's tables are wrong.
+        InputError: The file is missing or cannot be read, or the competition's tables are invalid.
     """
     if choice in SEARCHED:
-        return find_copies(root)
+        return find_copies(competition)
     groups = read_groups(Path(choice))
-    _check_sets(groups, choice, root)
+    _check_sets(groups, choice, competition)
     return groups
 
 
-def load_run_groups(path: Path, key: str | None, choice: str, root: Path) -> pd.DataFrame:
-    """Groups for the photos that a run predicts: those of its training, or of a new search where the photos are others.
+def load_run_groups(path: Path, key: str | None, choice: str, competition: Competition) -> pd.DataFrame:
+    """Load the groups for photos predicted by a run: the run's own, or those of a new search if the photos differ.
 
     Args:
         path: The run's groups.csv.
-        key: Of the search that it is from, see `trunkfold.copies.search.search_key`.
+        key: Key of the search that found them, see `trunkfold.copies.search.search_key`.
         choice: The run's `split.groups`.
-        root: Folder of the competition.
+        competition: Tables of the competition.
 
     Returns:
         See `load_groups`.
     """
-    if choice in SEARCHED and key != search_key(root):
-        return find_copies(root)
+    if choice in SEARCHED and key != search_key(competition):
+        return find_copies(competition)
     return read_groups(path)
 
 
@@ -66,41 +67,32 @@ def read_groups(path: Path) -> pd.DataFrame:
     return groups[["image_id", "set", "group"]]
 
 
-def _check_sets(groups: pd.DataFrame, choice: str, root: Path) -> None:
-    """Raise an `InputError` where a group is that of two photos, a labelled and an unlabelled one of the same id."""
-    tables = [find_table(root, name) for name in ("train.csv", "test.csv") if has_table(root, name)]
-    if len(tables) < 2:
+def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> None:
+    """Raise an `InputError` if a group without set belongs to an id of both train.csv and test.csv."""
+    if not (competition.has("train.csv") and competition.has("test.csv")):
         return
-    train, test = (set(read_text_table(table, ["image_id"])["image_id"]) for table in tables)
+    train, test = set(competition.train["image_id"]), set(competition.test["image_id"])
     both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
     if len(both):
         raise InputError(
-            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set, train or test"
+            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set with train or test"
         )
 
 
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
-    """Group of each photo of one set, "" where none is known.
+    """Return the group of each photo of one set, "" if unknown, indexed like `image_ids`.
 
     Args:
-        image_ids: The photos.
+        image_ids: Ids of the photos.
         name: Their set, "train" or "test".
         groups: See `load_groups`.
-
-    Returns:
-        Texts, indexed as `image_ids`.
     """
     own = groups[groups["set"].isin([name, ""])]
     return image_ids.map(own.set_index("image_id")["group"]).astype(object).fillna("").rename("group")
 
 
-def check_groups(table: pd.DataFrame, choice: str, problems: list[str]) -> None:
-    """Collect the labelled photos whose group is not known.
-
-    Args:
-        table: image_id and group.
-        choice: Where the groups are from.
-    """
+def group_problems(table: pd.DataFrame, choice: str) -> Iterator[str]:
+    """Yield the labelled photos (image_id and group) without a group; `choice` is the origin of the groups."""
     missing = table.loc[(table["group"] == "") & (table["image_id"] != ""), "image_id"]
     if len(missing):
-        problems.append(f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}")
+        yield f"{choice} has no group for {counted(len(missing), 'labelled photo')}: {first_few(missing)}"

@@ -1,4 +1,4 @@
-"""The process that runs: its device, precision and seeds through Accelerate, and what it says."""
+"""Setup of a process: device, precision and seeds through Accelerate, and logging."""
 
 import ctypes
 import logging
@@ -15,26 +15,25 @@ from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-# The longest wait of one process for another that is no fault: after an interruption one may have all features of
-# 100,000 photos to compute that the others have, or wait for another run that computes them. Whoever searches for
-# copies or decodes is waited for without a limit, at a file's lock. A process that dies ends the others at once; only
-# one that hangs takes so long to be noticed.
+# Longest legitimate wait for another process: after an interruption, one may have to compute the features of 100,000
+# photos that the others have, or wait for another run that computes them. Searching for copies and decoding are waited
+# for at file locks, without a limit. A process that dies ends the others at once; only one that hangs takes this long.
 LONGEST_WAIT = timedelta(hours=2)
 OPEN_FILES = 1 << 16
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def start_process(config: TrainConfig) -> Accelerator:
-    """Seed everything and take the device and precision.
+    """Seed everything and set device and precision.
 
     Returns:
-        The accelerator; where several processes were launched, only the first one logs warnings. Where one waits for
-        the others for more than two hours, all end with an error.
+        The accelerator. Only the first process logs warnings, and all processes end with an error if one waits for
+        more than two hours.
 
     Raises:
-        InputError: The precision needs a device that is not there.
+        InputError: The precision is not available on the device.
     """
-    # Accelerate joins launched processes over gloo only when it is told that there is no GPU.
+    # Accelerate connects launched processes over gloo only if it knows that there is no GPU.
     no_gpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     on_cpu = no_gpu or parse_flag_from_env("ACCELERATE_USE_CPU")
     device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
@@ -51,15 +50,15 @@ def start_process(config: TrainConfig) -> Accelerator:
 
 
 def describe_device(accelerator: Accelerator) -> str:
-    """Device and precision in words, such as "CPU, float32"."""
+    """Describe device and precision, such as "CPU, float32"."""
     device = "CPU" if accelerator.device.type == "cpu" else torch.cuda.get_device_name(accelerator.device)
     return f"{device}, {PRECISIONS[accelerator.mixed_precision]}"
 
 
 def _keep_freed_memory() -> None:
-    """Let this process use the memory of large tensors again, instead of asking for it anew for each one.
+    """Let this process reuse the memory of large tensors.
 
-    glibc gives what is freed back at once, and every step then waits for the kernel to clear hundreds of megabytes.
+    By default, glibc returns freed memory, and each step waits for the kernel to clear hundreds of megabytes.
     """
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
         mallopt = ctypes.CDLL(None).mallopt
@@ -68,7 +67,7 @@ def _keep_freed_memory() -> None:
 
 
 def _allow_open_files() -> None:
-    """Let this process have more files open than the usual 1,024: 100,000 photos and their features are 1,200."""
+    """Raise the usual limit of 1,024 open files: 100,000 photos and their features need 1,200."""
     with suppress(ImportError, OSError, ValueError):  # Windows has no such limit, and some systems refuse
         import resource
 
@@ -78,7 +77,7 @@ def _allow_open_files() -> None:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """The precision that `auto` stands for on a device, or the wanted one.
+    """Return the requested precision, or the one `auto` selects for a device.
 
     Raises:
         InputError: fp16 without a GPU.

@@ -1,6 +1,6 @@
-"""The state of a training: when it is saved, when the training has to stop, and its file.
+"""Checkpoints of a training: when to save, when to stop, and the file format.
 
-The file holds numbers and texts as JSON beside the tensors of a safetensors file.
+The format is safetensors, with numbers and text as JSON in its metadata.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from trunkfold.errors import InputError, OutOfTime
 from trunkfold.files import whole_file
 
 NESTED, DIGEST = "nested", "digest"  # in the file's metadata
-ANOTHER = "give this one another --run.name, or begin anew with --run.restart true"
+ANOTHER = "choose another --run.name, or start from scratch with --run.restart true"
 
 
 class Checkpoint:
-    """A file with the state of a training: written now and then, and read when the same training begins again."""
+    """A file with the state of a training, written periodically, and read to resume the training."""
 
     def __init__(self, path: Path, accelerator: Accelerator, config: TrainConfig, photos: str, started: float) -> None:
-        """Read what there is to go on from.
+        """Set up the schedule of checkpoints.
 
         Args:
             path: The file.
             accelerator: Its first process writes.
-            config: How often to save, and how many hours there are.
-            photos: Key of the photos that are learned from; a state of others is refused.
-            started: When they began, on the monotonic clock.
+            config: Options with the interval and the time limit.
+            photos: Key of the training photos; a state with another key is refused.
+            started: Start of the time limit, on the monotonic clock.
         """
         self.path, self.accelerator, self.photos = path, accelerator, photos
         self.minutes, self.hours, self.started = config.save_minutes, config.max_hours, started
@@ -42,21 +42,21 @@ class Checkpoint:
         self.longest_gap = self.longest_save = 0.0
 
     def read(self) -> dict | None:
-        """The state that was saved last; None where there is none.
+        """Read the last saved state; None if there is none.
 
         Raises:
-            InputError: The file is damaged, or was made with other photos.
+            InputError: The file is damaged, or was written with other photos.
         """
-        main = self.accelerator.is_main_process  # the others may be on machines without the run's folder
+        main = self.accelerator.is_main_process  # other machines may not have the run's folder
         (state,) = broadcast_object_list([read_state(self.path) if main and self.path.exists() else None])
         if state is not None and state["photos"] != self.photos:
-            raise InputError(f"the photos are not those that {self.path.parent} was begun with: {ANOTHER}")
+            raise InputError(f"the photos are not those that {self.path.parent} was started with: {ANOTHER}")
         return state
 
     def look(self) -> tuple[bool, bool]:
-        """Whether it is time to save, and whether to stop; of several processes, the first one's word counts.
+        """Return whether to save and whether to stop; the first process decides.
 
-        To stop in time, there have to be two more of the longest saving and of the longest gap between two looks.
+        Training stops while there is time for twice the longest save and twice the longest gap between two calls.
         """
         now = time.monotonic()
         self.longest_gap, self.looked = max(self.longest_gap, now - self.looked), now
@@ -65,7 +65,7 @@ class Checkpoint:
         return stop or now - self.saved >= 60 * self.minutes, stop
 
     def write(self, make_state: Callable[[], dict]) -> None:
-        """Save a state; all processes have to call it, and the first one writes."""
+        """Save a state; all processes must call this, and the first one writes."""
         begun, state = time.monotonic(), {"photos": self.photos, **make_state()}
         if self.accelerator.is_main_process:
             write_state(state, self.path)
@@ -73,19 +73,19 @@ class Checkpoint:
         self.longest_save = max(self.longest_save, self.saved - begun)
 
     def stop(self, epoch: int) -> None:
-        """End the training, which can be continued.
+        """End the training, which can be resumed.
 
         Raises:
             OutOfTime: Always.
         """
         raise OutOfTime(
-            f"stopped in epoch {epoch}, before train.max_hours {self.hours:g} are over; all is saved: "
-            "the same command goes on"
+            f"stopped in epoch {epoch}, within train.max_hours {self.hours:g}; the checkpoint is saved: "
+            "rerun the same command to resume"
         )
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """Where the random numbers of all processes stand: a row for each of them."""
+    """Return the states of the random generators of all processes, one row per process."""
     states = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(accelerator.device)
@@ -93,22 +93,23 @@ def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
 
 
 def restore_random_state(accelerator: Accelerator, states: dict[str, torch.Tensor]) -> None:
-    """Go on with the numbers of `random_state`, unless now there are more processes or another device than then."""
+    """Restore `random_state`, as far as processes and device are the same."""
     place = accelerator.process_index
     if place < len(states["cpu"]):
-        # Copies, because PyTorch reads a state from where its memory begins, even that of a row.
+        # Copies, because PyTorch ignores the storage offset of a row.
         torch.set_rng_state(states["cpu"][place].cpu().clone())
         if "cuda" in states and accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"][place].cpu().clone(), accelerator.device)
 
 
 def write_state(state: object, path: Path) -> None:
-    """Write nested dicts, lists and tuples of tensors, numbers, texts and None; the old file stays until the new one is
-    complete and was read back.
+    """Write nested dicts, lists and tuples of tensors, numbers, text and None.
+
+    The previous file is replaced only after the new one was read back.
 
     Raises:
-        TypeError: Something else is in it.
-        InputError: Nothing can be written there, or the disk is full.
+        TypeError: The state contains another type.
+        InputError: The file cannot be written, or the disk is full.
     """
     tensors: dict[str, torch.Tensor] = {}
     nested = json.dumps(_pack(state, tensors))
@@ -118,7 +119,7 @@ def write_state(state: object, path: Path) -> None:
 
 
 def read_state(path: Path) -> object:
-    """What `write_state` wrote, its tensors on the CPU.
+    """Read the result of `write_state`, with tensors on the CPU.
 
     Raises:
         InputError: The file is damaged.
@@ -128,14 +129,14 @@ def read_state(path: Path) -> object:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata[DIGEST] != _digest(metadata[NESTED], tensors):
-            raise ValueError("its digest is another")
+            raise ValueError("its digest differs")
         return _unpack(json.loads(metadata[NESTED]), tensors)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): begin the run anew with --run.restart true") from error
+        raise InputError(f"{path} is damaged ({error}): start from scratch with --run.restart true") from error
 
 
 def _pack(value: object, tensors: dict[str, torch.Tensor]) -> object:
-    """The value as JSON knows it: what JSON has no word for is a list that begins with its kind."""
+    """Convert a value to JSON types; containers and tensors become lists that start with their type."""
     if isinstance(value, torch.Tensor):
         tensors[str(len(tensors))] = value.detach().cpu().contiguous()
         return ["tensor", str(len(tensors) - 1)]

@@ -1,4 +1,4 @@
-"""Gradients of all tails on a CPU, by a thread for each core, and the same to the bit on any number of cores."""
+"""Gradients of all tails on a CPU, one thread per core, bit-identical on any number of cores."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from trunkfold.cores import in_threads
-from trunkfold.model.backbone import Tail, Trunk, trained_parameters
 from trunkfold.model.drop_path import drawn_from
 from trunkfold.model.features import through_trunk
+from trunkfold.model.parts import Tail, Trunk, trained_parameters
 from trunkfold.training.shares import learned_shares
 
-# Forward operations of a tail's rows. Threads that run less than the first do nothing but wait for Python's lock. Above
-# the second the last of an odd number of tails is halved, so that two cores share the work evenly. No more than that
-# one, because each half builds the adapted matrices.
+# Forward operations of a tail's rows. Below the first, threads mostly wait for Python's lock. Above the second, the
+# last of an odd number of tails is halved, so that two cores share the work evenly; only this one, because each half
+# builds the adapted matrices.
 WORTH_A_THREAD, WORTH_HALVING = 1e9, 8e9
 
 
@@ -30,20 +30,20 @@ class GradientsByThreads:
         tails: Sequence[Tail],
         loss_of: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """Take the model.
+        """Store the model.
 
         Args:
-            accelerator: Its processes each give a share of a batch, and exchange gradients.
-            trunk: On the CPU.
-            tails: K of them, there too.
-            loss_of: The loss of some logits (rows, classes) and class numbers (rows,), a sum over the rows.
+            accelerator: Its processes share each batch and exchange gradients.
+            trunk: Trunk on the CPU.
+            tails: K tails on the CPU.
+            loss_of: Loss of logits (rows, classes) and class indices (rows,), summed over rows.
         """
         self.accelerator, self.trunk, self.tails, self.loss_of = accelerator, trunk, tails, loss_of
         self.learning = [[parameter for _, parameter in trained_parameters(tail)] for tail in tails]
         self._operations_of_row: dict[torch.Size, int] = {}
 
     def __call__(self, photos: Tensor, targets: Tensor) -> Tensor:
-        """Each tail's loss, of shape (K,), from what `Lockstep.step` takes."""
+        """Return each tail's loss, of shape (K,), for the arguments of `Lockstep.step`."""
         features = through_trunk(self.accelerator, self.trunk, photos) if photos.dtype == torch.uint8 else photos
         folds = len(self.tails)
         shares = list(zip(learned_shares(features, folds), learned_shares(targets, folds), strict=True))
@@ -56,10 +56,10 @@ class GradientsByThreads:
         work = [(fold, *share, seed) for (fold, share), seed in zip(parts, seeds, strict=True)]
         found = (in_threads if operations > WORTH_A_THREAD else map)(self._learn, work)
         losses = torch.zeros(folds)
-        for (fold, *_), (loss, gradients) in zip(work, found, strict=True):  # in this order, so that bits repeat
+        for (fold, *_), (loss, gradients) in zip(work, found, strict=True):  # a fixed order, for bit-identical sums
             losses[fold] += loss
             for parameter, gradient in zip(self.learning[fold], gradients, strict=True):
-                if parameter.grad is None:  # laid out as the parameter is, as fused optimizers take for granted
+                if parameter.grad is None:  # with the parameter's layout, as fused optimizers require
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.add_(gradient)
         if self.accelerator.num_processes > 1:
@@ -67,7 +67,7 @@ class GradientsByThreads:
         return losses
 
     def _learn(self, work: tuple[int, Tensor, Tensor, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss and gradients of one tail from some of its rows."""
+        """Return loss and gradients of one tail for some of its rows."""
         fold, features, targets, seed = work
         with self.accelerator.autocast(), drawn_from(seed):
             logits = self.tails[fold](features.float())
@@ -82,7 +82,7 @@ class GradientsByThreads:
             parameter.grad.copy_(gradient.view_as(parameter))
 
     def _count_operations(self, rows: Tensor) -> int:
-        """Of a tail's forward pass."""
+        """Count the operations of a tail's forward pass."""
         shape = rows.shape[1:]
         if shape not in self._operations_of_row:
             # The counter's hooks fail where an input is a parameter that requires gradients, as in SigLIP's pool.

@@ -1,4 +1,4 @@
-"""K tails that learn together: one batch, one pass through the trunk, and a step of every fold's tail."""
+"""K tails trained together: one batch, one forward pass of the trunk, and one step of every fold's tail."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -12,45 +12,45 @@ from torch.nn import functional as F
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.images.batches import FoldBalancedBatches
-from trunkfold.model.backbone import Backbone, Tail, Trunk
+from trunkfold.model.backbone import Backbone
 from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
 from trunkfold.model.drop_path import use_seeded_drop_path
 from trunkfold.model.half_precision import on_device
+from trunkfold.model.parts import Tail, Trunk
 from trunkfold.training.gradients import GradientsByThreads
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
 from trunkfold.training.shares import learned_shares, rows_of_each_fold
 
 logger = logging.getLogger(__name__)
 BY_THREADS = 0  # `Lockstep.pieces` on a CPU
-NUMBERS_A_WEIGHT = 3  # that a step takes beside the gradient: Adam's two moments, one on the way to other processes
+NUMBERS_A_WEIGHT = 3  # per weight in addition to the gradient: Adam's two moments and a communication buffer
 
 
 class Tails(nn.Module):
-    """The tails of all folds; each sees the features of the photos that are not its fold's."""
+    """The tails of all folds; each receives the features of the other folds' photos."""
 
     def __init__(self, tails: list[Tail]) -> None:
         super().__init__()
         self.tails = nn.ModuleList(tails)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (K x n, channels, height, width) to logits (K, (K - 1) x n, classes)."""
+        """Compute logits (K, (K - 1) x n, classes) of features (K x n, channels, height, width)."""
         shares = learned_shares(features, len(self.tails))
         return torch.stack([tail(share) for tail, share in zip(self.tails, shares, strict=True)])
 
 
 class Lockstep:
-    """K tails that learn together, a step at a time.
+    """K tails trained together, one step at a time.
 
     Attributes:
-        tails: One for each fold, on the accelerator's device.
-        trunk: The shared part, there too.
-        scheduler: timm's, stepped once an update.
-        best: The trained parameters of each fold's best epoch, fold after fold; None before they were chosen.
-        pieces: In how many parts a batch goes through the model so that the device's memory holds it. The gradients are
-            the undivided batch's, but with `model.drop_path` other blocks are left out. None where the first step shall
-            find the number, on a GPU. `BY_THREADS` on a CPU, which does not say in time that its memory is full: there
-            see `GradientsByThreads`.
+        tails: One tail per fold, on the accelerator's device.
+        trunk: The shared trunk, on the same device.
+        scheduler: timm's scheduler, stepped once per update.
+        best: Trained parameters of each fold's best epoch, fold after fold; None until selected.
+        pieces: Number of pieces each batch is split into to fit memory. Gradients equal the whole batch's, except that
+            `model.drop_path` drops other blocks. None until the first step on a GPU; `BY_THREADS` on a CPU, which
+            reports exhausted memory too late, see `GradientsByThreads`.
     """
 
     def __init__(
@@ -61,26 +61,26 @@ class Lockstep:
         batches: FoldBalancedBatches,
         class_weights: Tensor | None = None,
     ) -> None:
-        """Make the tails, their optimizer and its schedule.
+        """Create the tails, their optimizer and its schedule.
 
         Args:
-            config: How they learn.
-            backbone: What they are made of.
-            batches: How many photos of each fold a batch and an epoch hold.
-            class_weights: Weight of each class in the loss, of mean 1 over the training photos; None for equal ones.
+            config: Options of the training.
+            backbone: Backbone to create tails from.
+            batches: Sizes of batches and epochs.
+            class_weights: Weight of each class in the loss, with mean 1 over the training photos; None for no weights.
 
         Raises:
-            InputError: timm has no such optimizer or schedule, or it takes no such arguments.
+            InputError: timm has no such optimizer or schedule, or it does not accept the arguments.
         """
         self.accelerator, self.config, self.batches = accelerator, config, batches
         self.trunk: Trunk = on_device(accelerator, backbone.trunk)
-        # Seeds far apart, so that neither another seed nor another fold starts from the same numbers.
+        # Spaced seeds, so that no other seed or fold has the same initial weights.
         self.tails = [backbone.make_tail(1000 * config.seed + fold) for fold in range(batches.folds)]
         optimizer = make_optimizer(self.tails, config)
         for tail in self.tails:
             use_fast_depthwise(tail)
             use_seeded_drop_path(tail)
-        # The schedule stays unprepared: Accelerate would step it once a process.
+        # The schedule is not prepared: Accelerate would step it once per process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
         self.model, self.optimizer = accelerator.prepare(Tails(self.tails).train(), optimizer)
         self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
@@ -95,15 +95,15 @@ class Lockstep:
         self.pieces: int | None = None if accelerator.device.type == "cuda" else BY_THREADS
 
     def step(self, photos: Tensor, targets: Tensor) -> Tensor:
-        """Learn from one batch of photos.
+        """Train on one batch of photos.
 
         Args:
-            photos: uint8 of shape (K x rows_per_fold, 3, side, side), fold by fold, on the device; or what the trunk
-                made of them, in any precision.
-            targets: Class numbers, of shape (K x rows_per_fold,).
+            photos: uint8 of shape (K x rows_per_fold, 3, side, side), ordered by fold, on the device; or their trunk
+                features, in any precision.
+            targets: Class indices, of shape (K x rows_per_fold,).
 
         Returns:
-            Each fold's mean loss, of shape (K,); with several processes, this one's part of that sum.
+            Mean loss of each fold, of shape (K,); with several processes, this process's part of the sum.
 
         Raises:
             MemoryFullError: The device's memory is too small.
@@ -127,11 +127,11 @@ class Lockstep:
 
     @contextmanager
     def weights(self, raw: bool = False) -> Iterator[list[Tail]]:
-        """Put weights into the tails for as long as they are used, in evaluation mode.
+        """Yield the tails in evaluation mode with the selected weights, and restore the current ones afterwards.
 
         Args:
-            raw: Those of the last step; else the ones to keep: the best epochs' where `best` has them, or the averaged
-                ones where weights are averaged.
+            raw: Use the weights of the last step; otherwise those to keep: the best epochs' if selected, or averaged
+                weights.
         """
         self.model.eval()
         last = [parameter.data for parameter in self.learning]
@@ -146,7 +146,7 @@ class Lockstep:
             self.model.train()
 
     def state_dict(self) -> dict:
-        """All that the steps have changed, for `load_state_dict` of a lockstep that was made alike."""
+        """Return the state changed by training, for `load_state_dict` of an equal lockstep."""
         scaler = self.accelerator.scaler
         return {
             "weights": [parameter.data for parameter in self.learning],
@@ -158,11 +158,11 @@ class Lockstep:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was asked."""
+        """Restore the result of `state_dict`."""
         copy_data(self.learning, state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, kept in self.optimizer.state.items():
-            for name, value in kept.items():  # laid out in memory as they were, for the same rounding
+            for name, value in kept.items():  # in the original memory layout, for identical rounding
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         restore_schedule(self.scheduler, state["schedule"])
@@ -173,11 +173,11 @@ class Lockstep:
         self.steps_done = state["steps_done"]
 
     def learning_rates(self) -> dict[str, float]:
-        """The present learning rates: lr_tail and lr_head."""
+        """Return the current learning rates: lr_tail and lr_head."""
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
 
     def _find_pieces(self, photos: Tensor, targets: Tensor) -> int:
-        """The fewest that fit, tried with the first batch; all processes take part."""
+        """Find the fewest pieces that fit, using the first batch; all processes take part."""
 
         def attempt(rows: int) -> None:
             part = [rows_of_each_fold(batch, len(self.tails), slice(rows)) for batch in (photos, targets)]
@@ -186,8 +186,8 @@ class Lockstep:
         pieces = fewest_pieces(self.accelerator, self.batches.rows_per_fold, attempt)
         if pieces > 1:
             logger.warning(
-                "train.batch_size %d is too large for the memory of %s: each batch is learned from in %d pieces, whose "
-                "gradients add up to those of the whole",
+                "train.batch_size %d is too large for the memory of %s: each batch is split into %d pieces, whose "
+                "gradients are accumulated",
                 self.config.batch_size,
                 self.accelerator.device,
                 pieces,
@@ -195,9 +195,9 @@ class Lockstep:
         return pieces
 
     def _rehearse(self, photos: Tensor, targets: Tensor) -> None:
-        """Take the memory of a step, and leave no trace: not in weights or gradients, nor in random numbers.
+        """Use the memory of a step without changing weights, gradients or random numbers.
 
-        The processes' exchange of gradients takes no part, since they may try different sizes.
+        Gradients are not exchanged, since processes may try different sizes.
         """
         device = self.accelerator.device
         devices = [] if device.type == "cpu" else [device]
@@ -205,10 +205,10 @@ class Lockstep:
         with torch.random.fork_rng(devices, device_type=device.type):
             losses = self._losses(self.accelerator.unwrap_model(self.model), photos, targets)
             torch.autograd.grad(losses.sum(), list(self.learning))
-        del states  # held until here, as they will be in a step
+        del states  # kept alive until here, as in a step
 
     def _add_up_gradients(self, photos: Tensor, targets: Tensor) -> Tensor:
-        """Each fold's mean loss; processes exchange gradients once, with the last piece."""
+        """Accumulate gradients and return each fold's mean loss; processes exchange gradients with the last piece."""
         folds, rows = len(self.tails), self.batches.rows_per_fold
         pieces, total = min(self.pieces, rows), 0
         for piece in range(pieces):
@@ -216,32 +216,32 @@ class Lockstep:
             part = [rows_of_each_fold(batch, folds, chosen) for batch in (photos, targets)]
             with nullcontext() if piece == pieces - 1 else self.accelerator.no_sync(self.model):
                 losses = self._losses(self.model, *part)
-                # Gradients are averaged over the processes, but each one's loss is a part of the sum.
+                # Gradients are averaged over processes, but each process's loss is a part of the sum.
                 self.accelerator.backward(losses.sum() * self.accelerator.num_processes)
             total += losses.detach()
         return total
 
     def _losses(self, model: nn.Module, photos: Tensor, targets: Tensor) -> Tensor:
-        """Each fold's part of its mean loss over the whole batch of all processes."""
+        """Return each fold's part of its mean loss over the batch of all processes."""
         with self.accelerator.autocast():
             features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
         logits, labels = model(features), learned_shares(targets, len(self.tails))
         return torch.stack([self._loss(*of_fold) for of_fold in zip(logits, labels, strict=True)])
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """One fold's part of its mean loss, from some of its rows."""
+        """Return a part of one fold's mean loss, for some of its rows."""
         smoothing = self.config.label_smoothing
         summed = F.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing, reduction="sum")
         return summed / self.batches.batch_rows_learned
 
 
 def set_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> None:
-    """Give each parameter the numbers of a tensor, without copying them."""
+    """Point each parameter to a tensor, without copying."""
     for parameter, tensor in zip(parameters, tensors, strict=True):
         parameter.data = tensor
 
 
 def copy_data(parameters: Iterable[nn.Parameter], tensors: Iterable[Tensor]) -> None:
-    """Copy the numbers of a tensor into each parameter."""
+    """Copy a tensor into each parameter."""
     for parameter, tensor in zip(parameters, tensors, strict=True):
         parameter.data.copy_(tensor)

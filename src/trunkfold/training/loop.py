@@ -1,4 +1,4 @@
-"""The epochs: learn from every batch, score every fold on its clean features, keep the last weights or the best."""
+"""The training loop: train on every batch, validate every fold on clean features, keep the last or the best weights."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,24 +16,25 @@ from tqdm import tqdm
 from trunkfold.errors import DivergedError, first_few
 from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import validation_scores
-from trunkfold.model.backbone import Tail, trained_parameters
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import FeatureBatches
+from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.split.folds import scoring_members
 from trunkfold.training.checkpoint import Checkpoint, random_state, restore_random_state
 from trunkfold.training.lockstep import Lockstep
+from trunkfold.training.trackers import log_epoch
 
-LOOK_EVERY = 20  # steps of a GPU between two looks at loss and clock, each of which makes it wait
+LOOK_EVERY = 20  # steps on a GPU between checks of loss and clock, each of which synchronizes
 
 
 @dataclass
 class Validation:
-    """What scores all folds after each epoch: clean features, computed once, and the truth.
+    """Clean features and targets to score all folds after each epoch.
 
     Attributes:
-        features: Batches of the plain view, kept.
-        fold_of_row: Fold that each row validates, -1 for none; shape (rows,).
-        targets: Class number of each row.
+        features: Cached batches of the plain view.
+        fold_of_row: Fold each row validates, negative for none; shape (rows,).
+        targets: Class index of each row.
     """
 
     features: FeatureBatches
@@ -41,9 +42,9 @@ class Validation:
     targets: np.ndarray
 
     def score(self, accelerator: Accelerator, tails: Sequence[Tail]) -> list[dict[str, float]]:
-        """val_loss, val_accuracy and val_macro_f1 of each fold's tail on its own fold."""
+        """Compute val_loss, val_accuracy and val_macro_f1 of each fold's tail on its own fold."""
         members = scoring_members(self.fold_of_row, len(tails))
-        members[self.fold_of_row < 0] = False  # the hold-out is looked at once, at the end
+        members[self.fold_of_row < 0] = False  # the hold-out is used only once, at the end
         probabilities = average(predict(accelerator, tails, members, [self.features]), members)
         rows_of_fold = [self.fold_of_row == fold for fold in range(len(tails))]
         return [validation_scores(self.targets[rows], probabilities[rows]) for rows in rows_of_fold]
@@ -57,24 +58,24 @@ def train(
     after_epoch: Callable[[int, float], None] | None = None,
     quiet: bool = False,
 ) -> pd.DataFrame:
-    """Train all tails; `Lockstep.weights` then gives those to keep.
+    """Train all tails; `Lockstep.weights` then yields the weights to keep.
 
     Args:
-        lockstep: What learns.
-        loader: Gives its batches, see `trunkfold.images.batches`.
-        validation: Scores every epoch.
-        checkpoint: Saves the state, from which the same training, when it was killed, goes on to the same end.
-        after_epoch: Is told the epoch's number and the folds' mean macro F1; what it raises ends the training.
-        quiet: Neither draw a bar nor print a line an epoch.
+        lockstep: Tails to train.
+        loader: Training batches, see `trunkfold.images.batches`.
+        validation: Scores each epoch.
+        checkpoint: Saves the state, so that an interrupted training resumes with identical results.
+        after_epoch: Called with the epoch and the mean macro F1 of the folds; may raise to stop training.
+        quiet: Show neither a progress bar nor a line per epoch.
 
     Returns:
-        The history: a row for each epoch and fold.
+        The history: one row per epoch and fold.
 
     Raises:
         DivergedError: A loss is not finite.
-        OutOfTime: The checkpoint's time is over.
+        OutOfTime: The time limit is reached.
     """
-    # Features that were not kept yet have drawn numbers, others have not; and each process leaves out other blocks.
+    # Computing features may have drawn random numbers, reading cached ones has not; processes drop different blocks.
     set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
@@ -83,6 +84,7 @@ def train(
         while training.epoch <= epochs:
             training.learn(bar)
             rows = training.end_epoch()
+            log_epoch(lockstep.accelerator, rows)
             if not bar.disable:
                 bar.write(_describe(rows, epochs))
             if after_epoch is not None:
@@ -93,35 +95,35 @@ def train(
 
 
 class Training:
-    """A training under way.
+    """A running training.
 
     Attributes:
-        epoch: The epoch that is running, from 1 on.
-        step: How many of its steps are done.
-        history: A row for each epoch that is done, and each fold.
-        best: The weights of the best epochs.
+        epoch: Current epoch, counted from 1.
+        step: Number of finished steps of the current epoch.
+        history: One row per finished epoch and fold.
+        best: Weights of the best epochs.
     """
 
     def __init__(
         self, lockstep: Lockstep, loader: DataLoader, validation: Validation, checkpoint: Checkpoint | None
     ) -> None:
-        """Begin, or go on where the checkpoint's file was saved."""
+        """Start, or resume from the checkpoint."""
         self.lockstep, self.loader, self.validation, self.checkpoint = lockstep, loader, validation, checkpoint
         self.accelerator = lockstep.accelerator
         self.epoch, self.step, self.history, self.best = 1, 0, [], BestEpochs(lockstep.tails)
-        self.losses = torch.zeros(len(lockstep.tails), device=self.accelerator.device)  # this process's, summed
-        self.begun = time.perf_counter()  # the running epoch, less what it was interrupted for
+        self.losses = torch.zeros(len(lockstep.tails), device=self.accelerator.device)  # sums of this process
+        self.begun = time.perf_counter()  # start of the current epoch, corrected for interruptions
         state = checkpoint.read() if checkpoint else None
         if state is not None:
             self.load_state_dict(state)
 
     @property
     def steps_done(self) -> int:
-        """Of all epochs."""
+        """Finished steps over all epochs."""
         return (self.epoch - 1) * len(self.loader) + self.step
 
     def learn(self, bar: tqdm) -> None:
-        """Take the steps of the running epoch that are left."""
+        """Run the remaining steps of the current epoch."""
         look_every = LOOK_EVERY if self.accelerator.device.type == "cuda" else 1
         self.lockstep.batches.begin(self.epoch, self.step)
         for photos, targets in self.loader:
@@ -132,7 +134,7 @@ class Training:
                 self._look()
 
     def end_epoch(self) -> list[dict[str, float]]:
-        """Score all folds, note it in the history, and save; the rows of the history."""
+        """Score all folds, save a checkpoint, and return the new rows of the history."""
         losses = self.accelerator.reduce(self.losses, "sum") / len(self.loader)
         rates = self.lockstep.learning_rates()
         with self.lockstep.weights() as tails:
@@ -153,7 +155,7 @@ class Training:
         return rows
 
     def state_dict(self) -> dict:
-        """All that is needed to go on to the same end; every process has to ask."""
+        """Return everything needed to resume with identical results; all processes must call this."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -166,7 +168,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was asked."""
+        """Restore the result of `state_dict`."""
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         self.losses = state["losses"].to(self.losses) * self.accelerator.is_main_process
         self.begun = time.perf_counter() - state["seconds"]
@@ -176,19 +178,19 @@ class Training:
         restore_random_state(self.accelerator, state["random"])
 
     def _look(self) -> None:
-        """At the losses and at the clock; all processes do the same."""
+        """Check losses and time limit, identically in all processes."""
         save, stop = self.checkpoint.look() if self.checkpoint is not None else (False, False)
         asked = torch.tensor([save, stop], device=self.losses.device) * self.accelerator.is_main_process
         *losses, save, stop = self.accelerator.reduce(torch.cat([self.losses, asked.to(self.losses)]), "sum").tolist()
         _check_finite(losses, self.epoch)
-        if stop or (save and self.step < len(self.loader)):  # at its end the epoch is saved anyway
+        if stop or (save and self.step < len(self.loader)):  # finished epochs are saved anyway
             self.checkpoint.write(self.state_dict)
         if stop:
             self.checkpoint.stop(self.epoch)
 
 
 class BestEpochs:
-    """The weights of each fold's best epoch by validation accuracy: what the picked score flatters."""
+    """Weights of each fold's best epoch by validation accuracy, whose scores are optimistic."""
 
     def __init__(self, tails: Sequence[Tail]) -> None:
         self.learning = [[p for _, p in trained_parameters(tail)] for tail in tails]
@@ -196,7 +198,7 @@ class BestEpochs:
         self.weights: list[list[Tensor]] = [[] for _ in tails]
 
     def look(self, scores: list[dict[str, float]]) -> None:
-        """Keep the present weights of the folds that were never better."""
+        """Keep the current weights of folds that improved."""
         for fold, score in enumerate(scores):
             if score["val_accuracy"] > self.accuracy[fold]:
                 self.accuracy[fold] = score["val_accuracy"]

@@ -1,4 +1,4 @@
-"""timm's optimizers and schedules over the tails of all folds, and the weights of the classes in the loss."""
+"""timm's optimizers and schedules for the tails of all folds, and class weights of the loss."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
-from trunkfold.model.backbone import Tail, trained_parameters
+from trunkfold.model.parts import Tail, trained_parameters
 
 
 def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Optimizer:
-    """A timm optimizer over all tails, with learning rates and weight decays of their own for tails and heads.
+    """Create a timm optimizer for all tails, with separate learning rates and weight decays for tails and heads.
 
-    Vectors (biases, norms, layer scales, DoRA's magnitudes) do not decay, timm's own rule.
+    Vectors (biases, norms, layer scales, DoRA's magnitudes) do not decay, as in timm.
 
     Raises:
-        InputError: timm has no such optimizer, or it does not take the arguments.
+        InputError: timm has no such optimizer, or it does not accept the arguments.
     """
     rates = {"tail": (config.tail_lr, config.tail_weight_decay), "head": (config.head_lr, config.head_weight_decay)}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -45,29 +45,28 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
 
 
 def _fused(optimizer: str) -> dict[str, bool]:
-    """One kernel for all weights instead of several per weight, for the two optimizers where PyTorch has a sound one.
+    """Select fused kernels for Adam and AdamW.
 
-    Fused SGD leaves its momentum uninitialised where loss scaling skips the first step, and uses it in the second.
-    Fused Adagrad has no CUDA kernel.
+    Fused SGD uses uninitialized momentum if loss scaling skips the first step; fused Adagrad has no CUDA kernel.
     """
     kind = get_optimizer_class(optimizer.removeprefix("lookahead_"), bind_defaults=False)
     return {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> Scheduler:
-    """A timm schedule over `config.epochs` of `steps` updates.
+    """Create a timm schedule over `config.epochs` epochs of `steps` updates.
 
     Raises:
-        InputError: timm has no such schedule, or it does not take the arguments.
+        InputError: timm has no such schedule, or it does not accept the arguments.
     """
-    reason: object = "unknown"  # older releases of timm give no schedule rather than an error
+    reason: object = "unknown"  # older releases of timm return None instead of raising an error
     arguments = {"min_lr": 0.0, "warmup_lr": 1e-7, **config.scheduler_args}
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             config.scheduler,
             num_epochs=config.epochs,
-            # A shortened run would otherwise end before its learning rate has risen.
+            # Otherwise a short run could end during the warm-up.
             warmup_epochs=min(config.warmup_epochs, config.epochs / 4),
             step_on_epochs=config.scheduler == "plateau",
             updates_per_epoch=steps,
@@ -84,19 +83,19 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
 
 
 def schedule_state(scheduler: Scheduler) -> dict | None:
-    """What a schedule remembers: of timm's only plateau does, the others are functions of the update's number."""
+    """Return the state of a schedule; only timm's plateau schedule has one."""
     plateau = getattr(scheduler, "lr_scheduler", None)
     return None if plateau is None else {"torch": plateau.state_dict(), "restore_lr": scheduler.restore_lr}
 
 
 def restore_schedule(scheduler: Scheduler, state: dict | None) -> None:
-    """Give a schedule back what `schedule_state` said."""
+    """Restore the result of `schedule_state`."""
     if state is not None:
         scheduler.lr_scheduler.load_state_dict(state["torch"])
         scheduler.restore_lr = state["restore_lr"]
 
 
 def balanced_class_weights(targets: np.ndarray, classes: int) -> Tensor:
-    """Weights by the inverse of each class's frequency, of mean 1 over the photos: shape (classes,)."""
+    """Return weights proportional to the inverse class frequency, with mean 1 over the photos: shape (classes,)."""
     counts = np.bincount(targets, minlength=classes)
     return torch.tensor(len(targets) / (np.count_nonzero(counts) * counts.clip(1)), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""A run's folder: begun, or found unfinished and gone on with; by one process at a time, and only as it was begun."""
+"""Starting and resuming runs: one process at a time, and only with unchanged options, photos and folds."""
 
 import logging
 import shutil
@@ -19,40 +19,43 @@ from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.training.checkpoint import ANOTHER
 
 logger = logging.getLogger(__name__)
-PATIENCE = 10.0  # seconds; loader processes keep a killed run's lock for some
-FREE = {  # options that change no number of a run, and so may change while it is interrupted
+PATIENCE = 10.0  # seconds; data-loader workers hold a killed run's lock for a while
+FREE = {  # options that do not affect results and may change before resuming
     "cache.dir",
     "data.root",
     "data.workers",
     "decode.copy_labels",
     "predict.batch_size",
     "run.restart",
+    "run.trackers",
     "train.max_hours",
     "train.save_minutes",
 }
 
 
 def check_run(config: Config) -> RunFolder:
-    """The folder of a run that can begin or go on, checked before anything costly is done.
+    """Return the folder of a run that can start or resume, checked before expensive work.
 
     Raises:
-        InputError: It holds a finished run, something else, or an unfinished run of another configuration.
+        InputError: It contains a finished run, other files, or an unfinished run with another configuration.
     """
     run = RunFolder(SUBMISSIONS / config.run.name, write=True)
     if config.run.restart or not _is_used(run):
         return run
     if run.metrics.exists() and not run.state.exists():
-        raise InputError(f"{run} holds a finished run: {ANOTHER}")
+        raise InputError(f"{run} contains a finished run: {ANOTHER}")
     if not run.config.exists():
-        raise InputError(f"{run} holds something else than a run: give this one another --run.name")
+        raise InputError(f"{run} contains files but no run: choose another --run.name")
     before = load_config(run.config)
     differences = _differences(before, config)
     if differences:
-        raise InputError(f"{run} holds an unfinished run with {'; '.join(differences)}: go on as it was, or {ANOTHER}")
+        raise InputError(
+            f"{run} contains an unfinished run with {'; '.join(differences)}: resume it unchanged, or {ANOTHER}"
+        )
     if config.train.epochs > before.train.epochs:
         logger.warning(
-            "train.epochs is %d now and was %d: the schedule changes in mid-run, which is not what %d epochs from the "
-            "start give",
+            "train.epochs is %d now and was %d: the schedule changes during the run, and results differ from those of "
+            "%d epochs from the start",
             *(config.train.epochs, before.train.epochs, config.train.epochs),
         )
     return run
@@ -60,16 +63,16 @@ def check_run(config: Config) -> RunFolder:
 
 @contextmanager
 def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator: Accelerator) -> Iterator[None]:
-    """Make the folder, or go on in it, and keep all other runs out; at the end nothing is left to go on with.
+    """Create or resume a run's folder and lock it; delete the checkpoint at the end.
 
     Args:
-        run: As `check_run` gave it.
-        restart: Throw away what is in it.
-        folds: The labelled photos, as they are written to folds.csv.
-        accelerator: Its first process occupies the folder.
+        run: Result of `check_run`.
+        restart: Delete the folder's content.
+        folds: Labelled photos, as written to folds.csv.
+        accelerator: Its first process locks the folder.
 
     Raises:
-        InputError: Another run is in it, or it was begun with other photos, labels or folds.
+        InputError: Another process uses the folder, or it was started with other photos, labels or folds.
     """
     if not accelerator.is_main_process:
         yield
@@ -79,8 +82,8 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
             _empty(run)
         elif run.folds.exists():
             _check_folds(run, folds)
-            logger.warning("going on with the unfinished run in %s", run)
-        run.check_writable("free the place, or give this run another --run.name")
+            logger.warning("resuming the unfinished run in %s", run)
+        run.check_writable("free space, or choose another --run.name")
         yield
         run.state.unlink(missing_ok=True)
 
@@ -92,7 +95,7 @@ def _locked(run: RunFolder) -> Iterator[None]:
         run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"another process works in {run}: wait for it, or give this one another --run.name") from error
+        raise InputError(f"another process uses {run}: wait for it, or choose another --run.name") from error
     except OSError as error:
         raise InputError(f"cannot write to {run} ({error.strerror or error})") from error
     try:
@@ -104,11 +107,11 @@ def _locked(run: RunFolder) -> Iterator[None]:
 def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
     before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
     if before != now:
-        raise InputError(f"the photos, labels, groups or folds are not those that {run} was begun with: {ANOTHER}")
+        raise InputError(f"the photos, labels, groups or folds are not those that {run} was started with: {ANOTHER}")
 
 
 def _is_used(run: RunFolder) -> bool:
-    """Whether anything is in the folder but the lock and files that were not finished."""
+    """Return whether the folder contains anything but the lock and unfinished files."""
     return run.path.exists() and any(not path.name.startswith(".") for path in run.path.iterdir())
 
 
@@ -121,7 +124,7 @@ def _empty(run: RunFolder) -> None:
 
 
 def _differences(before: Config, now: Config) -> list[str]:
-    """The options that make another run, each with both values; but not a longer training."""
+    """List the changed options that prevent resuming, with both values; a longer training does not."""
     old, new = _values(before), _values(_settled(before, now))
     differing = [name for name in new if name not in FREE and new[name] != old[name]]
     if now.train.epochs > before.train.epochs:
@@ -130,7 +133,7 @@ def _differences(before: Config, now: Config) -> list[str]:
 
 
 def _settled(before: Config, now: Config) -> Config:
-    """`now` with what the data decide, which the saved configuration holds."""
+    """Replace options of `now` that depend on the data by their saved values."""
     data = now.data
     classes = before.data.classes if data.classes is None else data.classes
     normalize = before.data.normalize if data.normalize == "dataset" else data.normalize
@@ -138,7 +141,7 @@ def _settled(before: Config, now: Config) -> Config:
 
 
 def _values(config: Config) -> dict[str, object]:
-    """Each option's value by its dotted name; labels are texts, as the saved configuration has them."""
+    """Return option values by dotted name, with labels as text like in the saved configuration."""
     values = option_values(config)
     classes = values["data.classes"]
     return {**values, "data.classes": classes and {str(key): name for key, name in classes.items()}}

@@ -1,5 +1,6 @@
-"""An experiment: its options completed, its model and photos prepared, and its training."""
+"""Preparation of a run: completed options, model, tails and photos, and its training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from trunkfold.config.schema import AnyConfig, Config
-from trunkfold.images.augmentation import Augmentation, make_augmentation
+from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.images.normalization import measure_normalization
 from trunkfold.images.views import check_views
@@ -18,24 +19,25 @@ from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
 from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.model.layers import merge
-from trunkfold.model.pretrained import check_weights, native_image_size
+from trunkfold.model.pretrained import native_image_size
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import learned_from
 from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
+from trunkfold.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a training needs, on the accelerator's device.
+    """Everything needed for a training, on the accelerator's device.
 
     Attributes:
-        config: Nothing is left open in it.
-        labelled: The photos and their folds.
-        augment: Makes training photos.
-        backbone: What the tails are made of.
+        config: Completed configuration.
+        labelled: Photos and their folds.
+        augment: Training augmentation.
+        backbone: Backbone the tails are created from.
         lockstep: The tails.
         source: Features of the photos.
     """
@@ -52,48 +54,54 @@ class Experiment:
         """Size of one fold's model."""
         return count_parameters(self.backbone, self.lockstep.tails[0])
 
+    @property
+    def photos(self) -> int:
+        """Number of photos trained on, over all epochs."""
+        return self.config.train.epochs * len(self.lockstep.batches) * self.config.train.batch_size
 
-def prepare_experiment(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
+    def checkpoint(self, path: Path, started: float) -> Checkpoint:
+        """Return the checkpoint of this training; `started` is the start of the command on the monotonic clock."""
+        return Checkpoint(path, self.lockstep.accelerator, self.config.train, self.labelled.pixels.key, started)
+
+
+def prepare_experiment(
+    config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
+) -> Experiment:
     """Build the model, its tails and their optimizer.
 
     Args:
         config: See `complete`.
+        model: See `build_backbone`.
 
     Raises:
         InputError: See `build_backbone` and `prepare`.
     """
     config = settle_normalization(config, labelled)
-    backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
+    backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
     lockstep = prepare(config, labelled, backbone, accelerator)
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
-    augment = make_augmentation(config.augment, config.data.image_size)
+    augment = Augmentation(config.augment, config.data.image_size)
     return Experiment(config, labelled, augment, backbone, lockstep, source)
 
 
 def train_folds(
-    experiment: Experiment, clean: FeatureBatches, seen: Dataset, state: Path, started: float
-) -> tuple[pd.DataFrame, int]:
-    """Train the tails of an experiment, or resume.
-
-    Args:
-        clean: See `shown_photos`; so are `seen`.
-        state: File of the training's state.
-        started: When the command was, on the monotonic clock.
-
-    Returns:
-        The history, see `trunkfold.training.loop.train`, and the number of photos trained on.
-    """
-    config, labelled, lockstep = experiment.config, experiment.labelled, experiment.lockstep
-    accelerator = lockstep.accelerator
-    workers = choose_workers(config.data, accelerator)
-    loader = training_loader(seen, lockstep.batches, workers, accelerator.device)
-    checkpoint = Checkpoint(state, accelerator, config.train, labelled.pixels.key, started)
-    history = train(lockstep, loader, Validation(clean, labelled.fold_of_row, labelled.targets), checkpoint)
-    return history, config.train.epochs * len(loader) * config.train.batch_size
+    experiment: Experiment,
+    clean: FeatureBatches,
+    seen: Dataset,
+    checkpoint: Checkpoint | None = None,
+    after_epoch: Callable[[int, float], None] | None = None,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Train the tails, or resume; see `shown_photos` and `trunkfold.training.loop.train`."""
+    labelled, lockstep = experiment.labelled, experiment.lockstep
+    workers = choose_workers(experiment.config.data, lockstep.accelerator)
+    loader = training_loader(seen, lockstep.batches, workers, lockstep.accelerator.device)
+    validation = Validation(clean, labelled.fold_of_row, labelled.targets)
+    return train(lockstep, loader, validation, checkpoint, after_epoch, quiet)
 
 
 def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Merged copies of the tails with the weights to keep, and with the raw ones where these were averaged."""
+    """Return merged copies of the tails with the weights to keep, and with the raw weights if those are averaged."""
     with lockstep.weights() as tails:
         kept = [merge(tail) for tail in tails]
     if lockstep.ema is None or lockstep.best is not None:
@@ -103,20 +111,21 @@ def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def complete(config: AnyConfig) -> AnyConfig:
-    """Fill in what follows from other options, and check the names that only other modules know.
+    """Fill in options that depend on others, and check names of models, views, trackers and transforms.
 
     Raises:
-        InputError: There is no such model, view or transform, or the local weights do not fit the model.
+        InputError: There is no such model, view, tracker or transform.
     """
     check_views(config.predict.views)
-    image_size = config.data.image_size or native_image_size(config.model.name)
-    make_augmentation(config.augment, image_size)
-    check_weights(config.model)
+    check_trackers(config.run.trackers)
+    native = native_image_size(config.model.name)
+    image_size = config.data.image_size or native
+    Augmentation(config.augment, image_size)
     return replace(config, data=replace(config.data, image_size=image_size))
 
 
 def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
-    """Replace "dataset" by the numbers of the photos that are learned from, so that the run's folder holds them."""
+    """Replace the normalization "dataset" by the statistics of the training photos."""
     if config.data.normalize != "dataset":
         return config
     rows = np.flatnonzero(learned_from(labelled.fold_of_row))
@@ -125,7 +134,7 @@ def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
 
 
 def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
-    """What learns, and the order in which it sees the photos.
+    """Create the tails and their batches.
 
     Raises:
         InputError: timm has no such optimizer or schedule, or a batch is too small.
@@ -140,14 +149,14 @@ def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator:
 
 
 def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentation) -> tuple[FeatureBatches, Dataset]:
-    """What the tails are validated on, and what they learn from.
+    """Return the data for validation and for training.
 
     Args:
-        source: Of the labelled photos; what it keeps is computed where it is not kept yet.
-        augment: The experiment's augmentation.
+        source: Features of the labelled photos; missing ones are computed and cached.
+        augment: Training augmentation.
 
     Returns:
-        Clean features; and kept features of augmented views, or without `train.cached_views` the photos themselves.
+        Clean features; and cached features of augmented views or, without `train.cached_views`, the augmented photos.
     """
     train = source.config.train
     photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, train.seed)

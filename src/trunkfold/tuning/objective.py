@@ -1,4 +1,4 @@
-"""A trial: a short training of all folds with options of its own, on features that all trials share."""
+"""A trial: a short training of all folds with its own options, on features shared by all trials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,33 +9,26 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch.utils.data import Dataset
 
-from trunkfold.config.schema import Config, ModelConfig
+from trunkfold.config.schema import Config
 from trunkfold.errors import DivergedError, MemoryFullError
-from trunkfold.images.augmentation import make_augmentation
-from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.model.backbone import Backbone, build_backbone
-from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.split.dataset import Labelled
-from trunkfold.training.lockstep import Lockstep
-from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.training.setup import Experiment, prepare_experiment, shown_photos, train_folds
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
-REASON, SPREAD = "reason", "std over folds"  # what is noted of a trial
+REASON, SPREAD = "reason", "std over folds"  # attributes of a trial
 
 
 @dataclass
 class Objective:
-    """What a trial is worth: the folds' mean macro F1 after its last epoch.
+    """Score of a trial: the folds' mean macro F1 after its last epoch.
 
     Attributes:
-        config: Of the study, its image size and normalisation settled.
-        space: What trials differ in.
-        labelled: The photos and their folds, the same for all.
-        accelerator: Where they run.
+        config: Configuration of the study, with image size and normalization.
+        space: Search space.
+        labelled: Photos and their folds, shared by all trials.
+        accelerator: Accelerator of this process.
     """
 
     config: TuningConfig
@@ -46,12 +39,12 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> float:
         """Train, and report every epoch to the pruner.
 
-        A training that diverges, or that the GPU's memory is too small for, is a pruned trial of score 0, and not a
-        failed one: samplers learn nothing from failures and would draw its like again and again.
+        A trial that diverges or exceeds the GPU's memory is pruned with score 0 instead of failed, because samplers
+        ignore failed trials and would propose similar ones.
 
         Raises:
-            TrialPruned: The trial is not worth going on with.
-            InputError: It cannot be trained; so the study's options are wrong.
+            TrialPruned: The trial is not promising.
+            InputError: The trial cannot be trained because the study's options are invalid.
         """
         config = trial_experiment(self.config, draw(trial, self.space))
         done = 0
@@ -78,29 +71,26 @@ class Objective:
         raise optuna.TrialPruned
 
     def rehearse(self) -> None:
-        """Keep the features of every trunk, and try each named choice, so that a wrong one ends no study at night.
+        """Cache the features of every trunk and try each named choice, so that errors appear before the first trial.
 
         Raises:
-            InputError: timm has no such optimizer, schedule or model, or it does not take the given arguments.
+            InputError: timm has no such optimizer, schedule or model, or it does not accept the arguments.
         """
-        backbones: dict[ModelConfig, Backbone] = {}
         for config in [trial_experiment(self.config, {}), *alternatives(self.config, self.space)]:
-            if config.model not in backbones:
-                backbones[config.model] = make_backbone(config, self.labelled)
-            lockstep = prepare(config, self.labelled, backbones[config.model], self.accelerator)
-            shared_features(config, self.labelled, self.accelerator, lockstep)
+            experiment = prepare_trial(config, self.labelled, self.accelerator)
+            shown_photos(experiment.source, self.labelled, experiment.augment)
             self.accelerator.free_memory()
 
 
 def run_trial(
     config: Config, labelled: Labelled, accelerator: Accelerator, after_epoch: Callable[[int, float], None]
 ) -> pd.DataFrame:
-    """Train all folds exactly as src/train_folds.py does, whatever was trained before in this process.
+    """Train all folds exactly like src/train_folds.py, independent of earlier trainings in this process.
 
     Args:
-        config: Its image size and normalisation are settled.
-        labelled: The photos and their folds.
-        accelerator: What it held of an earlier trial is freed.
+        config: Configuration with image size and normalization.
+        labelled: Photos and their folds.
+        accelerator: Its memory of the trial is freed at the end.
         after_epoch: See `trunkfold.training.loop.train`.
 
     Returns:
@@ -110,27 +100,14 @@ def run_trial(
         DivergedError: A loss is not finite.
     """
     try:
-        lockstep = prepare(config, labelled, make_backbone(config, labelled), accelerator)
-        clean, seen = shared_features(config, labelled, accelerator, lockstep)
-        loader = training_loader(seen, lockstep.batches, choose_workers(config.data, accelerator), accelerator.device)
-        validation = Validation(clean, labelled.fold_of_row, labelled.targets)
-        return train(lockstep, loader, validation, after_epoch=after_epoch, quiet=True)
+        experiment = prepare_trial(config, labelled, accelerator)
+        clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
+        return train_folds(experiment, clean, seen, after_epoch=after_epoch, quiet=True)
     finally:
-        accelerator.free_memory()  # it keeps every model that it ever prepared
+        accelerator.free_memory()  # it keeps references to all prepared models
 
 
-def make_backbone(config: Config, labelled: Labelled) -> Backbone:
-    """The model that the folds share, with the random weights that src/train_folds.py would have drawn."""
+def prepare_trial(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
+    """Prepare a training with the same random weights as src/train_folds.py."""
     set_seed(config.train.seed)
-    return build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize)
-
-
-def shared_features(
-    config: Config, labelled: Labelled, accelerator: Accelerator, lockstep: Lockstep
-) -> tuple[FeatureBatches, Dataset]:
-    """What does not depend on the trial: clean features to validate on, and augmented ones to learn from.
-
-    See `trunkfold.training.setup.shown_photos`.
-    """
-    source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
-    return shown_photos(source, labelled, make_augmentation(config.augment, config.data.image_size))
+    return prepare_experiment(config, labelled, accelerator)

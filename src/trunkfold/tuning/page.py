@@ -1,4 +1,4 @@
-"""What a study found: a line a trial, the table of trials, the best one as a configuration, figures and a page."""
+"""Results of a study: a line per trial, the table of trials, the best configuration, figures and a page."""
 
 import warnings
 from collections.abc import Iterator
@@ -36,19 +36,19 @@ BEST_SHOWN = 10  # trials in the page's table
 
 
 def describe_trial(study: optuna.Study, trial: FrozenTrial) -> str:
-    """What became of a trial, in one line."""
+    """Describe the outcome of a trial in one line."""
     values = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in trial.params.items())
     return f"trial {trial.number}: {_outcome(trial)}; {describe_best(study)}; {_seconds(trial):.0f} s; {values}"
 
 
 def describe_best(study: optuna.Study) -> str:
-    """The best score so far, and whose it is."""
+    """Describe the best trial so far."""
     best = _best(study)
     return "no trial is complete" if best is None else f"best {best.value:.4f} (trial {best.number})"
 
 
 def write_results(study: optuna.Study, config: TuningConfig, folder: Path) -> None:
-    """Write trials.csv and, once a trial is complete, best.yaml."""
+    """Write trials.csv and, after the first complete trial, best.yaml."""
     write_csv(trials_table(study), folder / "trials.csv")
     best = _best(study)
     if best is not None:
@@ -80,7 +80,7 @@ def write_page(study: optuna.Study, folder: Path) -> None:
     (folder / "figures").mkdir(exist_ok=True)
     shown, table = _shown(study), trials_table(study)
     with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style for good
-        warnings.simplefilter("ignore")  # of matplotlib, about axes with one value
+        warnings.simplefilter("ignore")  # matplotlib warns about axes with one value
         for name, _, axes in _figures(optuna.visualization.matplotlib, shown):
             figure = _tidied(name, np.ravel(axes)[0])
             with whole_file(folder / "figures" / f"{name}.png") as partial:

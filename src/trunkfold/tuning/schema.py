@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from trunkfold.config.parsing import parse_config
-from trunkfold.config.schema import Arguments, Config, Count, Natural, TrainConfig
+from trunkfold.config.schema import Config, TrainConfig
+from trunkfold.config.types import Arguments, Count, Natural
 
 SPACE = {
     "train.optimizer": {"choices": ["adam", "adamw", "sgd", "nadamw"]},

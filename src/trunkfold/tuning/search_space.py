@@ -15,8 +15,8 @@ from trunkfold.tuning.schema import TuningConfig
 
 TRUNK = "model.tune_stages"  # the number that decides which layers are shared
 LIMITS = {"low", "high", "log", "step"}
-PHOTOS = "it decides which features are kept: try its values in studies of their own (--run.name)"
-NO_PART = "it has no part in a trial"
+PHOTOS = "it changes the cached features: search its values in separate studies (--run.name)"
+NO_PART = "it does not affect trials"
 FIXED = {  # by the beginning of an option's name: why trials cannot differ in it
     "data.": PHOTOS,
     "augment": PHOTOS,
@@ -77,10 +77,10 @@ def probes(limits: BaseDistribution) -> list[Any]:
 
 
 def trial_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
-    """What a trial trains.
+    """Return the configuration of a trial.
 
     Raises:
-        InputError: Values that the experiment does not accept.
+        InputError: The configuration does not accept the values.
     """
     return with_options(config, values).experiment()
 

@@ -1,4 +1,4 @@
-"""A study: where its trials are kept, which processes work on it, and what becomes of a trial whose process died."""
+"""A study: storage of its trials, processes that share it, and retries of trials whose process died."""
 
 import inspect
 import math
@@ -35,7 +35,7 @@ CONFIG, PHOTOS, WORKER, HISTORY = "config", "photos", "worker", "retry_history" 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PATIENCE = 3  # heartbeats without which a process counts as dead
 POLL = 1.0  # seconds between two looks at what other processes do
-OTHERS = (  # options, by the beginning of their names, that a study may go on with other values of
+OTHERS = (  # options, by prefix, that may change before a study resumes
     *("tune.trials", "tune.storage", "tune.heartbeat", "tune.retries", "tune.best"),
     *("data.root", "data.workers", "predict.", "decode.", "cache.", "run."),
 )
@@ -45,11 +45,11 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
-    """Make the study of a configuration or go on with it: the study, and its folder.
+    """Create or resume the study of a configuration; return the study and its folder.
 
     Raises:
-        InputError: The folder is another run's, the storage cannot be reached, or the study was begun with other
-            options; they are named.
+        InputError: The folder belongs to a run, the storage cannot be reached, or the study was started with other
+            options, which the message names.
     """
     folder = SUBMISSIONS / config.run.name
     if config.run.restart and folder.exists():
@@ -58,7 +58,7 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
         found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if found and STUDY not in found:
             raise InputError(
-                f"{folder} holds a run and not a study: give this study another --run.name, or replace the run with "
+                f"{folder} contains a run, not a study: choose another --run.name, or replace the run with "
                 "--run.restart true"
             )
         try:
@@ -71,13 +71,13 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
 
 
 def check_photos(study: optuna.Study, labelled: Labelled) -> None:
-    """Raise an `InputError` unless photos, labels and folds are those that the study was begun with."""
+    """Raise an `InputError` unless photos, labels and folds are those the study was started with."""
     table = labelled.table[["image_id", "label", "fold"]].to_csv(index=False)
     found = f"{labelled.pixels.key} {uuid.uuid5(uuid.NAMESPACE_OID, table).hex}"
     if study.user_attrs.setdefault(PHOTOS, found) != found:
         raise InputError(
-            f"the photos, labels or folds are not those that the study {study.study_name} was begun with: "
-            "give this one another --run.name"
+            f"the photos, labels or folds are not those that the study {study.study_name} was started with: "
+            "choose another --run.name"
         )
     study.set_user_attr(PHOTOS, found)
 
@@ -166,14 +166,13 @@ def retry(study: optuna.Study, trial: FrozenTrial, limit: float) -> None:
 
 
 def make_sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """What draws a trial: TPE with a seed of the trial's own, so that a study that was interrupted draws what it would
-    have drawn, and two processes do not draw the same."""
+    """Return a TPE sampler seeded by the trial's number: resumed studies are reproducible, and processes differ."""
     drawn = np.random.SeedSequence([seed, number]).generate_state(1)[0]
     return optuna.samplers.TPESampler(seed=int(drawn), constant_liar=True)
 
 
 def make_pruner(config: TuningConfig) -> optuna.pruners.BasePruner:
-    """What ends trials early."""
+    """Return the pruner, which stops trials early."""
     if config.tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.train.epochs)
     return optuna.pruners.MedianPruner() if config.tune.pruner == "median" else optuna.pruners.NopPruner()
@@ -199,7 +198,7 @@ def _storage(config: TuningConfig, folder: Path) -> BaseStorage:
         # Optuna's own lock outlives a process that was killed, and with a relative path for good.
         lock = FileLock(folder / ".journal.lock")
         with lock:
-            _mend(folder / JOURNAL)
+            _repair(folder / JOURNAL)
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=lock))
     renamed = "heartbeat_stale_trial_callback"  # in Optuna 4.9
     callback = renamed if renamed in inspect.signature(RDBStorage).parameters else "failed_trial_callback"
@@ -212,8 +211,8 @@ def _storage(config: TuningConfig, folder: Path) -> BaseStorage:
     )
 
 
-def _mend(journal: Path) -> None:
-    """Cut off a last line that was not written to its end, as on a full disk: nobody could read the file any more."""
+def _repair(journal: Path) -> None:
+    """Remove an incomplete last line, left by a full disk, which would make the file unreadable."""
     if journal.exists():
         whole = journal.read_bytes().rfind(b"\n") + 1
         os.truncate(journal, whole)
@@ -231,8 +230,8 @@ def _check_options(study: optuna.Study, config: TuningConfig) -> None:
     if changed:
         lines = [f"  {name}: {old.get(name)} in the study, {new.get(name)} now" for name in changed]
         raise InputError(
-            f"the study {study.study_name} was begun with other options; give this one another --run.name, or begin "
-            "anew with --run.restart true:\n" + "\n".join(lines)
+            f"the study {study.study_name} was started with other options; choose another --run.name, or start from "
+            "scratch with --run.restart true:\n" + "\n".join(lines)
         )
 
 
@@ -245,7 +244,7 @@ def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _described(config: TuningConfig) -> str:
-    """The configuration as YAML, to go on with: it does not begin anew, and holds no password."""
+    """Return the configuration as YAML for resuming, with restart off and without a password."""
     tune = replace(config.tune, storage=_hidden(config.tune.storage))
     return dump_config(replace(config, tune=tune, run=replace(config.run, restart=False)))
 

@@ -1,0 +1,76 @@
+"""Serve a web page and an HTTP API that predict photos with a finished run.
+
+python src/serve_app.py
+python src/serve_app.py --run submissions/demo --port 8000
+"""
+
+import logging
+from argparse import Namespace
+from contextlib import suppress
+from pathlib import Path
+
+from trunkfold.config.parsing import Parser
+from trunkfold.deploy.app import AppServer
+from trunkfold.deploy.finished import FinishedRun, load_run
+from trunkfold.deploy.labelled import images_folder
+from trunkfold.deploy.photo_service import Limits, PhotoService
+from trunkfold.deploy.predict import Predictor
+from trunkfold.errors import InputError, exit_on_input_error
+from trunkfold.run_folder import RunFolder, newest_run
+from trunkfold.training.accelerator import start_process
+
+logger = logging.getLogger("trunkfold")
+
+
+def main() -> None:
+    """Load the run, listen, and predict photos until interrupted."""
+    options = parse_options()
+    limits = limits_of(options)
+    run = load_run(RunFolder(options.run) if options.run else newest_run())
+    predictor = Predictor(run, start_process(run.config.train))
+    service = PhotoService(predictor, limits, training_photos(run, options.root))
+    with AppServer(service, options.host, options.port) as server, suppress(KeyboardInterrupt):
+        if not server.local:
+            logger.warning(
+                "%s: everybody who reaches this machine can use the page; it asks for no password", options.host
+            )
+        print(f"{server.address} predicts with {run.folder} (Ctrl+C stops)", flush=True)
+        server.serve_forever()
+
+
+def limits_of(options: Namespace) -> Limits:
+    """Raise an `InputError` unless the limits are above 0."""
+    for name in ("max_megabytes", "max_megapixels"):
+        if not getattr(options, name) > 0:
+            raise InputError(f"--{name} {getattr(options, name):g} must be above 0")
+    return Limits(round(1e6 * options.max_megabytes), round(1e6 * options.max_megapixels))
+
+
+def training_photos(run: FinishedRun, root: Path | None) -> Path | None:
+    """Return the folder of the labelled photos; None, with a warning, if it no longer exists."""
+    try:
+        return images_folder(run, root)
+    except InputError as error:
+        if root is not None:
+            raise
+        logger.warning("%s: similar training photos are named, not shown; pass --data.root DIR", error)
+        return None
+
+
+def parse_options() -> Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Interface; 0.0.0.0 lets other machines in.")
+    parser.add_argument("--port", type=int, default=7860, help="Port; 0 takes any free one.")
+    parser.add_argument("--max_megabytes", type=float, default=20.0, help="Largest upload.")
+    parser.add_argument("--max_megapixels", type=float, default=50.0, help="Largest photo, by its header.")
+    parser.add_argument(
+        "--data.root", dest="root", type=Path, help="Where the labelled photos are now; by default as in the run."
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

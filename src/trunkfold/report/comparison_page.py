@@ -1,0 +1,104 @@
+"""The page of a comparison: scores, paired differences, learning curves and classes of several runs."""
+
+from collections.abc import Mapping
+from os.path import relpath
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from trunkfold.html import write_html
+from trunkfold.metrics import Metrics
+from trunkfold.report.comparison import NO_SPLIT
+from trunkfold.report.figures import COLOURS, embed_figure, name_rows, short
+from trunkfold.run_folder import SETS, RunFolder
+
+LINES = ("-", "--", ":", "-.")  # of learning curves, when there are more runs than colours
+
+
+def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> None:
+    """Write one self-contained page.
+
+    Args:
+        comparison: See `trunkfold.report.comparison.compare_runs`.
+        runs: The run of each name in it.
+        path: Where to.
+    """
+    splits = [_split(rows, runs, path) for _, rows in comparison.groupby("split")]
+    write_html(path, "comparison.html", splits=splits, no_split=NO_SPLIT)
+
+
+def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dict:
+    """Content of the page for the runs of one split."""
+    metrics = {name: runs[name].read_metrics() for name in rows["run"]}
+    scored, compared = rows[rows["oof_macro_f1"].notna()], rows[rows["difference"].notna()]
+    histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
+    figures = {}
+    if len(scored):
+        figures["Scores with 95 % intervals"] = embed_figure(lambda: draw_scores(scored))
+    if len(compared):
+        title = f"Out-of-fold macro F1 minus that of {short(rows['run'].iloc[0])}"
+        figures[title] = embed_figure(lambda: draw_differences(compared))
+    if histories:
+        figures["Learning curves: mean of the folds"] = embed_figure(lambda: draw_histories(histories))
+    return {
+        "rows": rows.to_dict("records"),
+        "links": {name: relpath(runs[name].report, path.parent) for name in metrics if runs[name].report.exists()},
+        "figures": figures,
+        "classes": _classes(metrics),
+    }
+
+
+def _classes(metrics: Mapping[str, Metrics]) -> list[dict]:
+    """F1 of each class by the first run, and what the others gain."""
+    first, *others = (found.oof for found in metrics.values())
+    if first is None or not others:
+        return []
+    return [
+        {"name": name, "f1": row.f1, "support": row.support, "gains": [o.per_class[name].f1 - row.f1 for o in others]}
+        for name, row in first.per_class.items()
+    ]
+
+
+def draw_scores(rows: pd.DataFrame) -> Figure:
+    """Macro F1 of each run on both sets, with intervals; a figure that the caller closes."""
+    figure, axis = plt.subplots(figsize=(5.8, 1.4 + 0.5 * len(rows)), layout="constrained")
+    for number, (name, title) in enumerate(SETS.items()):
+        own = rows[rows[f"{name}_macro_f1"].notna()]
+        places = [rows.index.get_loc(row) + 0.24 * (number - 0.5) for row in own.index]
+        values, low, high = (own[f"{name}_{what}"].to_numpy() for what in ("macro_f1", "low", "high"))
+        errors = [values - low, high - values]
+        axis.errorbar(values, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=title)
+    name_rows(axis, rows["run"])
+    axis.margins(y=0.15)
+    axis.set(xlabel="macro F1, 95 % interval")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_differences(rows: pd.DataFrame) -> Figure:
+    """A forest plot of paired differences: filled where they are distinguishable from 0."""
+    figure, axis = plt.subplots(figsize=(5.8, 1.2 + 0.4 * len(rows)), layout="constrained")
+    axis.axvline(0, color="#888888", linewidth=1)
+    for place, row in enumerate(rows.itertuples()):
+        errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
+        fill = COLOURS[0] if row.outcome == "distinguishable" else "none"
+        axis.errorbar(row.difference, place, xerr=errors, fmt="o", color=COLOURS[0], markerfacecolor=fill, capsize=3)
+    name_rows(axis, rows["run"])
+    axis.margins(y=0.2)
+    axis.set(xlabel="difference in macro F1, 95 % interval; filled: distinguishable")
+    return figure
+
+
+def draw_histories(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Validation macro F1 by epoch, the mean of the folds, a line per run."""
+    figure, axis = plt.subplots(figsize=(5.8, 3.6), layout="constrained")
+    for number, (name, history) in enumerate(histories.items()):
+        mean = history.groupby("epoch")["val_macro_f1"].mean()
+        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+        axis.plot(mean.index, mean, label=short(name), marker="." if len(mean) < 3 else None, **style)
+    axis.set(xlabel="epoch", ylabel="validation macro F1")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower left", ncols=2)
+    return figure
