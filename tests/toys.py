@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import runpy
 import struct
 import sys
@@ -114,3 +115,13 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return real(*args, dir=dir, **options)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+def printed_commands(page: Path, heading: str = "") -> list[str]:
+    """Commands in the sh blocks of a page, or of one section, that run this kit; `cp` is one too."""
+    text = page.read_text()
+    if heading:
+        text = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    lines = [re.sub(r"^for .* do (.*) & done; wait$", r"\1", line).partition("   #")[0] for line in lines]
+    return [line for line in lines if "src/" in line or line.startswith("cp ") and heading]
