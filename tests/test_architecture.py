@@ -140,11 +140,7 @@ def test_rooms_that_need_no_torch_do_not_load_it(room):
         assert not found, path.name
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in (*MODULES, *PACKAGE.parent.glob("*.py")) if path.stem != "study"],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", [*MODULES, *PACKAGE.parent.glob("*.py")], ids=lambda path: path.stem)
 def test_modules_and_functions_are_short(path):
     source = path.read_text()
     lengths = {path.stem: len(source.splitlines()) - LINES_OF_MODULE}

@@ -12,7 +12,7 @@ from toys import run_command, write_competition
 from trunkfold.config.schema import DataConfig
 from trunkfold.copies.page import write_page
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.corrections import correct_labels
+from trunkfold.data.corrections import read_corrections
 
 pytestmark = pytest.mark.slow
 WIDTHS, MODES = (1280, 390), ("light", "dark")
@@ -177,10 +177,13 @@ def test_labels_are_decided_by_buttons_and_keys_and_downloaded_as_files_for_trai
     assert relabel[["image_id", "label", "suggestion"]].values.tolist() == [["5", "6", "1"]]
     assert drop[["image_id", "label"]].values.tolist() == [["7", "2"]]
     assert relabel["filename"][0].startswith("<script>alert(3)")
-    table, problems = pd.read_csv(run / "folds.csv", dtype=str)[["image_id", "filename", "label"]], []
-    config = DataConfig(classes=None, relabel=tmp_path / "relabel.csv", drop=tmp_path / "drop.csv")
-    corrected, counts = correct_labels(table, config, problems)
-    assert (problems, counts) == ([], {"dropped": 1, "relabelled": 1})
+    table = pd.read_csv(run / "folds.csv", dtype=str)[["image_id", "filename", "label"]]
+    corrections = read_corrections(
+        DataConfig(classes=None, relabel=tmp_path / "relabel.csv", drop=tmp_path / "drop.csv")
+    )
+    assert list(corrections.problems(table)) == []
+    corrected, counts = corrections.apply(table)
+    assert counts == {"dropped": 1, "relabelled": 1}
     assert corrected.set_index("image_id").loc["5", "label"] == "1"
     page.keyboard.press("u")
     cards.nth(1).focus()

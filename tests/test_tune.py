@@ -12,8 +12,6 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from ruamel.yaml import YAML
 from toys import SOURCE, run_command, write_competition
 
@@ -111,7 +109,7 @@ def test_a_study_has_all_that_is_promised(finished):
     pairs = ["tail_lr_head_lr", "tail_lr_batch_size"]
     figures = ["history", "learning_curves", "importances", "parallel_coordinates", *(f"contour_{p}" for p in pairs)]
     assert {name for name in made if not name.startswith(".")} == {
-        *("best.yaml", "trials.csv", "study.html", "study.yaml", "journal.log"),
+        *("best.yaml", "trials.csv", "study.html", "study.yaml", "study.db"),
         *(f"figures/{name}.png" for name in figures),
     }
     assert load_config(folder / "best.yaml").run.name == "toy-best"
@@ -252,10 +250,8 @@ def test_hopeless_trials_are_pruned(workplace):
 def test_what_cannot_work_is_refused_before_the_first_trial(workplace, capsys, tune_options, args, message):
     write_config(workplace, **tune_options)
     assert_refused(message, capsys, *args)
-    for journal in Path("submissions").glob("*/journal.log"):
-        assert (
-            optuna.load_study(study_name="toy", storage=JournalStorage(JournalFileBackend(str(journal)))).trials == []
-        )
+    for database in Path("submissions").glob("*/study.db"):
+        assert optuna.load_study(study_name="toy", storage=f"sqlite:///{database}").trials == []
 
 
 def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(copied, capsys):
@@ -293,7 +289,7 @@ def wait_for_trial(process: subprocess.Popen, number: int) -> None:
 @pytest.mark.slow
 def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
     """Killed with -9, then ended by SIGTERM, then finished by two processes."""
-    many = ["--tune.pruner", "none", "--train.epochs", 6]
+    many = ["--tune.pruner", "none", "--train.epochs", 6, "--tune.heartbeat", 2]
     victim = start(workplace, "--trials", 50, *many)
     wait_for_trial(victim, 0)
     victim.kill()

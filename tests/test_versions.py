@@ -3,10 +3,17 @@
 Where one of these tests fails, raise the VERSION that it names and store what it prints.
 """
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
+from drawn_photos import blur, crop, draw_source, jpeg, mirror, noise, record_of, rotate
 from PIL import Image
 
+from trunkfold.copies import candidates, search
+from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.grouping import join
+from trunkfold.copies.matching import compare
 from trunkfold.data import pixel_cache
 from trunkfold.data.photos import read_photo
 from trunkfold.images.augmentation import Augmentation
@@ -47,6 +54,23 @@ SHOWN = {
         "seed 2": [82.0, 138.6, 94.8, 152.1, 104.7, 133.4, 112.6, 18.5],
     }
 }
+SEARCHED = {
+    1: {
+        "photo 0": [283.0, 256.0, 192.0, 158.06, 92.62, 25.61, 106.13],
+        "photo 1": [321.0, 256.0, 192.0, 133.96, 108.55, 27.1, 105.35],
+        "photo 2": [266.0, 256.0, 192.0, 151.78, 109.49, 25.36, 106.1],
+        "photo 3": [276.0, 256.0, 192.0, 95.07, 93.13, 25.61, 106.13],
+        "photo 4": [279.0, 256.0, 192.0, 148.95, 107.72, 26.73, 108.35],
+        "photo 5": [255.0, 256.0, 192.0, 148.93, 95.22, 25.46, 104.62],
+        "photo 6": [133.0, 256.0, 192.0, 150.94, 93.22, 26.11, 105.19],
+        "candidates": [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0],
+        "copies (0, 3)": [224.0, 1.0, 1.0, 0.0],
+        "copies (1, 4)": [127.0, 0.79, 1.0, 0.0],
+        "copies (2, 5)": [151.0, 0.91, 1.0, 0.0],
+        "copies (3, 6)": [58.0, 0.98, 1.0, 0.0],
+        "groups": [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0],
+    }
+}
 
 
 def photo() -> np.ndarray:
@@ -65,11 +89,14 @@ def sketch(pixels: np.ndarray) -> list[float]:
     return [round(float(number), 1) for number in numbers]
 
 
-def assert_as_stored(found: dict[str, list[float]], stored: dict[int, dict], version: int, name: str) -> None:
+def assert_as_stored(
+    found: dict[str, list[float]], stored: dict[int, dict], version: int, name: str, **tolerance: float
+) -> None:
+    tolerance = tolerance or {"abs": TOLERANCE}
     assert version in stored, f"store the output of {name} {version}: {found}"
     assert found.keys() == stored[version].keys()
     for what, numbers in found.items():
-        same = numbers == pytest.approx(stored[version][what], abs=TOLERANCE)
+        same = numbers == pytest.approx(stored[version][what], **tolerance)
         assert same, f"{what} changed: raise {name} and store {found}"
 
 
@@ -92,6 +119,31 @@ def test_views_and_augmentations_change_with_their_version_alone():
         augment = Augmentation(preset, 64)
         found |= {f"{preset} {seed}": sketch(augment(photo(), seed)) for seed in range(3)}
     assert_as_stored(found, SHOWN, features.VERSION, "trunkfold.model.features.VERSION")
+
+
+def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "NEIGHBOURS", 1)  # of so few photos, all would be candidates
+    sources = [draw_source(seed, 160, 120) for seed in range(3)]
+    pictures = [*sources, mirror(sources[0]), jpeg(crop(sources[1], 0.8)), rotate(sources[2]), blur(noise(sources[0]))]
+    records = [record_of(picture, tmp_path) for picture in pictures]
+    found = {
+        f"photo {place}": [
+            float(record["count"]),
+            *record["size"].tolist(),
+            *record["points"][: record["count"]].mean(0).tolist(),
+            float(record["descriptors"][: record["count"]].mean()),
+            float(record["thumbnails"].mean()),
+        ]
+        for place, record in enumerate(records)
+    }
+    pairs = [tuple(pair) for pair in find_candidates(records, 1).tolist()]
+    links = {pair: compare(records[pair[0]], records[pair[1]]) for pair in pairs}
+    found["candidates"] = [float(number) for pair in pairs for number in pair]
+    found |= {f"copies {pair}": list(map(float, astuple(evidence))) for pair, evidence in links.items()}
+    groups = join(range(len(records)), links, lambda one, other: compare(records[one], records[other]))
+    found["groups"] = [float(number) for number, group in enumerate(groups) for _ in group.members]
+    found = {what: [round(number, 2) for number in numbers] for what, numbers in found.items()}
+    assert_as_stored(found, SEARCHED, search.VERSION, "trunkfold.copies.search.VERSION", rel=0.05, abs=0.05)
 
 
 def test_an_unstored_version_and_other_output_are_both_refused():

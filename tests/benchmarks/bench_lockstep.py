@@ -92,7 +92,8 @@ def main() -> None:
     accelerator = start_process(train)
     device = accelerator.device
     torch.manual_seed(0)
-    photos = torch.randint(0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8, device=device)
+    shape = options.batch, options.size, options.size, 3  # in the loader's memory format
+    photos = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     targets = torch.randint(0, CLASSES, (options.batch,), device=device)
     batches = FoldBalancedBatches(np.arange(options.batch) % options.folds, options.batch, 0, accelerator)
 
@@ -106,7 +107,7 @@ def main() -> None:
     @torch.no_grad()
     def ensemble() -> torch.Tensor:
         with accelerator.autocast():
-            features = block.trunk(photos)
+            features = lockstep.trunk(photos)
             return sum(tail(features).softmax(1) for tail in merged)
 
     @torch.no_grad()

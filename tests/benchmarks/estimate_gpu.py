@@ -10,9 +10,7 @@ after another meanwhile, and the loader's workers prepare photos. The slowest of
 
 import argparse
 import copy
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,7 @@ from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.training.lockstep import Lockstep
 
-CLASSES, STEPS_TIMED = 6, 7
+CLASSES = 6
 OPERATIONS_OF = {**flop_registry, torch.ops.aten.convolution_backward: shape_wrapper(convolution_gradient_operations)}
 
 
@@ -77,12 +75,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Counts:
-    """Operations of a training step, of its trunk alone, and of validating as many photos; host seconds of a step."""
+    """Operations of a training step, of its trunk alone, and of validating as many photos."""
 
     step: list[Work]
     trunk: list[Work]
     validation: list[Work]
-    host: float
 
 
 class Meter(PretendedGpu):
@@ -130,8 +127,7 @@ def count(options: argparse.Namespace, backbone: Backbone, precision: str, batch
         photos = torch.zeros(batch, options.size, options.size, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
         targets = torch.zeros(batch, dtype=torch.long, device="cuda")
         step = lambda: lockstep.step(photos, targets)  # noqa: E731
-        step()
-        host = statistics.median(_host_seconds(gpu, step) for _ in range(STEPS_TIMED))
+        step()  # the first one makes the optimizer's state
 
         @torch.no_grad()
         def trunk() -> torch.Tensor:
@@ -145,14 +141,7 @@ def count(options: argparse.Namespace, backbone: Backbone, precision: str, batch
                     tail(rows)
 
         features = trunk()
-        return Counts(gpu.measure(step), gpu.measure(trunk), gpu.measure(validate), host)
-
-
-def _host_seconds(gpu: PretendedGpu, call: Callable[[], object]) -> float:
-    """Seconds of the processor outside operations and the autograd engine."""
-    gpu.seconds, started = 0.0, time.perf_counter()
-    call()
-    return time.perf_counter() - started - gpu.seconds
+        return Counts(gpu.measure(step), gpu.measure(trunk), gpu.measure(validate))
 
 
 def estimate(options: argparse.Namespace, card: Card, counts: Counts) -> dict[str, float]:
@@ -193,9 +182,9 @@ def main() -> None:
                 f"{name}, {card.precision}",
                 f"{found['operations'] / 1e12:.0f}",
                 f"{found['bytes'] / 1e9:,.0f}",
+                f"{found['launches']:,.0f}",
                 f"{len(counts.step):,}",
                 f"{len(counts.trunk)}",
-                f"{1e3 * counts.host:.1f}",
                 *(f"{found[part]:.2f}" for part in ("arithmetic", "memory", "GPU", "launching", "loading")),
                 f"{bound}: {found[bound]:.1f} s",
             ]
@@ -203,7 +192,7 @@ def main() -> None:
     print(
         f"{options.model}, {options.size} pixels, {options.folds} folds, batch {options.batch}, {options.photos} photos"
     )
-    headings = ["", "TFLOP", "GB", "operations a step", "of the trunk", "host ms a step"]
+    headings = ["", "TFLOP", "GB", "launches", "operations a step", "of the trunk"]
     print(Table([*headings, "arithmetic s", "memory s", "GPU s", "launching s", "loading s", "bound"], rows))
 
 

@@ -115,10 +115,10 @@ def test_a_photo_of_another_kind_is_flagged(server):
 @pytest.mark.parametrize(
     ("body", "status", "problem"),
     [
-        (PAGE, 415, r"not a picture"),
-        (b"", 415, r"not a picture"),
+        (PAGE, 415, r"not an image"),
+        (b"", 415, r"not an image"),
         (b"\xff\xd8\xff\xe0" + bytes(50), 415, r"."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, r"not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, r"not an image"),
         (png_of(30_000, 30_000), 415, r"30000 x 30000 pixels are more than 1 million"),
         (png_of(60, 60), 415, r"."),
         (bytes(LIMITS.bytes + 1), 413, r"the file is larger than 0\.2 MB"),

@@ -89,10 +89,10 @@ def test_a_photo_of_another_kind_is_warned_of_and_the_next_one_is_not(page, phot
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("page.jpg", PAGE, "page.jpg: not a picture"),
+        ("page.jpg", PAGE, "page.jpg: not an image"),
         ("bomb.png", png_of(30_000, 30_000), "bomb.png: 30000 x 30000 pixels are more than 1 million"),
         ("large.jpg", bytes(LIMITS.bytes + 1), "large.jpg: the file is too large"),
-        (f"{MARKUP.replace('/', '')}.jpg", b"", f"{MARKUP}.jpg: not a picture"),
+        (f"{MARKUP.replace('/', '')}.jpg", b"", f"{MARKUP}.jpg: not an image"),
     ],
 )
 def test_what_is_no_photo_is_one_sentence(page, photos, tmp_path, name, content, problem):

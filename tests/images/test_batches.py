@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from toys import cache_photos
 
 from trunkfold.config.schema import DataConfig
 from trunkfold.errors import InputError
@@ -215,16 +216,33 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
         assert torch.equal(rows, same_rows)
 
 
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
+    """As on Windows and macOS, and on Linux since Python 3.14: photos and augmentation have to be pickled."""
+    targets = np.arange(len(FOLD_OF_ROW))
+    photos = TrainingPhotos(cache_photos(tmp_path, some_photos()), targets, Augmentation("standard", 32), seed=1)
+    alone, sent = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 1))
+    sent.multiprocessing_context = start
+    for (pixels, rows), (same_pixels, same_rows) in zip(alone, sent, strict=True):
+        assert torch.equal(pixels, same_pixels)
+        assert torch.equal(rows, same_rows)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_hand_over_pieces_that_are_joined_to_the_batches(workers):
+def test_workers_hand_over_pieces_that_are_joined_to_the_batches(monkeypatch, workers):
     """Of 1, 16, 17 and 40 photos, and again after an iteration that was given up."""
     pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
     viewed = ViewedPhotos(list(pixels), np.arange(40), VIEWS["plain"], size=4)
     batches = [range(1), range(3, 19), range(20, 37), range(40)]
     loader = PhotoLoader(viewed, workers, batches, CPU, persistent=workers > 0)
+    assert max(map(len, loader.batch_sampler)) == 16  # what a worker puts into the shared memory at once
     assert len(loader) == 4
     next(iter(loader))
+    shared, join = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts: (shared.extend(part.is_shared() for part in parts), join(parts))[1])
     loaded = list(loader)
+    assert shared
+    assert not any(shared)  # pieces that wait for the rest of their batch occupy no shared memory
     assert [batch[:, 0, 0, 0].tolist() for batch in loaded] == [list(batch) for batch in batches]
     assert {batch.shape[1:] for batch in loaded} == {(3, 4, 4)}
     assert loaded[3].is_contiguous(memory_format=torch.channels_last)

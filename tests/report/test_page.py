@@ -357,6 +357,15 @@ def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_single_model_has_no_folds_to_average(run):
+    change_metrics(run, split={"groups": "copies", "folds": 1, "holdout": 0.1, "seed": 1})
+    report_on(run)
+    told = texts(section(read_page(run)[0], "Result"))
+    assert "On its validation photos the model reaches a macro F1 of" in told
+    assert "gain of averaging" not in told
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_leak_is_the_headline(tmp_path):
     run = make_run(tmp_path, "none", divided="oof and holdout")
     report_on(run)

@@ -16,16 +16,18 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from trunkfold.errors import InputError
 from trunkfold.run_folder import SUBMISSIONS
+from trunkfold.tuning import study as module
 from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
-from trunkfold.tuning.study import JOURNAL, check_photos, finished_trials, open_study, rescue, work
+from trunkfold.tuning.study import TRIALS, check_photos, finished_trials, open_study, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 # Another process: each trial notes itself in a file, waits for --go or a moment, and gives its learning rate.
 WORKER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from trunkfold.tuning.schema import parse_tuning
 from trunkfold.tuning.study import open_study, work
@@ -37,6 +39,7 @@ study, folder = open_study(config)
 def objective(trial):
     rate = trial.suggest_float("train.tail_lr", 1e-5, 1e-2, log=True)
     (Path(notes) / f"{trial.number} {rate}").touch()
+    trial.set_user_attr("process", os.getpid())
     time.sleep(float(seconds))
     return rate
 
@@ -161,32 +164,32 @@ def test_two_processes_share_a_study():
     assert states(study) == ["COMPLETE"] * 12
     assert len(set(rates(study))) == len(begun()) == 12
     assert [trial.value for trial in study.trials] == rates(study)
-    assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+    assert len({trial.user_attrs["process"] for trial in study.trials}) == 2
 
 
 def test_the_trial_of_a_killed_process_is_failed_and_run_again_by_another():
-    worker = start_worker(600, "--trials", 3)
+    worker = start_worker(600, "--trials", 3, "--tune.heartbeat", 1)
     wait_for(begun)
-    study, folder = open_study(tuning(3))
-    rescue(study, folder, tuning(3))
+    study, _ = open_study(tuning(3, heartbeat=1))
+    time.sleep(4)
+    optuna.storages.fail_stale_trials(study)
     assert states(study) == ["RUNNING"]  # its process lives
     worker.kill()
     worker.wait()
-    study = run(tuning(3))
-    assert states(study) == ["FAIL", *["COMPLETE"] * 3]
-    assert study.trials[1].params == study.trials[0].params
-    assert {trial.value for trial in study.trials[1:]} == set(rates(study))
-    assert not list((folder / ".workers").iterdir()) or [w.name for w in (folder / ".workers").iterdir()] == [
-        study.trials[0].user_attrs["worker"]
-    ]
+    study = run(tuning(3, heartbeat=1))
+    assert states(study).count("FAIL") == 1
+    assert states(study).count("COMPLETE") == len(study.trials) - 1 == 3
+    (again,) = (trial for trial in study.trials if trial.system_attrs.get("retry_history") == [0])
+    assert again.params == study.trials[0].params
+    assert sorted(trial.value for trial in study.trials[1:]) == sorted(rates(study))
 
 
 def test_a_process_waits_for_the_last_trial_of_another_and_takes_it_over():
-    worker = start_worker(600, "--trials", 2)
+    worker = start_worker(600, "--trials", 2, "--tune.heartbeat", 1)
     wait_for(begun)
-    other = start_worker(0, "--trials", 2)
+    other = start_worker(0, "--trials", 2, "--tune.heartbeat", 1)
     wait_for(lambda: len(begun()) == 2)
-    time.sleep(1.5)
+    time.sleep(4)
     assert other.poll() is None
     worker.kill()
     worker.wait()
@@ -194,21 +197,46 @@ def test_a_process_waits_for_the_last_trial_of_another_and_takes_it_over():
     assert states(open_study(tuning(2))[0]) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_a_trial_that_kills_every_process_is_given_up():
-    study, folder = open_study(tuning(2, retries=2))
-    for _ in range(3):
-        study.ask()  # as by a process that is gone
-        rescue(study, folder, tuning(2, retries=2))
-    assert states(study) == ["FAIL"] * 3
-    rescue(study, folder, tuning(2, retries=2))
+def test_a_trial_that_kills_every_process_is_given_up(monkeypatch):
+    """Here each dies before its first heartbeat."""
+    config = tuning(2, retries=2)
+    study, _ = open_study(config)
+    study.ask()
+    module._fail_stale_trials(study, config)
+    assert states(study) == ["RUNNING"]  # its process may live
+    monkeypatch.setattr(module, "PATIENCE", 0)
+    for _ in range(2):
+        module._fail_stale_trials(study, config)
+        study.ask()
+    for _ in range(2):
+        module._fail_stale_trials(study, config)
     assert states(study) == ["FAIL"] * 3
 
 
-def test_a_line_that_was_not_written_to_its_end_is_cut_off():
-    whole = rates(run(tuning(3)))
-    with (SUBMISSIONS / "toy" / JOURNAL).open("a") as file:
-        file.write('{"op_code":4,"worker_')
-    assert rates(run(tuning(4)))[:3] == whole
+def test_a_process_that_counted_as_dead_is_told_so_and_loses_nothing():
+    """Such as one on a laptop that slept."""
+
+    def objective(trial: optuna.Trial) -> float:
+        rate = draw(trial)
+        study = open_study(tuning())[0]
+        study.tell(trial.number, state=TrialState.FAIL)  # as another process does
+        trial.report(rate, 1)
+        return rate
+
+    with pytest.raises(InputError, match="another process took over the trial of this one.*tune.heartbeat"):
+        run(tuning(), objective)
+
+
+def test_a_database_that_fails_during_a_study_is_an_error_and_finished_trials_are_intact(monkeypatch):
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 2:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        return draw(trial)
+
+    with pytest.raises(InputError, match="database or disk is full.*Finished trials are intact"):
+        run(tuning(), objective)
+    assert states(open_study(tuning())[0])[:2] == ["COMPLETE"] * 2
+    assert len(rates(run(tuning()))) == 4
 
 
 @pytest.mark.parametrize(
@@ -278,7 +306,7 @@ def test_a_study_in_a_database_goes_on_too():
     config = tuning(2, storage="sqlite:///study.db")
     whole = rates(run(config))
     assert rates(run(tuning(3, storage="sqlite:///study.db")))[:2] == whole
-    assert not (SUBMISSIONS / "toy" / JOURNAL).exists()
+    assert not (SUBMISSIONS / "toy" / TRIALS).exists()
 
 
 @pytest.fixture
@@ -349,7 +377,7 @@ def test_ctrl_c_and_sigterm_look_the_same_to_a_study():
     assert states(open_study(tuning())[0]) == ["FAIL", "WAITING"]
 
 
-def test_the_default_is_a_journal_in_the_studys_folder():
+def test_the_default_is_a_database_in_the_studys_folder():
     assert TuneConfig().storage is None
     run(tuning(1))
-    assert {path.name for path in (SUBMISSIONS / "toy").iterdir()} >= {JOURNAL, "study.yaml"}
+    assert {path.name for path in (SUBMISSIONS / "toy").iterdir()} >= {TRIALS, "study.yaml"}

@@ -50,6 +50,9 @@ def _basis(metrics: Metrics) -> str:
     if oof is None or expected is None:
         return ""
     singles = f"Out-of-fold, single models reach a macro F1 of {oof.macro_f1:.3f}"
+    if metrics.split.folds == 1 and not metrics.runs:
+        reached = f"On its validation photos the model reaches a macro F1 of {oof.macro_f1:.3f}"
+        return f"{reached}. There are no folds to average."
     if holdout is None or expected.gain is None:
         reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
         return f"{singles}. The gain of averaging the folds is {reason}, and not counted."

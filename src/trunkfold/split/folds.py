@@ -44,14 +44,18 @@ def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
         0 .. folds - 1, or -1 for held-out photos, indexed like `table`. With a single fold, 0 marks the 16 % for
         validation and -2 the photos that are only trained on.
     """
-    fold = pd.Series(HELD_OUT, index=table.index, name="fold")
-    if split.holdout == "legacy":
+    fold, legacy = pd.Series(HELD_OUT, index=table.index, name="fold"), split.holdout == "legacy"
+    if legacy:
         rest, _ = train_test_split(table.index, test_size=LEGACY_SHARE, random_state=LEGACY_SEED)
     else:
-        rest = table.index.difference(_held_out(table, split))
+        rest = table.index.difference(_stratified_share(table, split, split.holdout) if split.holdout else [])
     if split.folds == 1:
         fold[rest] = ONLY_LEARNED
-        fold[_validating(table.loc[rest], split)] = 0
+        if legacy:
+            _, validating = train_test_split(rest, test_size=VALIDATED, random_state=LEGACY_SEED)
+        else:
+            validating = _stratified_share(table.loc[rest], split, VALIDATED)
+        fold[validating] = 0
         return fold
     learning = table.loc[rest].sort_values("image_id")
     folder = StratifiedGroupKFold(split.folds, shuffle=True, random_state=split.seed)
@@ -76,26 +80,11 @@ def _units(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
     return table["image_id" if split.groups == "none" else "group"]
 
 
-def _held_out(table: pd.DataFrame, split: SplitConfig) -> pd.Index:
-    return _stratified_share(table, split, split.holdout) if split.holdout else table.index[:0]
-
-
-def _validating(table: pd.DataFrame, split: SplitConfig) -> pd.Index:
-    if split.holdout == "legacy":
-        return train_test_split(table.index, test_size=VALIDATED, random_state=LEGACY_SEED)[1]
-    return _stratified_share(table, split, VALIDATED)
-
-
 def _stratified_share(table: pd.DataFrame, split: SplitConfig, share: float) -> pd.Index:
     """Return the rows of a random share of the groups, stratified by each group's most frequent label."""
     ordered = table.sort_values("image_id")
     codes = pd.factorize(_units(ordered, split))[0]
-    majority = ordered.groupby(codes)["label"].agg(lambda labels: labels.mode()[0])
-    chosen = _stratified_choice(majority, split, share)
-    return ordered.index[np.isin(codes, chosen)]
-
-
-def _stratified_choice(labels: pd.Series, split: SplitConfig, share: float) -> np.ndarray:
+    labels = ordered.groupby(codes)["label"].agg(lambda labels: labels.mode()[0])
     try:
         _, chosen = train_test_split(labels.index, test_size=share, random_state=split.seed, stratify=labels)
     except ValueError as error:  # fewer groups held out than there are classes
@@ -103,7 +92,7 @@ def _stratified_choice(labels: pd.Series, split: SplitConfig, share: float) -> n
             f"a hold-out or validation set of {share:.1%} of {len(labels)} groups cannot hold every class ({error}): "
             "raise split.holdout, or set it to 0 and use more than one of split.folds"
         ) from error
-    return np.asarray(chosen)
+    return ordered.index[np.isin(codes, chosen)]
 
 
 def scoring_members(fold_of_row: np.ndarray, folds: int) -> np.ndarray:

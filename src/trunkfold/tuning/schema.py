@@ -31,8 +31,8 @@ class TuneConfig:
             of patience; median stops trials worse than half of the others; none.
         storage: null keeps the study in its folder; or an Optuna URL that several machines share, such as
             postgresql+psycopg2://user:password@host/database.
-        heartbeat: Seconds between a trial's heartbeats if the storage is a URL; after three missed heartbeats its
-            process is considered dead.
+        heartbeat: Seconds between a trial's heartbeats; after three missed heartbeats its process is considered dead,
+            and another one runs the trial again.
         retries: How often to restart a trial whose process died.
         best: Dotted options of best.yaml that differ from those of the trials, which are short and train on cached
             views because only their ranking matters.
@@ -42,7 +42,7 @@ class TuneConfig:
     space: dict[str, Arguments] = field(default_factory=lambda: copy.deepcopy(SPACE))
     pruner: Literal["hyperband", "median", "none"] = "hyperband"
     storage: str | None = None
-    heartbeat: Count = 60
+    heartbeat: Count = 20
     retries: Natural = 3
     best: dict[str, Any] = field(default_factory=lambda: {"train.epochs": 30, "train.cached_views": 0})
 

@@ -1,8 +1,10 @@
-"""A study: storage of its trials, processes that share it, and retries of trials whose process died."""
+"""A study: its trials in a database, shared by all processes that work on it.
+
+Optuna's heartbeats show which trials belong to live processes; the others are marked failed, and their parameters
+queued again.
+"""
 
 import inspect
-import math
-import os
 import shutil
 import time
 import uuid
@@ -10,17 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock, Timeout
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from trunkfold.config.parsing import dump_config, load_yaml
@@ -30,11 +32,12 @@ from trunkfold.run_folder import SUBMISSIONS
 from trunkfold.split.dataset import Labelled
 from trunkfold.tuning.schema import TuningConfig
 
-STUDY, JOURNAL, WORKERS, LOCK = "study.yaml", "journal.log", ".workers", ".lock"  # in the study's folder
-CONFIG, PHOTOS, WORKER, HISTORY = "config", "photos", "worker", "retry_history"  # what is noted of studies and trials
+STUDY, TRIALS, LOCK = "study.yaml", "study.db", ".lock"  # in the study's folder
+CONFIG, PHOTOS, STARTED, HISTORY = "config", "photos", "started", "retry_history"  # attributes of studies and trials
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PATIENCE = 3  # heartbeats without which a process counts as dead
 POLL = 1.0  # seconds between two looks at what other processes do
+DATABASE_WAIT = 60  # seconds for another process to finish writing
 OTHERS = (  # options, by prefix, that may change before a study resumes
     *("tune.trials", "tune.storage", "tune.heartbeat", "tune.retries", "tune.best"),
     *("data.root", "data.workers", "predict.", "decode.", "cache.", "run."),
@@ -42,6 +45,8 @@ OTHERS = (  # options, by prefix, that may change before a study resumes
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line of ours says what became of a trial
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+# Renamed in Optuna 4.9.
+Retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None) or optuna.storages.RetryFailedTrialCallback
 
 
 def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
@@ -56,16 +61,14 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
         shutil.rmtree(folder)
     with locked_folder(folder, "--run.name"):
         found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if found and STUDY not in found:
+        if found and not {STUDY, TRIALS} & set(found):
             raise InputError(
                 f"{folder} contains a run, not a study: choose another --run.name, or replace the run with "
                 "--run.restart true"
             )
-        try:
+        with _database_errors(ImportError):
             study = _load(config, folder)
-        except (SQLAlchemyError, ImportError) as error:
-            raise InputError(f"tune.storage: {str(error).splitlines()[0]}") from error
-        _check_options(study, config)
+            _check_options(study, config)
         write_text(_described(config), folder / STUDY)
     return study, folder
 
@@ -101,27 +104,28 @@ def work(
         after_trial: Is called after each trial of this process, one process of this machine at a time.
 
     Raises:
-        KeyboardInterrupt: The user ended this process; its trial is marked failed and its parameters wait again.
+        KeyboardInterrupt: The user ended this process; its trial is marked failed and its parameters are queued again.
+        InputError: The database fails, or this process was silent for so long that it counted as dead.
     """
     starting = FileLock(folder / LOCK)
-    with _presence(folder) as worker:
 
-        def run(trial: Trial) -> float:
-            trial.set_user_attr(WORKER, worker)
-            starting.release()  # the others see now that this trial runs, and whose it is
-            try:
-                return objective(trial)
-            except KeyboardInterrupt:
-                retry(study, study.trials[trial.number], math.inf)
-                raise
+    def run(trial: Trial) -> float:
+        trial.set_user_attr(STARTED, True)
+        starting.release()  # the others see now that this trial runs
+        try:
+            return objective(trial)
+        except KeyboardInterrupt:
+            Retry()(study, study.trials[trial.number])
+            raise
 
-        def done(study: optuna.Study, trial: FrozenTrial) -> None:
-            with starting:
-                after_trial(study, trial)
+    def done(study: optuna.Study, trial: FrozenTrial) -> None:
+        with starting:
+            after_trial(study, trial)
 
+    with _database_errors():
         while finished_trials(study) < config.tune.trials:
             with starting:
-                rescue(study, folder, config)
+                _fail_stale_trials(study, config)
                 if _may_start(study, config.tune.trials):
                     study.sampler = make_sampler(config.train.seed, len(study.get_trials(deepcopy=False)))
                     study.optimize(run, n_trials=1, callbacks=[done])
@@ -132,37 +136,6 @@ def work(
 def finished_trials(study: optuna.Study) -> int:
     """How many trials count: complete and pruned ones."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
-
-
-def rescue(study: optuna.Study, folder: Path, config: TuningConfig) -> None:
-    """Mark the trials of dead processes as failed, and queue their parameters again.
-
-    Where the storage has a URL, its heartbeat tells which processes are dead; where it is the folder's file, the locks
-    that live processes hold there do.
-
-    Args:
-        study: Of this machine's processes only this one is looking now.
-        folder: Of the study.
-        config: Of the study.
-    """
-    optuna.storages.fail_stale_trials(study)  # does nothing without a heartbeat
-    if config.tune.storage is None:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not _is_alive(folder, trial.user_attrs.get(WORKER)):
-                retry(study, trial, config.tune.retries)
-                study.tell(trial.number, state=TrialState.FAIL)
-
-
-def retry(study: optuna.Study, trial: FrozenTrial, limit: float) -> None:
-    """Queue the parameters of a failed trial again, unless that was done `limit` times.
-
-    It leaves the notes of Optuna's own callback, optuna.storages.RetryFailedTrialCallback, which others can read.
-    """
-    history = [*trial.system_attrs.get(HISTORY, []), trial.number]
-    if len(history) <= limit:
-        attrs = {**trial.system_attrs, "failed_trial": history[0], HISTORY: history}
-        parameters = {"params": trial.params, "distributions": trial.distributions}
-        study.add_trial(optuna.create_trial(state=TrialState.WAITING, **parameters, system_attrs=attrs))
 
 
 def make_sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
@@ -176,6 +149,17 @@ def make_pruner(config: TuningConfig) -> optuna.pruners.BasePruner:
     if config.tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.train.epochs)
     return optuna.pruners.MedianPruner() if config.tune.pruner == "median" else optuna.pruners.NopPruner()
+
+
+def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
+    """Mark the trials of dead processes as failed, and queue their parameters again."""
+    optuna.storages.fail_stale_trials(study)
+    patience = timedelta(seconds=PATIENCE * config.tune.heartbeat)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        # Optuna takes a trial whose process died before its first heartbeat for a live one.
+        if STARTED not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
+            Retry(config.tune.retries)(study, trial)
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _may_start(study: optuna.Study, trials: int) -> bool:
@@ -193,29 +177,40 @@ def _load(config: TuningConfig, folder: Path) -> optuna.Study:
     )
 
 
-def _storage(config: TuningConfig, folder: Path) -> BaseStorage:
-    if config.tune.storage is None:
-        # Optuna's own lock outlives a process that was killed, and with a relative path for good.
-        lock = FileLock(folder / ".journal.lock")
-        with lock:
-            _repair(folder / JOURNAL)
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=lock))
-    renamed = "heartbeat_stale_trial_callback"  # in Optuna 4.9
-    callback = renamed if renamed in inspect.signature(RDBStorage).parameters else "failed_trial_callback"
+def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
+    url = make_url(config.tune.storage or URL.create("sqlite", database=str((folder / TRIALS).resolve())))
+    callback = "heartbeat_stale_trial_callback"
+    if callback not in inspect.signature(RDBStorage).parameters:  # before Optuna 4.9
+        callback = "failed_trial_callback"
     return RDBStorage(
-        config.tune.storage,
-        engine_kwargs={"pool_pre_ping": True},  # servers drop connections that were idle for hours
+        url.render_as_string(hide_password=False),
+        engine_kwargs={
+            "pool_pre_ping": True,  # servers drop connections that were idle for hours
+            "connect_args": {"timeout": DATABASE_WAIT} if url.get_backend_name() == "sqlite" else {},
+        },
         heartbeat_interval=config.tune.heartbeat,
         grace_period=PATIENCE * config.tune.heartbeat,
-        **{callback: partial(retry, limit=config.tune.retries)},
+        **{callback: Retry(config.tune.retries)},
     )
 
 
-def _repair(journal: Path) -> None:
-    """Remove an incomplete last line, left by a full disk, which would make the file unreadable."""
-    if journal.exists():
-        whole = journal.read_bytes().rfind(b"\n") + 1
-        os.truncate(journal, whole)
+@contextmanager
+def _database_errors(*others: type[Exception]) -> Iterator[None]:
+    """Turn errors of the storage, and other ones, into an `InputError`."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, *others) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(
+            f"the study's database (tune.storage) fails: {reason}. Finished trials are intact: fix this and start again"
+        ) from error
+    except ValueError as error:
+        if not str(error).startswith("Cannot tell"):  # Optuna has no class for it
+            raise
+        raise InputError(
+            "another process took over the trial of this one, which was silent for "
+            f"{PATIENCE} x tune.heartbeat seconds: start again to resume, with a longer --tune.heartbeat"
+        ) from error
 
 
 def _check_options(study: optuna.Study, config: TuningConfig) -> None:
@@ -251,24 +246,3 @@ def _described(config: TuningConfig) -> str:
 
 def _hidden(storage: str | None) -> str | None:
     return storage and make_url(storage).render_as_string(hide_password=True)
-
-
-@contextmanager
-def _presence(folder: Path) -> Iterator[str]:
-    """A name of this process, and a lock of that name, which the system frees when the process dies."""
-    (folder / WORKERS).mkdir(exist_ok=True)
-    worker = uuid.uuid4().hex
-    path = folder / WORKERS / worker
-    with FileLock(path):
-        yield worker
-    path.unlink(missing_ok=True)
-
-
-def _is_alive(folder: Path, worker: str | None) -> bool:
-    if worker is None or not (folder / WORKERS / worker).exists():
-        return False
-    try:
-        with FileLock(folder / WORKERS / worker, timeout=0):
-            return False
-    except Timeout:
-        return True
