@@ -1,20 +1,32 @@
-"""Photos join when their evidence agrees: what looks alike by chance chains no groups, and what differs keeps apart."""
+"""Photos join when the evidence between them adds up: one doubtful pair chains no groups and keeps none apart."""
 
+from dataclasses import dataclass
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 
+from trunkfold.copies.evidence import DECIDED, IDENTICAL
 from trunkfold.copies.grouping import WITNESSES, Group, join
-from trunkfold.copies.matching import IDENTICAL, Evidence
-
-SURE = Evidence(40, 0.9, 0.99, 0.1)
-SAME = Evidence(10, 0.6, 0.88, 0.5)  # copies, but not beyond doubt
-NOTHING = Evidence()
-DIFFERENT = Evidence(30, 0.9, 0.6, 0.9)
 
 
-def never(one: int, other: int) -> Evidence:
+@dataclass(frozen=True)
+class Odds:
+    """Evidence of given log-odds."""
+
+    log_odds: float
+    verdict: int = 0
+
+    @property
+    def strength(self) -> float:
+        return self.log_odds
+
+
+SURE, WEAK, NOTHING, DIFFERENT = Odds(8), Odds(1), Odds(-2.5), Odds(-6)
+KNOWN, REJECTED = Odds(DECIDED, 1), Odds(-DECIDED, -1)
+
+
+def never(one: int, other: int) -> Odds:
     pytest.fail(f"asked for {one} and {other}")
 
 
@@ -22,21 +34,12 @@ def groups_of(photos: int, links: dict, look=lambda one, other: NOTHING) -> list
     return [group.members for group in join(range(photos), links, look)]
 
 
-def all_pairs(*groups: list[int], evidence: Evidence = SURE) -> dict[tuple[int, int], Evidence]:
+def all_pairs(*groups: list[int], evidence: Odds = SURE) -> dict[tuple[int, int], Odds]:
     return {pair: evidence for group in groups for pair in combinations(group, 2)}
 
 
-def stronger(evidence: Evidence, by: float) -> Evidence:
-    return Evidence(evidence.inliers, evidence.overlap, evidence.agreement + by, evidence.difference)
-
-
-def test_the_made_up_evidence_is_what_it_is_called():
-    assert SURE.sure
-    assert SAME.same
-    assert not SAME.sure
-    assert DIFFERENT.different
-    assert not NOTHING.same
-    assert not NOTHING.different
+def between(one: list[int], other: list[int], evidence: Odds) -> dict[tuple[int, int], Odds]:
+    return {(first, second): evidence for first in one for second in other}
 
 
 def test_without_links_each_photo_is_alone():
@@ -46,13 +49,45 @@ def test_without_links_each_photo_is_alone():
     assert groups_of(2, {(0, 1): DIFFERENT}, never) == [[0], [1]]
 
 
-def test_copies_of_copies_join():
+def test_copies_of_copies_join_although_two_of_them_were_not_recognized():
     assert groups_of(3, {(0, 1): SURE, (1, 2): SURE}) == [[0, 1, 2]]
-    assert groups_of(3, {(0, 1): SAME, (1, 2): SAME}) == [[0, 1, 2]]
+    assert groups_of(2, {(0, 1): WEAK}) == [[0, 1]]
 
 
-def test_two_photos_join_by_one_doubtful_link():
-    assert groups_of(2, {(0, 1): SAME}) == [[0, 1]]
+def test_a_doubtful_link_does_not_outweigh_what_speaks_against_it():
+    assert groups_of(3, {(0, 1): SURE, (1, 2): WEAK}) == [[0, 1], [2]]
+    assert groups_of(3, {(0, 1): SURE, (1, 2): WEAK, (0, 2): WEAK}) == [[0, 1, 2]]
+
+
+def test_one_doubtful_pair_does_not_chain_two_groups():
+    pairs = all_pairs([0, 1], [2, 3])
+    for link in (WEAK, Odds(7)):
+        assert groups_of(4, pairs | {(1, 2): link}) == [[0, 1], [2, 3]]
+
+
+def test_one_doubtful_pair_does_not_keep_two_groups_apart():
+    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(4))
+    for doubt in (NOTHING, DIFFERENT):
+        assert groups_of(4, links | {(0, 3): doubt}) == [[0, 1, 2, 3]]
+
+
+def test_look_alikes_stay_apart_although_one_pair_of_them_seems_certain():
+    links = all_pairs([0, 1, 2], [3, 4, 5], evidence=Odds(9)) | between([0, 1, 2], [3, 4, 5], DIFFERENT)
+    assert groups_of(6, links | {(0, 3): SURE}) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_verdict_outweighs_everything():
+    links = all_pairs([0, 1], [2, 3], evidence=Odds(9))
+    assert groups_of(4, links | between([0, 1], [2, 3], DIFFERENT) | {(0, 3): KNOWN}) == [[0, 1, 2, 3]]
+    assert groups_of(4, links | between([0, 1], [2, 3], SURE) | {(1, 2): REJECTED}) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(("verdict", "groups"), [(REJECTED, 2), (KNOWN, 1)])
+def test_a_verdict_counts_in_large_groups_too(verdict, groups):
+    halves = list(range(9)), list(range(9, 18))
+    other = SURE if verdict == REJECTED else DIFFERENT
+    links = all_pairs(*halves, evidence=Odds(9)) | between(*halves, other) | {(8, 17): verdict}
+    assert len(groups_of(18, links)) == groups
 
 
 def test_members_are_sorted_and_groups_are_in_the_order_of_their_first_members():
@@ -62,68 +97,28 @@ def test_members_are_sorted_and_groups_are_in_the_order_of_their_first_members()
     assert [group.members for group in join([6, 5, 4, 3, 2, 1, 0], links, never)] == [[0, 3, 4], [1, 5, 6], [2]]
 
 
-def test_members_are_sorted_however_they_were_joined():
-    assert groups_of(6, {(0, 5): SURE, (2, 5): stronger(SURE, -0.01)}) == [[0, 2, 5], [1], [3], [4]]
-
-
 def test_numbers_of_photos_need_not_be_consecutive():
     assert [group.members for group in join([3, 70, 9], {(9, 70): SURE}, never)] == [[3], [9, 70]]
 
 
-def test_one_link_does_not_chain_two_groups():
-    pairs = all_pairs([0, 1], [2, 3])
-    for link in (stronger(SURE, -0.01), SAME):
-        assert groups_of(4, pairs | {(1, 2): link}) == [[0, 1], [2, 3]]
-
-
-def test_half_of_the_pairs_join_two_groups_when_they_are_sure():
-    pairs = all_pairs([0, 1], [2, 3])
-    between = {(0, 2): SAME, (1, 3): SAME}
-    assert groups_of(4, pairs | between) == [[0, 1], [2, 3]]
-    assert groups_of(4, pairs | dict.fromkeys(between, stronger(SURE, -0.01))) == [[0, 1, 2, 3]]
-    assert groups_of(4, pairs | {(0, 2): stronger(SURE, -0.01), (1, 3): SAME}) == [[0, 1], [2, 3]]
-
-
 def test_what_is_looked_up_counts_like_what_was_known():
-    pairs = all_pairs([0, 1], [2, 3]) | {(1, 2): stronger(SURE, -0.02)}
-    assert groups_of(4, pairs, lambda one, other: SURE) == [[0, 1, 2, 3]]
-    assert groups_of(4, pairs, lambda one, other: SAME) == [[0, 1], [2, 3]]
-
-
-@pytest.mark.parametrize("pair", [(0, 2), (0, 3), (1, 3)])
-def test_one_known_difference_keeps_groups_apart(pair):
-    pairs = all_pairs([0, 1], [2, 3]) | all_pairs([0, 1, 2, 3], evidence=stronger(SURE, -0.01))
-    pairs |= all_pairs([0, 1], [2, 3])
-    assert groups_of(4, pairs) == [[0, 1, 2, 3]]
-    assert groups_of(4, pairs | {pair: DIFFERENT}) == [[0, 1], [2, 3]]
-
-
-def test_a_difference_keeps_a_photo_from_a_group_that_it_has_copies_in():
-    pairs = all_pairs([0, 1, 2]) | dict.fromkeys([(0, 3), (1, 3)], SAME)
-    assert groups_of(4, pairs) == [[0, 1, 2, 3]]
-    assert groups_of(4, pairs | {(2, 3): DIFFERENT}) == [[0, 1, 2], [3]]
-    assert groups_of(4, pairs, lambda one, other: DIFFERENT) == [[0, 1, 2], [3]]
-
-
-def test_a_photo_joins_a_group_when_it_is_a_copy_of_half_of_it():
-    assert groups_of(4, all_pairs([0, 1, 2]) | {(0, 3): SAME}) == [[0, 1, 2], [3]]
-    assert groups_of(4, all_pairs([0, 1, 2]) | {(0, 3): SURE}) == [[0, 1, 2], [3]]
-    assert groups_of(4, all_pairs([0, 1, 2]) | {(0, 3): SAME, (2, 3): SAME}) == [[0, 1, 2, 3]]
-    assert groups_of(3, all_pairs([0, 1]) | {(0, 2): SAME}) == [[0, 1, 2]]
+    pairs = all_pairs([0, 1], [2, 3]) | {(1, 2): Odds(7)}
+    assert groups_of(4, pairs, lambda one, other: WEAK) == [[0, 1, 2, 3]]
+    assert groups_of(4, pairs, lambda one, other: NOTHING) == [[0, 1], [2, 3]]
 
 
 def test_the_strongest_links_are_taken_first():
     """Photo 2 may be with 0 or with 3, which differ."""
     for better, groups in (((0, 2), [[0, 2], [3]]), ((2, 3), [[0], [2, 3]])):
-        links = {(0, 2): SURE, (2, 3): SURE, (0, 3): DIFFERENT, better: stronger(SURE, 0.01)}
+        links = {(0, 2): Odds(5), (2, 3): Odds(5), (0, 3): DIFFERENT, better: Odds(5.5)}
         assert [group.members for group in join([0, 2, 3], links, never)] == groups
 
 
 def test_only_pairs_that_are_not_known_are_looked_up_and_those_once():
-    links = all_pairs([0, 1, 2], [3, 4, 5]) | {(2, 3): stronger(SURE, -0.01), (1, 4): stronger(SURE, -0.02)}
+    links = all_pairs([0, 1, 2], [3, 4, 5]) | {(2, 3): Odds(5), (1, 4): Odds(4)}
     asked = []
 
-    def look(one: int, other: int) -> Evidence:
+    def look(one: int, other: int) -> Odds:
         asked.append((one, other))
         return NOTHING
 
@@ -136,40 +131,37 @@ def test_only_pairs_that_are_not_known_are_looked_up_and_those_once():
 
 
 def test_of_large_groups_a_few_are_asked():
-    half = range(10), range(10, 20)
     asked = []
 
-    def look(one: int, other: int) -> Evidence:
+    def look(one: int, other: int) -> Odds:
         asked.append((one, other))
         return SURE
 
-    links = all_pairs(*half) | {(0, 10): stronger(SURE, -0.01)}
+    links = all_pairs(range(10), range(10, 20)) | {(0, 10): Odds(7)}
     assert groups_of(20, links, look) == [list(range(20))]
     assert len(asked) <= WITNESSES**2
 
 
 def test_links_are_one_fewer_than_members_and_the_weakest_is_known():
-    weak = stronger(SURE, -0.03)
-    (group,) = join(range(4), all_pairs([0, 1], [2, 3]) | all_pairs([0, 1, 2, 3], evidence=weak), never)
+    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(5))
+    (group,) = join(range(4), links, never)
     assert len(group.links) == 3
-    (group,) = join(range(3), {(0, 1): SURE, (1, 2): SAME, (0, 2): NOTHING}, never)
-    assert group.links == [(0, 1, SURE), (1, 2, SAME)]
-    assert group.weakest == (1, 2, SAME)
+    assert group.weakest[2] == Odds(5)
+    (group,) = join(range(3), {(0, 1): SURE, (1, 2): Odds(4), (0, 2): NOTHING}, never)
+    assert group.links == [(0, 1, SURE), (1, 2, Odds(4))]
+    assert group.weakest == (1, 2, Odds(4))
     assert Group([0, 1], [(0, 1, IDENTICAL)]).weakest == (0, 1, IDENTICAL)
 
 
-def random_links(rng: np.random.Generator, photos: int, kinds: list[Evidence]) -> dict[tuple[int, int], Evidence]:
+def random_links(rng: np.random.Generator, photos: int) -> dict[tuple[int, int], Odds]:
     pairs = [pair for pair in combinations(range(photos), 2) if rng.random() < 0.6]
-    return {pair: kinds[rng.integers(len(kinds))] for pair in pairs}
+    return {pair: Odds(rng.uniform(-6, 8)) for pair in pairs}
 
 
 def test_the_order_of_the_links_does_not_matter():
     rng = np.random.default_rng(0)
     for _ in range(30):
-        links = {
-            pair: stronger(evidence, rng.uniform(0, 0.01))
-            for pair, evidence in random_links(rng, 8, [SURE, SAME, NOTHING, DIFFERENT]).items()
-        }
+        links = random_links(rng, 8)
         expected = groups_of(8, links)
         for _ in range(5):
             assert groups_of(8, dict([list(links.items())[place] for place in rng.permutation(len(links))])) == expected
@@ -184,6 +176,6 @@ def test_the_order_of_equally_strong_links_does_not_matter():
 def test_every_photo_is_in_one_group():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        groups = groups_of(9, random_links(rng, 9, [SURE, SAME, DIFFERENT]), lambda one, other: NOTHING)
+        groups = groups_of(9, random_links(rng, 9))
         assert sorted(member for group in groups for member in group) == list(range(9))
         assert groups == sorted(groups)

@@ -1,7 +1,8 @@
-"""Candidate pairs of copies: photos that share rare visual words.
+"""Candidate pairs of copies: photos with similar embeddings, and photos that share rare visual words.
 
-Each SIFT feature is assigned to the two nearest of 16,384 words, which are clusters of the photos' own features. Each
-photo is compared with all others, unchanged and mirrored.
+The two fail for different copies: narrow crops share words, and photos without details have similar embeddings.
+Each SIFT feature is assigned to the two nearest of 16,384 words, which are clusters of the photos' own features. By
+words each photo is compared with all others unchanged and mirrored; embeddings hardly depend on that.
 
 Sources: Sivic and Zisserman, "Video Google", 2003 (words and their weights); Nister and Stewenius, "Scalable
 recognition with a vocabulary tree", 2006 (two levels); Philbin et al., "Lost in quantization", 2008 (two words each).
@@ -20,7 +21,7 @@ from trunkfold.copies.descriptors import root_descriptors
 BRANCHES = 128  # two-level tree: assigning a word takes 384 comparisons instead of 16,384
 WORDS_PER_FEATURE = 2
 SAMPLE_PHOTOS, SAMPLE = 2000, 100_000  # photos and features that are clustered into words
-NEIGHBOURS = 16  # candidates per photo; nearly all true copies are among the first three
+BY_WORDS, BY_EMBEDDING = 4, 8  # candidates per photo
 ROWS = 256  # photos processed at once
 
 
@@ -53,16 +54,40 @@ class Vocabulary:
         return words
 
 
-def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
+def find_candidates(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: int) -> np.ndarray:
     """Find pairs of photos to compare in detail.
 
     Args:
         records: One `trunkfold.copies.descriptors.RECORD` per photo.
+        embeddings: Their whitened embeddings, of shape (photos, dimensions).
         workers: Number of threads.
 
     Returns:
-        int of shape (pairs, 2): sorted index pairs into `records`, smaller index first.
+        int of shape (pairs, 2): sorted index pairs into `records`, smaller index first. Photos without features are in
+        no pair.
     """
+    pairs = [_share_words(records, workers), _are_similar(records, embeddings, workers)]
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+
+
+def _are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: int) -> np.ndarray:
+    """Return pairs of photos with similar embeddings."""
+    featured = np.flatnonzero([record["count"] > 0 for record in records])
+    embeddings = embeddings[featured]
+
+    def neighbours(start: int) -> np.ndarray:
+        similarity = embeddings[start : start + ROWS] @ embeddings.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf  # with itself
+        return featured[_most_similar(similarity, start, BY_EMBEDDING, -np.inf)]
+
+    starts = range(0, len(featured), ROWS)
+    found = thread_map(neighbours, starts, max_workers=workers, leave=False, desc="similar photos")
+    return np.concatenate([np.empty((0, 2), int), *found])
+
+
+def _share_words(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
+    """Return pairs of photos that share rare words."""
     sample = _sample(records)
     if not len(sample):  # all photos are blank
         return np.empty((0, 2), int)
@@ -84,10 +109,9 @@ def find_candidates(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
         turned = normalize(bags(start, True) @ rarity)
         similarity = np.maximum((rows @ transposed).toarray(), (turned @ transposed).toarray())
         similarity[np.arange(rows.shape[0]), start + np.arange(rows.shape[0])] = 0  # with itself
-        return _most_similar(similarity, start)
+        return _most_similar(similarity, start, BY_WORDS, 0)
 
-    pairs = np.concatenate(thread_map(neighbours, starts, desc="candidates", **options))
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    return np.concatenate(thread_map(neighbours, starts, desc="candidates", **options))
 
 
 def bags_of_words(records: Sequence[np.ndarray], vocabulary: Vocabulary, mirrored: bool) -> sparse.csr_matrix:
@@ -108,13 +132,13 @@ def _sample(records: Sequence[np.ndarray]) -> np.ndarray:
     return features[rng.permutation(len(features))[:SAMPLE]]
 
 
-def _most_similar(similarity: np.ndarray, start: int) -> np.ndarray:
-    """Return pairs (row, column) of the most similar columns of each row that share a word with it."""
-    count = min(NEIGHBOURS, similarity.shape[1])
+def _most_similar(similarity: np.ndarray, start: int, count: int, least: float) -> np.ndarray:
+    """Return pairs (row, column) of the `count` most similar columns of each row, above a similarity of `least`."""
+    count = min(count, similarity.shape[1])
     columns = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     rows = np.arange(len(similarity))[:, None]
     pairs = np.stack(np.broadcast_arrays(start + rows, columns), axis=2)
-    return pairs[similarity[rows, columns] > 0]
+    return pairs[similarity[rows, columns] > least]
 
 
 def _cluster(descriptors: np.ndarray, clusters: int) -> np.ndarray:

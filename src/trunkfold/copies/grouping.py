@@ -1,10 +1,10 @@
-"""Grouping of linked photos: strongest links first, and groups merge only if their photos agree."""
+"""Grouping of linked photos: strongest links first, and groups merge if the evidence between them adds up."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice, product
 
-from trunkfold.copies.matching import Evidence
+from trunkfold.copies.evidence import Evidence
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
 
@@ -32,9 +32,9 @@ def join(
 ) -> list[Group]:
     """Group photos that are copies.
 
-    Two photos are joined if they are copies. A photo joins a group if it is a copy of half of its members. Two groups
-    merge if half of the pairs between them are certain copies. No pair between them may be known to differ: photos of
-    two sources with a common background look alike if everything else was cropped, but not in all copies.
+    Links are taken in the order of their strength, and those by verdict last, when groups are complete. Two groups
+    merge if the sum of the log-odds of the pairs between them is positive, so that one doubtful pair neither chains two
+    groups nor keeps them apart.
 
     Args:
         photos: Their indices.
@@ -46,17 +46,19 @@ def join(
     """
     group_of = {photo: Group([photo]) for photo in photos}
     evidence = dict(links)
+    verdicts = {pair: found.log_odds for pair, found in links.items() if found.verdict}
 
-    def between(one: Group, other: Group) -> list[Evidence]:
+    def between(one: Group, other: Group) -> float:
         pairs = product(islice(one.members, WITNESSES), islice(other.members, WITNESSES))
-        pairs = [(min(pair), max(pair)) for pair in pairs]
-        evidence.update({pair: look(*pair) for pair in pairs if pair not in evidence})
-        return [evidence[pair] for pair in pairs]
+        pairs = {(min(pair), max(pair)) for pair in pairs}
+        evidence.update({pair: look(*pair) for pair in sorted(pairs) if pair not in evidence})
+        decided = {pair for pair in verdicts if {id(group_of[photo]) for photo in pair} == {id(one), id(other)}}
+        return sum(evidence[pair].log_odds for pair in pairs | decided)
 
-    copies = sorted(((pair, found) for pair, found in links.items() if found.same), key=lambda link: link[0])
-    for (first, second), found in sorted(copies, key=lambda link: link[1].strength, reverse=True):
+    copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
+    for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
         one, other = group_of[first], group_of[second]
-        if one is other or not _belong_together(between(one, other), min(len(one.members), len(other.members))):
+        if one is other or between(one, other) <= 0:
             continue
         one.members += other.members
         one.links += [*other.links, (first, second, found)]
@@ -64,10 +66,3 @@ def join(
     for group in (groups := list({id(group): group for group in group_of.values()}.values())):
         group.members.sort()
     return sorted(groups, key=lambda group: group.members[0])
-
-
-def _belong_together(pairs: list[Evidence], smaller: int) -> bool:
-    if any(pair.different for pair in pairs):
-        return False
-    agreeing = [pair.same if smaller == 1 else pair.sure for pair in pairs]
-    return 2 * sum(agreeing) >= len(agreeing)

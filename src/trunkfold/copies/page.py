@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
-from trunkfold.copies.matching import IDENTICAL, Evidence
 from trunkfold.data.photos import read_photo
 from trunkfold.errors import counted, first_few
 from trunkfold.html import data_address, write_html

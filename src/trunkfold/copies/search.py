@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from tqdm.contrib.concurrent import thread_map
 
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.descriptors import RECORD, describe_photo
+from trunkfold.copies.embedding import one_thread, whiten
+from trunkfold.copies.evidence import IDENTICAL, Evidence, compare
 from trunkfold.copies.grouping import Group, join
-from trunkfold.copies.matching import IDENTICAL, Evidence, compare
 from trunkfold.copies.page import facts, write_page
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
@@ -31,7 +32,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 1  # increase when the search changes, so that old groups are not read
+VERSION = 2  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
@@ -98,12 +99,16 @@ def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
         shutil.rmtree(earlier)
     work.mkdir(exist_ok=True)
     (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
-    with threadpool_limits(1):  # our own threads each process a photo or a pair
+    with threadpool_limits(1), one_thread():  # our own threads each process a photo or a pair
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
-        links = _compare(records, looked_at, work)
-        groups = join(looked_at, links, lambda one, other: compare(records[one], records[other]))
+        embeddings = dict(zip(looked_at, whiten([records[row]["embedding"] for row in looked_at]), strict=True))
+
+        def look(one: int, other: int) -> Evidence:
+            return compare(records[one], records[other], float(embeddings[one] @ embeddings[other]))
+
+        groups = join(looked_at, _compare(records, embeddings, look, work), look)
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
     summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
@@ -135,22 +140,25 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
     return duplicates, unreadable
 
 
-def _compare(records: Sequence[np.ndarray], rows: list[int], work: Path) -> dict[tuple[int, int], Evidence]:
-    """Return the evidence of each candidate pair of rows."""
+def _compare(
+    records: Sequence[np.ndarray],
+    embeddings: dict[int, np.ndarray],
+    look: Callable[[int, int], Evidence],
+    work: Path,
+) -> dict[tuple[int, int], Evidence]:
+    """Return the evidence of each candidate pair of the rows that have an embedding."""
+    rows = list(embeddings)
 
     def find(_: slice) -> np.ndarray:
-        places = find_candidates([records[row] for row in rows], WORKERS)
-        return np.array(rows)[places] if len(places) else places
+        places = find_candidates([records[row] for row in rows], np.array(list(embeddings.values())), WORKERS)
+        return np.array(rows, int)[places]
 
     def block(part: slice) -> np.ndarray:
-        return np.array(thread_map(look, pairs[part], max_workers=WORKERS, disable=True))
-
-    def look(pair: np.ndarray) -> tuple:
-        return astuple(compare(records[pair[0]], records[pair[1]]))
+        return np.array(thread_map(lambda pair: astuple(look(*pair)), pairs[part], max_workers=WORKERS, disable=True))
 
     (pairs,) = block_by_block(work / "pairs", 1, 1, find)
     evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
-    found = (Evidence(int(row[0]), *row[1:].tolist()) for block in evidence for row in block)
+    found = (Evidence(*row.tolist()) for block in evidence for row in block)
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
 
 

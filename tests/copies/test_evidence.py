@@ -1,5 +1,7 @@
 """Copies are told from photos that only share something: a background, a logo, a word."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -19,11 +21,16 @@ from drawn_photos import (
     with_object,
 )
 
+from trunkfold.copies import evidence as scoring
 from trunkfold.copies.descriptors import describe_photo
-from trunkfold.copies.matching import IDENTICAL, Evidence, compare
+from trunkfold.copies.evidence import IDENTICAL, LIMITS, NOT_ALIGNED, Evidence, coefficients
 from trunkfold.data.photos import read_photo
 
 SOURCES = 4
+
+
+def compare(one: np.ndarray, other: np.ndarray) -> Evidence:
+    return scoring.compare(one, other, similarity=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +45,23 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, 
 def test_a_copy_of_each_kind_is_known_whichever_way_round_it_is_asked(way, sources, tmp_path):
     for pixels, record in sources:
         copy = record_of(way(pixels), tmp_path)
-        assert compare(record, copy).same
-        assert compare(copy, record).same
+        assert compare(record, copy).log_odds > 0
+        assert compare(copy, record).log_odds > 0
 
 
 @pytest.mark.parametrize("way", [mirror, rotate, noise, jpeg], ids=lambda way: way.__name__)
 def test_copies_that_were_changed_little_are_beyond_doubt(way, sources, tmp_path):
     for pixels, record in sources:
         evidence = compare(record, record_of(way(pixels), tmp_path))
-        assert evidence.sure
+        assert evidence.log_odds > 4
         assert evidence.agreement > 0.97
-        assert not evidence.different
 
 
 def test_copies_of_one_source_by_several_ways_are_copies_of_each_other(sources, tmp_path):
     for pixels, _ in sources:
         one = record_of(jpeg(rotate(mirror(pixels), 6), 50), tmp_path)
         other = record_of(noise(brighter(crop(pixels, 0.8))), tmp_path)
-        assert compare(one, other).same
+        assert compare(one, other).log_odds > 0
 
 
 def test_a_photo_in_another_size_or_shape_is_a_copy(sources, tmp_path):
@@ -63,14 +69,14 @@ def test_a_photo_in_another_size_or_shape_is_a_copy(sources, tmp_path):
         for size in ((160, 120), (800, 600), (240, 240)):
             resized = record_of(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), tmp_path)
             for evidence in (compare(record, resized), compare(resized, record)):
-                assert evidence.same
+                assert evidence.log_odds > 0
                 assert evidence.overlap > 0.9
 
 
 def test_different_sources_are_not_copies(sources):
     for place, (_, record) in enumerate(sources):
         for _, other in sources[:place]:
-            assert not compare(record, other).same
+            assert compare(record, other).log_odds < 0
 
 
 def test_the_overlap_is_the_share_that_was_kept(sources, tmp_path):
@@ -79,9 +85,9 @@ def test_the_overlap_is_the_share_that_was_kept(sources, tmp_path):
             assert compare(one, other).overlap == pytest.approx(0.6, abs=0.05)
 
 
-def test_a_small_part_of_a_photo_is_no_copy_of_it(sources, tmp_path):
+def test_a_crop_of_a_third_of_a_photo_is_a_copy_of_it(sources, tmp_path):
     for pixels, record in sources:
-        assert not compare(record, record_of(crop(pixels, 0.3), tmp_path)).same
+        assert compare(record, record_of(crop(pixels, 0.35), tmp_path)).log_odds > 0
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])
@@ -91,8 +97,7 @@ def test_one_background_with_another_object_is_another_source(way, share, tmp_pa
         background = draw_source(seed)
         one, other = (with_object(background, 100 + 2 * seed + number, share) for number in range(2))
         evidence = compare(record_of(one, tmp_path), record_of(way(other) if way else other, tmp_path))
-        assert not evidence.same
-        assert evidence.different
+        assert evidence.log_odds < 0
 
 
 def test_a_shared_logo_alone_makes_no_copy(tmp_path):
@@ -103,7 +108,7 @@ def test_a_shared_logo_alone_makes_no_copy(tmp_path):
         other[150:210, 200:280] = logo
         evidence = compare(record_of(one, tmp_path), record_of(other, tmp_path))
         assert evidence.inliers >= 6  # it is found
-        assert not evidence.same
+        assert evidence.log_odds < 0
 
 
 def test_what_has_no_features_is_a_copy_of_nothing(sources, tmp_path):
@@ -111,14 +116,14 @@ def test_what_has_no_features_is_a_copy_of_nothing(sources, tmp_path):
     absent = describe_photo(tmp_path / "absent.png")
     for one in (blank, absent):
         for other in (blank, absent, sources[0][1]):
-            assert compare(one, other) == compare(other, one) == Evidence()
+            assert compare(one, other) == compare(other, one) == Evidence(0.5)
 
 
 @pytest.mark.parametrize("size", [(2000, 40), (40, 2000), (8, 8), (600, 1)], ids=str)
 def test_photos_of_any_shape_can_be_compared(size, sources, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     record = record_of(pixels, tmp_path)
-    assert not compare(record, sources[0][1]).same
+    assert compare(record, sources[0][1]).log_odds < 0
     compare(record, record_of(noise(pixels), tmp_path))  # whatever it says
 
 
@@ -127,53 +132,49 @@ def test_comparing_twice_gives_the_same_evidence(sources, tmp_path):
     assert [compare(*pair) for pair in copies] == [compare(*pair) for pair in copies]
 
 
-SAME = {"inliers": 6, "overlap": 0.45, "agreement": 0.85, "difference": 0.59}
-SURE = {"inliers": 15, "overlap": 0.45, "agreement": 0.93, "difference": 0.39}
-
-
-def test_evidence_at_its_limits_suffices():
-    assert Evidence(**SAME).same
-    assert not Evidence(**SAME).sure
-    assert Evidence(**SURE).same
-    assert Evidence(**SURE).sure
+ALIGNED = Evidence(0.6, 60, 90, 0.5, 0.9, 0.97, 0.2, 0.98, 0.1)
 
 
 @pytest.mark.parametrize(
-    "weaker", [{"inliers": 5}, {"overlap": 0.44}, {"agreement": 0.84}, {"difference": 0.6}], ids=str
-)
-def test_each_kind_of_evidence_is_needed_for_copies(weaker):
-    assert not Evidence(**SAME | weaker).same
-    assert not Evidence(**SURE | weaker).sure
-
-
-@pytest.mark.parametrize("weaker", [{"inliers": 14}, {"agreement": 0.92}, {"difference": 0.4}], ids=str)
-def test_each_kind_of_evidence_is_needed_for_sure_copies(weaker):
-    assert Evidence(**SURE | weaker).same
-    assert not Evidence(**SURE | weaker).sure
-
-
-@pytest.mark.parametrize(
-    ("evidence", "different"),
+    "weaker",
     [
-        (Evidence(12, 1.0, 0.74, 0.0), True),
-        (Evidence(12, 1.0, 0.75, 0.8), False),
-        (Evidence(12, 1.0, 1.0, 0.81), True),
-        (Evidence(11, 1.0, 0.0, 1.0), False),  # too few features fit to say where they lie on each other
-        (Evidence(), False),
-        (Evidence(11), False),
-        (IDENTICAL, False),
+        {"similarity": 0.1},
+        {"agreement": 0.6, "shared_agreement": 0.6},
+        {"difference": 1.0, "shared_difference": 1.0},
     ],
     ids=str,
 )
-def test_photos_are_different_when_they_fit_and_do_not_agree(evidence, different):
-    assert evidence.different == different
-    assert not different or not evidence.same
+def test_each_kind_of_evidence_counts(weaker):
+    assert replace(ALIGNED, **weaker).strength < ALIGNED.strength
 
 
-def test_links_are_ordered_by_sureness_then_by_what_agrees():
-    weak, same, sure = Evidence(40, 1.0, 0.9, 0.5), Evidence(400, 1.0, 0.92, 0.0), Evidence(15, 1.0, 0.93, 0.39)
-    assert weak.strength < same.strength < sure.strength < IDENTICAL.strength
-    assert IDENTICAL.sure
+def test_overwhelming_evidence_of_one_kind_outweighs_weak_evidence_of_another():
+    assert replace(ALIGNED, overlap=0.3).log_odds > 0  # two narrow crops
+    assert replace(ALIGNED, inliers=6, matches=8, spread=0.1).log_odds > 0
+
+
+def test_log_odds_are_limited_and_probabilities_follow_from_them():
+    certain = replace(
+        ALIGNED, similarity=1.0, agreement=1.0, shared_agreement=1.0, difference=0.0, shared_difference=0.0
+    )
+    assert certain.strength > certain.log_odds == LIMITS[1]
+    assert Evidence(-1.0).log_odds == NOT_ALIGNED
+    opposite = Evidence(-0.5, 30, 60, 0.5, 0.9, 0.1, 1.0, 0.1, 1.0)
+    assert opposite.log_odds == LIMITS[0]
+    for evidence in (certain, Evidence(), opposite, IDENTICAL, Evidence(verdict=-1)):
+        assert 0 <= evidence.probability <= 1
+        assert (evidence.probability > 0.5) == (evidence.log_odds > 0)
+
+
+def test_a_verdict_is_beyond_all_evidence():
+    assert IDENTICAL.log_odds > 100 * LIMITS[1]
+    assert replace(ALIGNED, verdict=-1).log_odds < 100 * LIMITS[0]
+
+
+def test_every_term_has_a_coefficient():
+    for evidence in (ALIGNED, Evidence()):
+        model = coefficients()["aligned" if evidence.inliers else "not aligned"]
+        assert model.keys() - {"intercept"} == evidence.terms().keys()
 
 
 @pytest.mark.skipif(not SHARED_PHOTOS.exists(), reason=f"no real photos in {SHARED_PHOTOS}")
@@ -184,11 +185,13 @@ def test_real_photos_are_known_by_their_copies_and_told_from_others(tmp_path):
     for rows in sources:
         files = [next(SHARED_PHOTOS.glob(f"{row.set}/**/images/{row.image_id}.*")) for row in rows.itertuples()]
         records.append([describe_photo(path) for path in files])
-    alike = [compare(group[one], group[other]).same for group in records for one, other in ((0, 1), (0, 2), (1, 2))]
+    alike = [
+        compare(group[one], group[other]).log_odds > 0 for group in records for one, other in ((0, 1), (0, 2), (1, 2))
+    ]
     assert np.mean(alike) >= 0.85
     first = [group[0] for group in records]
-    assert not any(compare(one, other).same for place, one in enumerate(first) for other in first[:place])
+    assert not any(compare(one, other).log_odds > 0 for place, one in enumerate(first) for other in first[:place])
     pixels = read_photo(SHARED_PHOTOS / next(SHARED_PHOTOS.glob("train/**/images/*.jpg")))
     record = record_of(pixels, tmp_path)
     for way in WAYS:
-        assert compare(record, record_of(way(pixels), tmp_path)).same, way.__name__
+        assert compare(record, record_of(way(pixels), tmp_path)).log_odds > 0, way.__name__

