@@ -11,6 +11,7 @@ training and megabytes per fold; --json FILE writes it after every row. --rows c
 import argparse
 import json
 import os
+import re
 import runpy
 import sys
 import tempfile
@@ -79,7 +80,7 @@ def main() -> None:
         if name == FLOOR:
             results = [{"claimed": np.nan, "truth": floor(options, truth), "seconds": np.nan, "megabytes": 0.0}]
         else:
-            results = [train(options, truth, groups, name, seed) for seed in options.seeds]
+            results = [train(options, truth, groups, name, seed, ROWS[name]) for seed in options.seeds]
         rows.append({"row": name, "results": results})
         if options.json:
             settings = {key: str(value) for key, value in vars(options).items()}
@@ -89,9 +90,11 @@ def main() -> None:
     print(table(rows))
 
 
-def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int) -> dict[str, float]:
-    """Train and submit one row with one seed, in this process."""
-    run = f"{name}-{seed}".replace(" ", "_").replace(",", "")
+def train(
+    options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int, row: dict[str, object]
+) -> dict[str, float]:
+    """Train and submit one row, its options over those all rows share, with one seed and in this process."""
+    run = re.sub(r"[^\w-]+", "_", f"{name}-{seed}")
     chosen = {
         "data.root": options.data,
         "data.classes": "null",
@@ -105,9 +108,9 @@ def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: 
         "cache.dir": options.work / "cache",
         "run.name": run,
         "run.restart": "true",
-        **ROWS[name],
+        **row,
     }
-    if ROWS[name].get("split.folds") == 1:
+    if row.get("split.folds") == 1:
         chosen["train.epochs"] = max(1, round(options.epochs / 3))  # of three times as many photos
     command("train_folds.py", *(word for key, value in chosen.items() for word in (f"--{key}", value)))
     command("make_submission.py", "--run", f"submissions/{run}")
