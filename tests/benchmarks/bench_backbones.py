@@ -49,8 +49,9 @@ ROWS = {
     "rank 64": {"model.rank": 64},
     "scale 1": {"model.scale": 1},
     "tail_lr 1e-3": {"train.tail_lr": 1e-3},
-    "4 kept views": {"train.cached_views": 4},
-    "8 kept views": {"train.cached_views": 8},
+    "every copy": {"train.one_copy_per_epoch": "false"},
+    "every copy, 4 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 4},
+    "every copy, 8 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 8},
     "bf16": {"train.mixed_precision": "bf16"},
 }
 FLOOR = "logistic regression on the frozen trunk"
