@@ -54,6 +54,7 @@ ROWS = {
     "every copy, 8 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 8},
     "bf16": {"train.mixed_precision": "bf16"},
 }
+COLUMNS = "claimed", "truth", "seconds", "megabytes"
 FLOOR = "logistic regression on the frozen trunk"
 
 
@@ -93,7 +94,7 @@ def main() -> None:
 
 def train(
     options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int, row: dict[str, object]
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Train and submit one row, its options over those all rows share, with one seed and in this process."""
     run = re.sub(r"[^\w-]+", "_", f"{name}-{seed}")
     chosen = {
@@ -124,6 +125,7 @@ def train(
         "truth": f1_score(truth["label"][submission["image_id"]], submission["label"], average="macro"),
         "seconds": metrics["seconds"]["training"],
         "megabytes": fold / 1e6,
+        "run": str(folder),
     }
 
 
@@ -159,7 +161,7 @@ def table(rows: list[dict]) -> Table:
     headings = ["row", "claimed macro F1", "truth", "claimed - truth", "training, s", "MB a fold"]
     cells = []
     for row in rows:
-        of = {key: np.array([result[key] for result in row["results"]]) for key in row["results"][0]}
+        of = {key: np.array([result[key] for result in row["results"]]) for key in COLUMNS}
         cells.append(
             [
                 row["row"],
