@@ -3,12 +3,12 @@
     python tests/benchmarks/bench_recipe.py --data DIR --truth FILE --rare 3 --sources 20 --seeds 0 1 2
 
 DIR is a competition, FILE a table of image_id, set, source and label of all its photos. Each seed makes its own
-testbed: all sources of the frequent classes and --sources sources of the class --rare, 60 % of each class labelled and the
-rest unlabelled; without --rare, the competition as it is. Every row trains EfficientNet-Lite0 from its package's
+testbed: all sources of the frequent classes and --sources sources of the class --rare, 60 % of each class labelled and
+the rest unlabelled; without --rare, the competition as it is. Every row trains EfficientNet-Lite0 from its package's
 ImageNet weights; its options are those of `ROWS` over the kit's. Prints macro F1 out of fold and on the unlabelled
 photos, each with the most probable class and decoded for macro F1, and the difference of the latter to the row `block`
-with the most probable class, with its 95 % interval over seeds. --json FILE is written after each run
-and read at the start, so that an interrupted benchmark resumes.
+with the most probable class, with its 95 % interval over seeds. --json FILE is written after each run and read at the
+start, so that an interrupted benchmark resumes.
 """
 
 import argparse
