@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from trunkfold.model import linear as module
 from trunkfold.model.linear import FastLinear, linear, product, use_fast_linear
@@ -35,6 +36,12 @@ def test_results_and_gradients_are_those_of_pytorch(shape, bias):
         result.square().sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_operations_are_counted():
+    with FlopCounterMode(display=False) as counter:
+        linear(torch.randn(5, 7), torch.randn(3, 7))
+    assert counter.get_total_flops() == 2 * 5 * 7 * 3
 
 
 def test_rows_that_lie_apart_in_memory_are_taken_in_their_order():
