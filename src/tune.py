@@ -60,8 +60,8 @@ def check_untracked(config: TuningConfig) -> None:
     """Raise an `InputError` if trackers are configured: a study's folder and page hold its trials."""
     if config.run.trackers:
         raise InputError(
-            "run.trackers: trials are kept in the study's own folder and page; pass --run.trackers '[]' and use trackers "
-            "with train_folds.py"
+            "run.trackers: trials are kept in the study's own folder and page; pass --run.trackers '[]', "
+            "and use trackers with train_folds.py"
         )
 
 
