@@ -17,6 +17,7 @@ from trunkfold.deploy.prediction_files import check_folder
 from trunkfold.deploy.timm_folder import export_timm
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.output.provenance import package_version
+from trunkfold.report.index import write_index_after
 from trunkfold.run_folder import add_run_options, chosen_run
 
 logger = logging.getLogger("trunkfold")
@@ -34,6 +35,7 @@ def main() -> None:
     check_folder(out.parent, "--out")
     held_out = photos_to_measure_on(run, options)
     print(f"{out}: {export(run, out, held_out, options)}")
+    write_index_after(out)
 
 
 def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: Namespace) -> str:

@@ -14,6 +14,7 @@ from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.predict import Predictor, find_photos, predict_files
 from trunkfold.deploy.prediction_files import check_folder, check_output, write_rows
 from trunkfold.errors import counted, exit_on_input_error
+from trunkfold.report.index import write_index_after
 from trunkfold.run_folder import add_run_options, chosen_run
 from trunkfold.training.accelerator import start_process
 
@@ -33,6 +34,7 @@ def main() -> None:
         logger.warning("%s has no embeddings of its training photos: unlike_training stays empty", run.folder)
     rows = predict_files(Predictor(run, accelerator), paths, options.heatmaps)
     unreadable = write_rows(rows, run.classes.values(), options.out)
+    write_index_after(options.out, options.heatmaps)
     where = f" in {options.out}" if options.out else ""
     problems = f", {unreadable} of them unreadable (see the column problem)" if unreadable else ""
     print(f"{counted(len(paths), 'photo')}{where}{problems}", file=sys.stderr)

@@ -57,6 +57,13 @@ def test_csv_is_printed_by_default_and_the_newest_run_is_used(workplace, photos,
     assert row.startswith(f"{photos / '91.png'},")
 
 
+def test_predictions_below_submissions_update_the_page_of_all_runs(workplace, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(workplace / "submissions/toy", "submissions/toy")
+    run_command("predict_photos.py", photos / "91.png", "--out", "submissions/toy/predictions.csv")
+    assert "toy" in Path("submissions/index.html").read_text()
+
+
 def test_unreadable_photos_have_a_row_that_says_so(run, photos, tmp_path):
     folder = tmp_path / "photos"
     (folder / "deep/.hidden").mkdir(parents=True)

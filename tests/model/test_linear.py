@@ -58,3 +58,9 @@ def test_a_model_keeps_its_function_names_and_weights():
     assert isinstance(model[2][0], FastLinear)
     assert list(model.state_dict()) == list(before.state_dict())
     torch.testing.assert_close(model[:3](x), before[:3](x))
+
+
+def test_exported_graphs_hold_no_operation_of_one_library():
+    program = torch.export.export(FastLinear(7, 3), (torch.randn(2, 7),))
+    assert "mkldnn" not in str(program.graph)
+    assert program.module()(torch.ones(2, 7)).shape == (2, 3)

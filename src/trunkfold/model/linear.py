@@ -52,8 +52,10 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor) -> bool:
+    if not BY_CONVOLUTION or torch.compiler.is_compiling():  # exported graphs hold no operation of one library
+        return False
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    return plain and BY_CONVOLUTION and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.is_autocast_enabled("cpu")
 
 
 def _pointwise(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

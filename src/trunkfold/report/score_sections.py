@@ -122,8 +122,9 @@ def class_sentences(findings: Findings) -> list[str]:
             sentences.append(f"{title}: all {basis} are recognised.")
         else:
             mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
+            share = "none" if len(wrong) == len(own) else percent(1 - len(wrong) / len(own))
             sentences.append(
-                f"{title}: {percent(1 - len(wrong) / len(own))} of {basis} are recognised; most often it is mistaken "
+                f"{title}: {share} of {basis} are recognised; most often it is mistaken "
                 f"for {others.index[0]} ({counted(len(mistaken), 'photo')} of "
                 f"{counted(mistaken['group'].nunique(), 'source')})."
             )
