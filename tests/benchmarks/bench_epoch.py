@@ -5,8 +5,8 @@
 
 Draws photos of 1,000 x 750 pixels (once, in --work). Ours and its peers (`peers.py`) take turns, so that what slows
 the machine slows all; each turn trains every fold, from the files to the validation. One-off costs are all that comes
-before the first epoch: for us decoding and the clean features too. Weights are random: arithmetic does not ask what
-they show.
+before the first epoch: for us decoding, the clean features and those of kept views too. Weights are random: arithmetic
+does not ask what they show.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.training.setup import cached_views, prepare, shown_photos
 
 OURS = "ours, all folds in lockstep"
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
@@ -107,6 +107,8 @@ def parse_options() -> argparse.Namespace:
     # On a CPU a loader's processes take the cores that the model needs: with 1 to 4 of them, as the examples have it,
     # both peers took 1.4 to 2 times as long on 2 cores. Beside a GPU the examples' 4 would starve it.
     parser.add_argument("--workers", type=int, default=cores if gpu else 0, help="loader processes of the peers")
+    views = 0 if gpu else cached_views(TrainConfig(epochs=RUN), torch.device("cpu"))
+    parser.add_argument("--cached_views", type=int, default=views, help=f"default: the kit's, for {RUN} epochs")
     parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-epoch")
     parser.add_argument("--json", type=Path)
@@ -123,7 +125,12 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
         data=DataConfig(root=root, image_size=options.size),
         split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
         model=ModelConfig(name=options.model, pretrained=False),
-        train=TrainConfig(epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision),
+        train=TrainConfig(
+            epochs=options.epochs,
+            batch_size=options.batch,
+            mixed_precision=options.precision,
+            cached_views=options.cached_views,
+        ),
         cache=CacheConfig(caches),
     )
 
@@ -387,7 +394,8 @@ def report(options: argparse.Namespace, machine: Machine, ways: dict[str, dict],
     """Print both tables, and write them where the options say."""
     setting = (
         f"{options.model}, {options.size} pixels, {options.photos} photos, {options.folds} folds, "
-        f"batch {options.batch}, precision {options.precision}, {options.rounds} rounds"
+        f"batch {options.batch}, precision {options.precision}, {options.cached_views} kept views, "
+        f"{options.rounds} rounds"
     )
     tables = {
         f"One epoch of {options.folds} folds": ways_table(ways),
