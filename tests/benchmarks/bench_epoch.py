@@ -45,10 +45,9 @@ from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.training.setup import cached_views, prepare, shown_photos
 
 OURS, KEPT = "ours, all folds in lockstep", "ours, with kept views"
-VISITS = 4  # photos of each kept view over a whole training
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
     "loading and augmenting",
     "trunk, forward",
@@ -233,8 +232,9 @@ def our_turn(config: Config) -> tuple[Turn, Ours]:
 
 
 def with_kept_views(config: Config) -> Config:
-    """The experiment on cached views, as many as a whole training would reuse `VISITS` times each."""
-    return replace(config, train=replace(config.train, cached_views=RUN // VISITS))
+    """The experiment on as many cached views as a whole training on a CPU has."""
+    views = cached_views(replace(config.train, epochs=RUN), torch.device("cpu"))
+    return replace(config, train=replace(config.train, cached_views=views))
 
 
 def peer_turn(peer: type, task: Task, fold_of_row: np.ndarray, config: Config) -> Turn:
