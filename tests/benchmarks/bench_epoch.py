@@ -127,7 +127,9 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
         data=DataConfig(root=root, image_size=options.size),
         split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
         model=ModelConfig(name=options.model, pretrained=False),
-        train=TrainConfig(epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision),
+        train=TrainConfig(
+            epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision, cached_views=0
+        ),
         cache=CacheConfig(caches),
     )
 
