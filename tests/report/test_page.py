@@ -213,6 +213,18 @@ def test_the_truth_is_shown_however_unlikely(tmp_path, undrawn):
     assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90.0 % class 1 5.0 % class 2 5.0 % ✓ class 5 < 0.1 %")
 
 
+def test_the_prediction_is_shown_where_it_is_not_the_most_probable_class(tmp_path, undrawn):
+    classes = {str(number): f"class {number}" for number in range(12)}
+    run = make_run(tmp_path, classes=classes)
+    table = pd.read_csv(run / "oof.csv")
+    columns = [column for column in table if column.startswith("p_")]
+    table.loc[table["label"] != table["prediction"], columns] = [0.22, 0.24, 0.25, 0.26, 0.03, *[0.0] * 7]
+    table.to_csv(run / "oof.csv", index=False)
+    report_on(run)
+    mistakes = section(read_page(run)[0], "Most confident mistakes").partition("Out-of-fold")[2]
+    assert "class 1 24.0 % class 0 22.0 % ✓ class 9" in texts(mistakes).replace("\xa0", " ")
+
+
 def test_suspected_labels_are_shown_with_what_to_do(reported):
     page, _ = read_page(reported)
     told = texts(section(page, "Suspected labels")).replace("\xa0", " ")
