@@ -235,7 +235,7 @@ def our_turn(config: Config) -> tuple[Turn, Ours]:
 
 def with_kept_views(config: Config) -> Config:
     """The experiment on as many cached views as a whole training on a CPU has."""
-    views = cached_views(replace(config.train, epochs=RUN), torch.device("cpu"))
+    views = cached_views(TrainConfig(epochs=RUN), torch.device("cpu"))
     return replace(config, train=replace(config.train, cached_views=views))
 
 

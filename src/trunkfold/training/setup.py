@@ -172,4 +172,5 @@ def cached_views(config: TrainConfig, device: torch.device) -> int:
     """Return the number of augmented views whose features are cached, as configured or chosen for the device."""
     if config.cached_views is not None:
         return config.cached_views
-    return config.epochs // VISITS_PER_VIEW if device.type == "cpu" else 0
+    views = config.epochs // VISITS_PER_VIEW if device.type == "cpu" else 0
+    return views if views > 1 else 0  # a single view would be no augmentation
