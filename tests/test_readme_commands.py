@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from toys import ROOT
+from toys import ROOT, start_interruptible
 
 from trunkfold.deploy.kaggle import LACKING
 
@@ -78,7 +78,7 @@ def run(line: str, checkout: Path) -> None:
 
 def serve(line: str) -> None:
     """Start a server, wait for its address, and interrupt it."""
-    with subprocess.Popen(["bash", "-c", f"exec {line}"], stdout=subprocess.PIPE, text=True) as process:
+    with start_interruptible(["bash", "-c", f"exec {line}"]) as process:
         assert re.match(r"http://127\.0\.0\.1:\d+/ predicts with ", process.stdout.readline())
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

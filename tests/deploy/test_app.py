@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from served_app import LIMITS, PAGE, serve
-from toys import SOURCE, png_of, run_command
+from toys import SOURCE, png_of, run_command, start_interruptible
 
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.photo_service import PhotoService, UploadError
@@ -253,7 +252,7 @@ def refused(message: str, capsys: pytest.CaptureFixture, *words: object) -> None
 def test_the_command_serves_the_newest_run_on_this_machine_alone_until_it_is_interrupted(workplace, photos, tmp_path):
     command = [sys.executable, SOURCE / "serve_app.py"]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "uploads")}
-    with subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with start_interruptible(command, cwd=workplace, env=environment) as process:
         line = process.stdout.readline()
         server = re.match(r"(http://127\.0\.0\.1:\d+)/ predicts with submissions/toy", line)[1]
         assert predict(server, (photos / "91.png").read_bytes())[0] == 200
