@@ -17,7 +17,8 @@ from trunkfold.deploy.prediction_files import check_folder
 from trunkfold.deploy.timm_folder import export_timm
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.output.provenance import package_version
-from trunkfold.run_folder import RunFolder, newest_run
+from trunkfold.report.index import write_index_after
+from trunkfold.run_folder import add_run_options, chosen_run
 
 logger = logging.getLogger("trunkfold")
 CALIBRATED_ON = 128  # photos that int8 takes its ranges from
@@ -29,11 +30,12 @@ def main() -> None:
     options = parse_options()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     check_options(options)
-    run = load_run(RunFolder(options.run) if options.run else newest_run())
+    run = load_run(chosen_run(options.run))
     out = options.out or Path(NAMES[options.format].format(run=run.folder.name, precision=options.precision))
     check_folder(out.parent, "--out")
     held_out = photos_to_measure_on(run, options)
     print(f"{out}: {export(run, out, held_out, options)}")
+    write_index_after(out)
 
 
 def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: Namespace) -> str:
@@ -77,7 +79,7 @@ def check_options(options: Namespace) -> None:
 def parse_options() -> Namespace:
     """The command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    add_run_options(parser, labelled=True)
     parser.add_argument("--format", choices=("onnx", "torch", "timm"), default="onnx", help="What to write.")
     parser.add_argument("--out", type=Path, help="File or, for timm, folder; by default named after the run.")
     parser.add_argument(
@@ -88,9 +90,6 @@ def parse_options() -> Namespace:
     )
     parser.add_argument(
         "--fold", type=str, help="For timm: a fold's number, or average; by default whichever was measured to be good."
-    )
-    parser.add_argument(
-        "--data.root", dest="root", type=Path, help="Where the labelled photos are now; by default as in the run."
     )
     return parser.parse_args()
 

@@ -14,7 +14,8 @@ from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.predict import Predictor, find_photos, predict_files
 from trunkfold.deploy.prediction_files import check_folder, check_output, write_rows
 from trunkfold.errors import counted, exit_on_input_error
-from trunkfold.run_folder import RunFolder, newest_run
+from trunkfold.report.index import write_index_after
+from trunkfold.run_folder import add_run_options, chosen_run
 from trunkfold.training.accelerator import start_process
 
 logger = logging.getLogger("trunkfold")
@@ -27,12 +28,13 @@ def main() -> None:
     if options.heatmaps is not None:
         check_folder(options.heatmaps, "--heatmaps")
     paths = find_photos(options.photos)
-    run = load_run(RunFolder(options.run) if options.run else newest_run())
+    run = load_run(chosen_run(options.run))
     accelerator = start_process(run.config.train)
     if run.known is None:
         logger.warning("%s has no embeddings of its training photos: unlike_training stays empty", run.folder)
     rows = predict_files(Predictor(run, accelerator), paths, options.heatmaps)
     unreadable = write_rows(rows, run.classes.values(), options.out)
+    write_index_after(options.out, options.heatmaps)
     where = f" in {options.out}" if options.out else ""
     problems = f", {unreadable} of them unreadable (see the column problem)" if unreadable else ""
     print(f"{counted(len(paths), 'photo')}{where}{problems}", file=sys.stderr)
@@ -42,7 +44,7 @@ def parse_options() -> Namespace:
     """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("photos", type=str, nargs="+", help="Photo files, folders, or quoted patterns.")
-    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    add_run_options(parser)
     parser.add_argument("--out", type=Path, help="File ending in .csv or .jsonl; by default CSV is printed.")
     parser.add_argument("--heatmaps", type=Path, help="Folder for heat maps of the evidence (Grad-CAM).")
     return parser.parse_args()

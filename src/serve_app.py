@@ -5,18 +5,19 @@ python src/serve_app.py --run submissions/demo --port 8000
 """
 
 import logging
+import threading
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
-from trunkfold.deploy.app import AppServer
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.labelled import images_folder
 from trunkfold.deploy.photo_service import Limits, PhotoService
 from trunkfold.deploy.predict import Predictor
 from trunkfold.errors import InputError, exit_on_input_error
-from trunkfold.run_folder import RunFolder, newest_run
+from trunkfold.output.provenance import package_version
+from trunkfold.run_folder import add_run_options, chosen_run
 from trunkfold.training.accelerator import start_process
 
 logger = logging.getLogger("trunkfold")
@@ -26,16 +27,20 @@ def main() -> None:
     """Load the run, listen, and predict photos until interrupted."""
     options = parse_options()
     limits = limits_of(options)
-    run = load_run(RunFolder(options.run) if options.run else newest_run())
+    run = load_run(chosen_run(options.run))
     predictor = Predictor(run, start_process(run.config.train))
     service = PhotoService(predictor, limits, training_photos(run, options.root))
-    with AppServer(service, options.host, options.port) as server, suppress(KeyboardInterrupt):
-        if not server.local:
+    if package_version("gradio") is None:
+        raise InputError("the page needs gradio: pip install 'trunkfold[app]'")
+    from trunkfold.deploy.app import LOCAL, serving  # needs the extra `app`
+
+    with serving(service, options.host, options.port) as address, suppress(KeyboardInterrupt):
+        if options.host not in LOCAL:
             logger.warning(
                 "%s: everybody who reaches this machine can use the page; it asks for no password", options.host
             )
-        print(f"{server.address} predicts with {run.folder} (Ctrl+C stops)", flush=True)
-        server.serve_forever()
+        print(f"{address} predicts with {run.folder} (Ctrl+C stops)", flush=True)
+        threading.Event().wait()
 
 
 def limits_of(options: Namespace) -> Limits:
@@ -60,14 +65,11 @@ def training_photos(run: FinishedRun, root: Path | None) -> Path | None:
 def parse_options() -> Namespace:
     """The command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    add_run_options(parser, labelled=True)
     parser.add_argument("--host", type=str, default="127.0.0.1", help="Interface; 0.0.0.0 lets other machines in.")
-    parser.add_argument("--port", type=int, default=7860, help="Port; 0 takes any free one.")
+    parser.add_argument("--port", type=int, help="Port; by default the first free one from 7860.")
     parser.add_argument("--max_megabytes", type=float, default=20.0, help="Largest upload.")
     parser.add_argument("--max_megapixels", type=float, default=50.0, help="Largest photo, by its header.")
-    parser.add_argument(
-        "--data.root", dest="root", type=Path, help="Where the labelled photos are now; by default as in the run."
-    )
     return parser.parse_args()
 
 

@@ -34,6 +34,7 @@ def main() -> None:
     """Check, search, report."""
     config = complete(parse_tuning(description=__doc__))
     check_alone()
+    check_untracked(config)
     space = read_space(config)
     labelled = None
     if not (SUBMISSIONS / config.run.name).exists():  # report problems before the study's folder is created
@@ -53,6 +54,15 @@ def check_alone() -> None:
     """Raise an `InputError` if several processes were launched to share each step: here they share trials."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
+
+
+def check_untracked(config: TuningConfig) -> None:
+    """Raise an `InputError` if trackers are configured: a study's folder and page hold its trials."""
+    if config.run.trackers:
+        raise InputError(
+            "run.trackers: trials are kept in the study's own folder and page; pass --run.trackers '[]', "
+            "and use trackers with train_folds.py"
+        )
 
 
 def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space, labelled: Labelled) -> None:

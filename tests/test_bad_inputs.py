@@ -399,6 +399,7 @@ YAML = [
         write(GIVEN, ""),
         r"none\.yaml: no such file",
     ),
+    Case("a study with trackers", (*TUNE, "--run.trackers=[tensorboard]"), None, r"run.trackers: trials are kept in"),
     Case(
         "an unknown key of a study",
         (*TUNE, "--config", GIVEN),
@@ -815,7 +816,7 @@ USES = [
     Case(
         "a page without a run", ("serve_app.py",), remove(RUN), r"no finished run under submissions/: train one first"
     ),
-    Case("a page at no port", (*SERVE, "--port", 70_000), None, r"port 70000 \(.*\): choose another --host or --port"),
+    Case("a page at no port", (*SERVE, "--port", 70_000), None, r"port 70000: choose another --host or --port"),
     Case("a page of no photos", (*SERVE, "--max_megabytes", 0), None, r"--max_megabytes 0 must be above 0"),
     Case("a page without its data", (*SERVE, "--data.root", "gone"), None, r"data\.root gone is not a folder"),
     Case("an unknown option of the page", (*SERVE, "--prot", 1), None, r"no option --prot; the nearest is --port"),

@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import runpy
+import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import zlib
@@ -97,6 +99,18 @@ def run_command(script: str, *args: object) -> None:
         runpy.run_path(str(SOURCE / script), run_name="__main__")
     finally:
         sys.argv = before
+
+
+def start_interruptible(command: Sequence[object], **options: object) -> subprocess.Popen:
+    """Start a program that SIGINT ends, with its output in a pipe.
+
+    Tests in the background of a script ignore interrupts, and programs started there would too.
+    """
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, own)
 
 
 def argmax_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str]) -> pd.DataFrame:

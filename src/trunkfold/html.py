@@ -14,7 +14,7 @@ def environment() -> jinja2.Environment:
     """Return the environment of this package's templates; all values are escaped."""
     loader = jinja2.PackageLoader("trunkfold")
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"percent": percent, "duration": duration}
+    made.filters |= {"percent": percent, "probability": probability, "duration": duration}
     return made
 
 
@@ -31,6 +31,13 @@ def render_html(template: str, **values: object) -> str:
 def percent(share: float, digits: int = 0) -> str:
     """Format 0.825 as `82.5 %`, with a no-break space."""
     return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def probability(share: float) -> str:
+    """Format 0.964 as `96.4 %`, and certainty as `> 99.9 %`: no model is sure."""
+    if share >= 0.9995:
+        return ">\u00a099.9\u00a0%"
+    return "<\u00a00.1\u00a0%" if share < 0.0005 else percent(share, 1)
 
 
 def duration(seconds: float) -> str:

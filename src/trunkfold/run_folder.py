@@ -1,5 +1,6 @@
 """A run is a folder under submissions/: only this module knows and writes its files."""
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,3 +157,25 @@ def newest_run() -> RunFolder:
     if not finished:
         raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)
+
+
+def chosen_run(path: Path | None) -> RunFolder:
+    """Return the run of the option `--run`, by default the newest.
+
+    Raises:
+        InputError: There is no finished run.
+    """
+    return newest_run() if path is None else RunFolder(path)
+
+
+def add_run_options(parser: ArgumentParser, labelled: bool = False) -> None:
+    """Add the options of a command that uses a finished run.
+
+    Args:
+        parser: Of the command line.
+        labelled: Whether the command also needs the labelled photos: adds `--data.root`, stored as `root`.
+    """
+    parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
+    if labelled:
+        place = "Where the labelled photos are now; by default as in the run."
+        parser.add_argument("--data.root", dest="root", type=Path, help=place)

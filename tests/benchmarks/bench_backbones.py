@@ -11,6 +11,7 @@ training and megabytes per fold; --json FILE writes it after every row. --rows c
 import argparse
 import json
 import os
+import re
 import runpy
 import sys
 import tempfile
@@ -48,10 +49,12 @@ ROWS = {
     "rank 64": {"model.rank": 64},
     "scale 1": {"model.scale": 1},
     "tail_lr 1e-3": {"train.tail_lr": 1e-3},
-    "4 kept views": {"train.cached_views": 4},
-    "8 kept views": {"train.cached_views": 8},
+    "every copy": {"train.one_copy_per_epoch": "false"},
+    "every copy, 2 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 2},
+    "every copy, 4 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 4},
     "bf16": {"train.mixed_precision": "bf16"},
 }
+COLUMNS = "claimed", "truth", "seconds", "megabytes"
 FLOOR = "logistic regression on the frozen trunk"
 
 
@@ -79,7 +82,7 @@ def main() -> None:
         if name == FLOOR:
             results = [{"claimed": np.nan, "truth": floor(options, truth), "seconds": np.nan, "megabytes": 0.0}]
         else:
-            results = [train(options, truth, groups, name, seed) for seed in options.seeds]
+            results = [train(options, truth, groups, name, seed, ROWS[name]) for seed in options.seeds]
         rows.append({"row": name, "results": results})
         if options.json:
             settings = {key: str(value) for key, value in vars(options).items()}
@@ -89,9 +92,11 @@ def main() -> None:
     print(table(rows))
 
 
-def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int) -> dict[str, float]:
-    """Train and submit one row with one seed, in this process."""
-    run = f"{name}-{seed}".replace(" ", "_").replace(",", "")
+def train(
+    options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int, row: dict[str, object]
+) -> dict[str, float | str]:
+    """Train and submit one row, its options over those all rows share, with one seed and in this process."""
+    run = re.sub(r"[^\w-]+", "_", f"{name}-{seed}")
     chosen = {
         "data.root": options.data,
         "data.classes": "null",
@@ -105,9 +110,9 @@ def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: 
         "cache.dir": options.work / "cache",
         "run.name": run,
         "run.restart": "true",
-        **ROWS[name],
+        **row,
     }
-    if ROWS[name].get("split.folds") == 1:
+    if row.get("split.folds") == 1:
         chosen["train.epochs"] = max(1, round(options.epochs / 3))  # of three times as many photos
     command("train_folds.py", *(word for key, value in chosen.items() for word in (f"--{key}", value)))
     command("make_submission.py", "--run", f"submissions/{run}")
@@ -120,6 +125,7 @@ def train(options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: 
         "truth": f1_score(truth["label"][submission["image_id"]], submission["label"], average="macro"),
         "seconds": metrics["seconds"]["training"],
         "megabytes": fold / 1e6,
+        "run": str(folder),
     }
 
 
@@ -155,7 +161,7 @@ def table(rows: list[dict]) -> Table:
     headings = ["row", "claimed macro F1", "truth", "claimed - truth", "training, s", "MB a fold"]
     cells = []
     for row in rows:
-        of = {key: np.array([result[key] for result in row["results"]]) for key in row["results"][0]}
+        of = {key: np.array([result[key] for result in row["results"]]) for key in COLUMNS}
         cells.append(
             [
                 row["row"],

@@ -5,8 +5,8 @@
 
 Draws photos of 1,000 x 750 pixels (once, in --work). Ours and its peers (`peers.py`) take turns, so that what slows
 the machine slows all; each turn trains every fold, from the files to the validation. One-off costs are all that comes
-before the first epoch: for us decoding and the clean features too. Weights are random: arithmetic does not ask what
-they show.
+before the first epoch: for us decoding and the clean features too, and features of kept views. Weights are random:
+arithmetic does not ask what they show.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import io
 import math
 import os
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -44,9 +45,9 @@ from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import prepare, shown_photos
+from trunkfold.training.setup import cached_views, prepare, shown_photos
 
-OURS = "ours, all folds in lockstep"
+OURS, KEPT = "ours, all folds in lockstep", "ours, with kept views"
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
     "loading and augmenting",
     "trunk, forward",
@@ -85,7 +86,10 @@ def measure(options: argparse.Namespace, config: Config) -> None:
         precision=options.precision,
     )
     counted = metered_epoch(warm, counting=True)
-    macs = {OURS: sum(counted.operations.values()) / 2 / options.photos}
+    of_kept = metered_epoch(Ours(with_kept_views(config)), counting=True)
+    macs = {
+        name: sum(meter.operations.values()) / 2 / options.photos for name, meter in ((OURS, counted), (KEPT, of_kept))
+    }
     macs |= {name: peer_macs(peer, task, fold_of_row, options.folds) for name, peer in PEERS.items()}
     turns, last = take_turns(config, task, fold_of_row, options.rounds)
     parts = take_apart(metered_epoch(last), counted, last, machine)
@@ -123,7 +127,9 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
         data=DataConfig(root=root, image_size=options.size),
         split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
         model=ModelConfig(name=options.model, pretrained=False),
-        train=TrainConfig(epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision),
+        train=TrainConfig(
+            epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision, cached_views=0
+        ),
         cache=CacheConfig(caches),
     )
 
@@ -204,18 +210,33 @@ class Turn:
 
 def take_turns(config: Config, task: Task, fold_of_row: np.ndarray, rounds: int) -> tuple[dict[str, list[Turn]], Ours]:
     """Let each way train all folds, one way after the other: the turns of each, and ours of the last round."""
-    turns: dict[str, list[Turn]] = {name: [] for name in (OURS, *PEERS)}
+    turns: dict[str, list[Turn]] = {name: [] for name in (OURS, KEPT, *PEERS)}
     with tqdm(total=rounds * len(turns), desc="turns", leave=False) as bar:
         for _ in range(rounds):
-            started = now(task.device)
-            ours = Ours(config)
-            turns[OURS].append(Turn(now(task.device) - started, ours.epoch()))
+            turn, ours = our_turn(config)
+            turns[OURS].append(turn)
+            bar.update()
+            turns[KEPT].append(our_turn(with_kept_views(config))[0])
             bar.update()
             for name, peer in PEERS.items():
                 with threads_of_operations():
                     turns[name].append(peer_turn(peer, task, fold_of_row, config))
                 bar.update()
     return turns, ours
+
+
+def our_turn(config: Config) -> tuple[Turn, Ours]:
+    """All folds at once."""
+    started = time.perf_counter()
+    ours = Ours(config)
+    one_off = now(ours.accelerator.device) - started
+    return Turn(one_off, ours.epoch()), ours
+
+
+def with_kept_views(config: Config) -> Config:
+    """The experiment on as many cached views as a whole training on a CPU has."""
+    views = cached_views(TrainConfig(epochs=RUN), torch.device("cpu"))
+    return replace(config, train=replace(config.train, cached_views=views))
 
 
 def peer_turn(peer: type, task: Task, fold_of_row: np.ndarray, config: Config) -> Turn:

@@ -4,10 +4,10 @@
     python tests/benchmarks/bench_memory.py --photos 100000 --work DIR
 
 Draws photos of 64 pixels (a few hundred, each many times as a file of its own), trains one epoch of a small model
-behind a trunk, whose features are kept, and predicts a tenth as many unlabelled photos. Memory is what the processes of
-a command have together (Pss_Anon of /proc: what forked processes share counts once); files that are mapped may be
-dropped at any time and do not count. What grows is told against the same commands with a few hundred photos. Prints a
-table; --json FILE writes it. Linux only.
+behind a trunk, whose features are kept, predicts a tenth as many unlabelled photos, and the folder of all labelled
+ones. Memory is what the processes of a command have together (Pss_Anon of /proc: what forked processes share counts
+once); files that are mapped may be dropped at any time and do not count. What grows is told against the same commands
+with a few hundred photos. Prints a table; --json FILE writes it. Linux only.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
-    """Training and submission as they are typed."""
+    """Training, submission and prediction of a folder as they are typed."""
     settings = {
         **{"data.root": "input", "data.classes": "null", "data.image_size": 64, "data.workers": options.workers},
         **{"split.groups": folder / "input/groups.csv", "model.name": "test_convnext", "model.pretrained": "false"},
@@ -72,6 +72,7 @@ def commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     return {
         "training": [*launch, str(SOURCE / "train_folds.py"), *words],
         "submission": [sys.executable, str(SOURCE / "make_submission.py")],
+        "folder": [sys.executable, str(SOURCE / "predict_photos.py"), "input/train", "--out", "predictions.csv"],
     }
 
 

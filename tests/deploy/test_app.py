@@ -1,30 +1,32 @@
-"""The page and its HTTP API predict what the commands predict, and refuse what is no photo, too large or not asked by
-this page."""
+"""The page's HTTP API predicts what the commands predict, and refuses what is no photo, too large, or not uploaded."""
 
-import base64
 import http.client
 import io
 import json
+import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from served_app import LIMITS, PAGE, serve
-from toys import SOURCE, png_of, run_command
+from toys import SOURCE, png_of, run_command, start_interruptible
 
-from trunkfold.deploy.app import AppServer, is_loopback
 from trunkfold.deploy.finished import FinishedRun, load_run
-from trunkfold.deploy.photo_service import PhotoService
+from trunkfold.deploy.photo_service import PhotoService, UploadError
 from trunkfold.deploy.predict import Predictor, predict_files
+from trunkfold.html import probability
 from trunkfold.run_folder import RunFolder
+
+FILE = {"_type": "gradio.FileData"}
 
 
 @pytest.fixture(scope="module")
@@ -38,181 +40,162 @@ def service(finished, workplace, accelerator) -> PhotoService:
 
 
 @pytest.fixture
-def server(service) -> Iterator[AppServer]:
+def server(service, tmp_path, monkeypatch) -> Iterator[str]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     yield from serve(service)
 
 
-class Answer:
-    """What a server says."""
-
-    def __init__(self, server: AppServer, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
-        connection = http.client.HTTPConnection(*server.server_address, timeout=60)
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        answer = connection.getresponse()
-        self.status, self.headers, self.body = answer.status, answer.headers, answer.read()
-        connection.close()
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.body)
+def ask(server: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, object]:
+    """Status and content of an answer."""
+    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)
+    connection.request("GET" if body is None else "POST", path, body, headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    is_json = "json" in answer.headers["Content-Type"]
+    return answer.status, json.loads(content) if is_json else content.decode()
 
 
-def predict(server: AppServer, body: bytes, path: str = "/api/predict", **headers: str) -> Answer:
-    return Answer(server, "POST", path, body, **headers)
+def upload(server: str, content: bytes, name: str = "photo.jpg") -> tuple[int, object]:
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return ask(server, "/gradio_api/upload", head + content + b"\r\n--x--\r\n", **kind)
 
 
-def picture(address: str) -> Image.Image:
-    assert address.startswith("data:image/jpeg;base64,")
-    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+def call(server: str, photo: object, endpoint: str = "predict") -> tuple[int, dict]:
+    body = json.dumps({"data": [photo]}).encode()
+    return ask(server, f"/gradio_api/run/{endpoint}", body, **{"Content-Type": "application/json"})
 
 
-def test_a_photo_gets_the_row_that_the_command_writes(server, photos):
-    (row,) = predict_files(server.service.predictor, [photos / "91.png"])
-    found = predict(server, (photos / "91.png").read_bytes())
-    assert (found.status, found.headers["Content-Type"]) == (200, "application/json")
+def predict(server: str, content: bytes) -> tuple[int, dict]:
+    """Upload a photo and predict it."""
+    status, (path,) = upload(server, content)
+    assert status == 200
+    return call(server, {"path": path, "meta": FILE})
+
+
+def test_a_photo_gets_the_row_that_the_command_writes(server, service, photos):
+    (row,) = predict_files(service.predictor, [photos / "91.png"])
+    status, answer = predict(server, (photos / "91.png").read_bytes())
+    (found,) = answer["data"]
+    assert status == 200
     for key in ("label", "name", "unlike_training"):
-        assert found.json[key] == row[key]
-    assert found.json["probabilities"] == pytest.approx(row["probabilities"], abs=1e-6)
-    assert found.json["confidence"] == pytest.approx(row["confidence"], abs=1e-6)
-    assert "heat_map" not in found.json
+        assert found[key] == row[key]
+    assert found["probabilities"] == pytest.approx(row["probabilities"], abs=1e-6)
+    assert found["confidence"] == pytest.approx(max(found["probabilities"].values()))
 
 
-def test_an_explanation_has_heat_and_the_nearest_training_photos_of_different_groups(server, run, photos):
+def test_the_endpoints_are_named_and_documented(server):
+    status, info = ask(server, "/gradio_api/info")
+    assert (status, set(info["named_endpoints"])) == (200, {"/predict", "/explain"})
+
+
+def test_an_explanation_has_heat_and_the_nearest_training_photos_of_different_groups(service, run, photos):
     folds = pd.read_csv(run / "folds.csv", dtype=str)
     known = folds[folds["fold"] != "-1"].iloc[4]
-    content = (photos.parents[2] / "train/train/images" / known["filename"]).read_bytes()
-    found = predict(server, content, "/api/explain").json
-    assert picture(found["heat_map"]).size == (40, 30)
-    similar = pd.DataFrame(found["similar"])
+    images = photos.parents[2] / "train/train/images"
+    found = service.explain(images / known["filename"])
+    assert found.heat_map.shape == (30, 40, 3)
+    similar = pd.DataFrame([vars(one) for one in found.similar])
     groups = similar["image_id"].map(folds.set_index("image_id")["group"])
     assert groups.iloc[0] == known["group"]
     assert len(groups) == groups.nunique() == 5
     assert "-1" not in set(similar["image_id"].map(folds.set_index("image_id")["fold"]))
-    assert similar["label"].tolist() == similar["image_id"].map(folds.set_index("image_id")["label"]).tolist()
-    assert similar["name"].iloc[0] == found["name"]
-    shown = np.asarray(picture(similar["photo"].iloc[0]).resize((40, 30)), float)
-    real = np.asarray(Image.open(photos.parents[2] / "train/train/images" / similar["filename"].iloc[0]), float)
+    labels = similar["image_id"].map(folds.set_index("image_id")["label"])
+    assert similar["name"].tolist() == labels.map(service.run.classes).tolist()
+    assert similar["name"].iloc[0] == found.row["name"]
+    shown = np.asarray(Image.fromarray(similar["pixels"].iloc[0]).resize((40, 30)), float)
+    real = np.asarray(Image.open(images / similar["filename"].iloc[0]), float)
     assert np.abs(shown - real).mean() < np.abs(shown - real[:, ::-1]).mean() / 2
 
 
 def test_photos_that_are_gone_and_runs_without_embeddings_leave_their_place_empty(service, photos, tmp_path):
-    content = (photos / "91.png").read_bytes()
-    gone = PhotoService(service.predictor, LIMITS, tmp_path).explain(content)
-    assert [one["photo"] for one in gone["similar"]] == [None] * 5
-    assert gone["similar"][0]["filename"].endswith(".png")
+    gone = PhotoService(service.predictor, LIMITS, tmp_path).explain(photos / "91.png")
+    assert [one.pixels for one in gone.similar] == [None] * 5
+    assert gone.similar[0].filename.endswith(".png")
     service.predictor.run = service.run = replace(service.run, known=None)
-    old = service.explain(content)
-    assert old["similar"] is old["unlike_training"] is None
+    old = service.explain(photos / "91.png")
+    assert (old.similar, old.row["unlike_training"]) == ([], None)
 
 
 def test_a_photo_of_another_kind_is_flagged(server):
     noise = np.random.default_rng(0).random((60, 80, 1)).repeat(3, 2) < 0.5
     file = io.BytesIO()
     Image.fromarray(noise.astype(np.uint8) * 255).save(file, "PNG")
-    assert predict(server, file.getvalue()).json["unlike_training"] is True
+    assert predict(server, file.getvalue())[1]["data"][0]["unlike_training"] is True
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "problem"),
-    [
-        (PAGE, 415, r"not an image"),
-        (b"", 415, r"not an image"),
-        (b"\xff\xd8\xff\xe0" + bytes(50), 415, r"."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, r"not an image"),
-        (png_of(30_000, 30_000), 415, r"30000 x 30000 pixels are more than 1 million"),
-        (png_of(60, 60), 415, r"."),
-        (bytes(LIMITS.bytes + 1), 413, r"the file is larger than 0\.2 MB"),
-        (bytes(20 * LIMITS.bytes), 413, r"larger"),
-    ],
-    ids=["a web page", "nothing", "half a JPEG", "EPS", "a bomb", "half a PNG", "a large file", "a very large file"],
-)
-@pytest.mark.parametrize("path", ["/api/predict", "/api/explain"])
-def test_what_is_no_photo_or_too_large_is_refused_and_the_next_photo_predicted(
-    server, photos, path, body, status, problem
-):
-    found = predict(server, body, path)
-    assert found.status == status
-    assert re.search(problem, found.json["problem"])
-    assert predict(server, (photos / "91.png").read_bytes()).status == 200
+REFUSED = {
+    "a web page": (PAGE, r"not an image"),
+    "nothing": (b"", r"not an image"),
+    "half a JPEG": (b"\xff\xd8\xff\xe0" + bytes(50), r"."),
+    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"not an image"),
+    "a bomb": (png_of(30_000, 30_000), r"30000 x 30000 pixels are more than 1 million"),
+    "half a PNG": (png_of(60, 60), r"."),
+}
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(server, monkeypatch):
-    file = io.BytesIO()
-    Image.new("1", (2000, 2000)).save(file, "PNG")  # 4 megapixels in 600 bytes
+def test_what_is_no_photo_is_refused_and_the_next_photo_predicted(server, photos):
+    for content, problem in REFUSED.values():
+        status, found = predict(server, content)
+        assert status == 500
+        assert re.search(problem, found["error"])
+        assert "/" not in found["error"]
+    assert predict(server, (photos / "91.png").read_bytes())[0] == 200
+
+
+def test_a_file_that_is_too_large_is_not_stored(server, tmp_path):
+    status, problem = upload(server, bytes(LIMITS.bytes + 1))
+    assert (status, problem) == (413, "File size exceeded maximum allowed size of 200000 bytes.")
+    assert not [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(service, tmp_path, monkeypatch):
+    Image.new("1", (2000, 2000)).save(tmp_path / "bomb.png")  # 4 megapixels in 600 bytes
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
-    assert len(file.getvalue()) < 2000
-    assert "2000 x 2000 pixels" in predict(server, file.getvalue()).json["problem"]
+    assert (tmp_path / "bomb.png").stat().st_size < 2000
+    with pytest.raises(UploadError, match="2000 x 2000 pixels"):
+        service.predict(tmp_path / "bomb.png")
 
 
-def raw(server: AppServer, text: str, end: bool = False) -> bytes:
-    """Send bytes as they are; the first line of the answer."""
-    with socket.create_connection(server.server_address, timeout=30) as connection:
-        connection.sendall(text.replace("\n", "\r\n").encode())
-        if end:
-            connection.shutdown(socket.SHUT_WR)
-        return connection.recv(1000).partition(b"\r\n")[0]
+@pytest.mark.parametrize("endpoint", ["predict", "explain"])
+def test_other_files_of_this_machine_and_other_servers_are_not_read(server, photos, endpoint):
+    """Gradio itself checks paths only where the request says that they are files."""
+    for meta in ({"meta": FILE}, {}):
+        for path in (str(photos / "91.png"), "https://example.org/a.jpg", "../91.png", ""):
+            status, found = call(server, {"path": path, **meta}, endpoint)
+            assert status >= 400, (path, meta)
+            assert "probabilities" not in str(found)
+    assert call(server, {"url": "data:image/png;base64,AAAA", "meta": FILE}, endpoint)[0] == 500
+    address = {"path": "https://example.org/a.jpg", "meta": FILE}
+    assert call(server, address, endpoint)[1]["error"] == "upload the photo: addresses are not downloaded"
 
 
-@pytest.mark.parametrize(
-    ("text", "status"),
-    [
-        ("POST /api/predict HTTP/1.1\nHost: localhost\n\n", b"411"),
-        ("POST /api/predict HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\n0\n\n", b"411"),
-        ("POST /api/predict HTTP/1.1\nHost: localhost\nContent-Length: 99999999999\n\n", b"413"),
-        ("POST /api/predict HTTP/1.1\nHost: localhost\nContent-Length: -1\n\n", b"400"),
-        ("POST /api/predict HTTP/1.1\nHost: localhost\nContent-Length: ²\n\n", b"400"),
-        ("POST /api/predict HTTP/1.1\nHost: [\nContent-Length: 0\n\n", b"400"),
-        ("GET / HTTP/1.1\n\n", b"403"),
-        ("GET /../../etc/passwd HTTP/1.1\nHost: localhost\n\n", b"404"),
-        ("DELETE / HTTP/1.1\nHost: localhost\n\n", b"501"),
-        ("nonsense\n\n", b"400"),
-    ],
-)
-def test_odd_requests_get_a_status(server, text, status):
-    assert status in raw(server, text)
+def test_a_request_without_a_photo_is_one_message(server):
+    status, found = call(server, None)
+    assert (status, found["error"]) == (500, "upload a photo first")
 
 
-def test_an_upload_that_is_cut_off_is_refused(server):
-    head = "POST /api/predict HTTP/1.1\nHost: localhost\nContent-Length: 1000\n\n<html>"
-    assert b"415" in raw(server, head, end=True)
+def test_other_websites_are_refused_under_names_of_their_own(server):
+    assert ask(server, "/", Host="evil.example")[0] == 400
+    assert ask(server, "/", Host="127.0.0.1.evil.org")[0] == 400
+    assert ask(server, "/")[0] == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "127.0.0.1.evil.org"}],
-)
-def test_other_websites_are_refused(server, photos, headers):
-    found = predict(server, (photos / "91.png").read_bytes(), **headers)
-    assert (found.status, found.json) == (403, {"problem": "requests of other websites are refused"})
-
-
-def test_too_many_photos_at_once_are_asked_to_come_back(service, photos):
+def test_uploads_are_deleted_when_the_server_ends(service, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     for server in serve(service):
-        for _ in range(8):
-            assert server.places.acquire(blocking=False)
-        assert predict(server, (photos / "91.png").read_bytes()).status == 503
-        server.places.release()
-        assert predict(server, (photos / "91.png").read_bytes()).status == 200
-
-
-def test_the_page_and_the_facts_come_with_headers_that_keep_other_code_out(server):
-    page = Answer(server, "GET", "/")
-    assert page.status == 200
-    nonce = re.search(r"script-src 'nonce-([\w-]{20,})'", page.headers["Content-Security-Policy"])[1]
-    assert f'<script nonce="{nonce}">' in page.body.decode()
-    assert nonce not in Answer(server, "GET", "/").body.decode()
-    assert "toy" in page.body.decode()
-    facts = Answer(server, "GET", "/api/run").json
-    assert facts["classes"] == {"1": "crack", "2": "dent", "3": "lamp broken"}
-    assert (facts["run"], facts["most_bytes"], facts["most_pixels"]) == ("toy", LIMITS.bytes, LIMITS.pixels)
+        assert predict(server, (photos / "91.png").read_bytes())[0] == 200
+        assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
-    ("host", "local"),
-    [("localhost", True), ("127.8.0.1", True), ("::1", True), ("0.0.0.0", False), ("192.168.0.2", False), ("a", False)],
+    ("share", "text"),
+    [(0.9994, "99.9 %"), (0.99951, "> 99.9 %"), (1, "> 99.9 %"), (0.0004, "< 0.1 %"), (0, "< 0.1 %"), (0.25, "25.0 %")],
 )
-def test_loopback_is_told_from_other_addresses(host, local):
-    assert is_loopback(host) == local
+def test_no_probability_is_certain(share, text):
+    assert probability(share).replace("\u00a0", " ") == text
 
 
 @pytest.mark.parametrize(
@@ -234,8 +217,7 @@ def test_bad_input_is_one_message(words, message, tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--port", 70_000], r"cannot listen on 127\.0\.0\.1, port 70000 .*choose another --host or --port"),
-        (["--host", "192.0.2.1"], r"cannot listen on 192\.0\.2\.1, port 7860 \(.+\): choose another"),
+        (["--port", 70_000], r"cannot listen on 127\.0\.0\.1, port 70000: choose another --host or --port"),
         (["--data.root", "gone"], r"data\.root gone is not a folder"),
     ],
 )
@@ -244,8 +226,17 @@ def test_an_address_or_folder_that_is_not_there_is_one_message(run, words, messa
     refused(message, capsys, "--run", run, *words)
 
 
-def test_a_port_that_is_taken_is_one_message(run, server, capsys):
-    refused(r"cannot listen on 127\.0\.0\.1, port \d+ \(.*in use", capsys, "--run", run, "--port", server.server_port)
+def test_a_port_that_is_taken_is_one_message(run, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused(rf"cannot listen on 127\.0\.0\.1, port {port}: choose another", capsys, "--run", run, "--port", port)
+
+
+def test_without_gradio_the_extra_is_named(run, capsys, monkeypatch):
+    monkeypatch.setattr("trunkfold.output.provenance.package_version", lambda name: None)
+    refused(r"the page needs gradio: pip install 'trunkfold\[app\]'", capsys, "--run", run)
 
 
 def refused(message: str, capsys: pytest.CaptureFixture, *words: object) -> None:
@@ -258,15 +249,25 @@ def refused(message: str, capsys: pytest.CaptureFixture, *words: object) -> None
 
 
 @pytest.mark.slow
-def test_the_command_serves_the_newest_run_on_this_machine_alone_until_it_is_interrupted(workplace, photos):
-    command = [sys.executable, SOURCE / "serve_app.py", "--port", "0"]
-    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True) as process:
-        host, port = re.match(
-            r"http://([\d.]+):(\d+)/ predicts with submissions/toy", process.stdout.readline()
-        ).groups()
-        assert host == "127.0.0.1"
-        connection = http.client.HTTPConnection(host, int(port), timeout=60)
-        connection.request("POST", "/api/predict", (photos / "91.png").read_bytes())
-        assert connection.getresponse().status == 200
+def test_the_command_serves_the_newest_run_on_this_machine_alone_until_it_is_interrupted(workplace, photos, tmp_path):
+    command = [sys.executable, SOURCE / "serve_app.py"]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "uploads")}
+    with start_interruptible(command, cwd=workplace, env=environment) as process:
+        line = process.stdout.readline()
+        server = re.match(r"(http://127\.0\.0\.1:\d+)/ predicts with submissions/toy", line)[1]
+        assert predict(server, (photos / "91.png").read_bytes())[0] == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
+    assert not [path for path in Path(tmp_path / "uploads").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_the_printed_python_client_predicts(server, photos):
+    from gradio_client import Client, handle_file
+
+    client = Client(server, verbose=False, analytics_enabled=False)
+    assert client.predict(handle_file(photos / "91.png"), api_name="/predict")["name"] in (
+        "crack",
+        "dent",
+        "lamp broken",
+    )

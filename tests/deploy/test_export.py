@@ -124,9 +124,11 @@ def test_smaller_arithmetic_is_measured_and_smaller(run, onnx_file, tmp_path, pr
     assert json.loads(metadata["holdout_macro_f1"]) >= json.loads(metadata["holdout_macro_f1_pytorch"]) - 0.01
 
 
-def test_torch_export_predicts_what_the_run_predicts(run, tmp_path):
-    out = tmp_path / "toy.pt2"
+def test_torch_export_predicts_what_the_run_predicts(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("submissions/toy.pt2")
     run_command("export_model.py", "--run", run, "--format", "torch", "--out", out)
+    assert Path("submissions/index.html").exists()
     extra = {"metadata.json": ""}
     program = torch.export.load(out, extra_files=extra).module()
     finished = load_run(RunFolder(run))

@@ -35,16 +35,18 @@ def test_photos_get_the_probabilities_of_the_submission(run, photos, tmp_path):
     found["image_id"] = found["path"].map(lambda path: int(Path(path).stem))
     alone = pd.read_csv(run / "test_probabilities.csv")  # the mean over the copies of each source
     groups = pd.read_csv(run / "groups.csv").set_index("image_id")["group"]
-    mean = found.groupby(found["image_id"].map(groups))[P].transform("mean")
+    temperature = json.loads((run / "metrics.json").read_text())["calibration"]["temperature"]
+    powers = found[P] ** temperature  # before calibration
+    raw = powers.div(powers.sum(axis=1), axis=0)
+    mean = raw.groupby(found["image_id"].map(groups))[P].transform("mean")
     expected = alone.set_index("image_id").loc[found["image_id"], P]
     np.testing.assert_allclose(mean, expected, atol=1e-5)
     best = found[P].to_numpy().argmax(1)
     assert found["label"].tolist() == [str(place + 1) for place in best]
     assert found["name"].tolist() == [P[place].removeprefix("p_") for place in best]
     assert found["problem"].isna().all()
-    temperature = json.loads((run / "metrics.json").read_text())["calibration"]["temperature"]
-    powers = found[P].to_numpy() ** (1 / temperature)
-    np.testing.assert_allclose(found["confidence"], (powers / powers.sum(1, keepdims=True)).max(1), atol=1e-5)
+    np.testing.assert_allclose(found["confidence"], found[P].max(axis=1), rtol=1e-6)
+    assert not np.allclose(raw, found[P], atol=1e-3)
 
 
 def test_csv_is_printed_by_default_and_the_newest_run_is_used(workplace, photos, capsys, monkeypatch):
@@ -53,6 +55,13 @@ def test_csv_is_printed_by_default_and_the_newest_run_is_used(workplace, photos,
     header, row = capsys.readouterr().out.splitlines()
     assert header == "path,label,name,confidence,unlike_training,novelty,p_crack,p_dent,p_lamp broken,heatmap,problem"
     assert row.startswith(f"{photos / '91.png'},")
+
+
+def test_predictions_below_submissions_update_the_page_of_all_runs(workplace, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(workplace / "submissions/toy", "submissions/toy")
+    run_command("predict_photos.py", photos / "91.png", "--out", "submissions/toy/predictions.csv")
+    assert "toy" in Path("submissions/index.html").read_text()
 
 
 def test_unreadable_photos_have_a_row_that_says_so(run, photos, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from trunkfold.model import linear as module
 from trunkfold.model.linear import FastLinear, linear, product, use_fast_linear
@@ -37,6 +38,12 @@ def test_results_and_gradients_are_those_of_pytorch(shape, bias):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_operations_are_counted():
+    with FlopCounterMode(display=False) as counter:
+        linear(torch.randn(5, 7), torch.randn(3, 7))
+    assert counter.get_total_flops() == 2 * 5 * 7 * 3
+
+
 def test_rows_that_lie_apart_in_memory_are_taken_in_their_order():
     x, weight = torch.randn(2, 7, 5, 4), torch.randn(3, 7)
     apart = x.permute(0, 2, 3, 1)
@@ -51,3 +58,9 @@ def test_a_model_keeps_its_function_names_and_weights():
     assert isinstance(model[2][0], FastLinear)
     assert list(model.state_dict()) == list(before.state_dict())
     torch.testing.assert_close(model[:3](x), before[:3](x))
+
+
+def test_exported_graphs_hold_no_operation_of_one_library():
+    program = torch.export.export(FastLinear(7, 3), (torch.randn(2, 7),))
+    assert "mkldnn" not in str(program.graph)
+    assert program.module()(torch.ones(2, 7)).shape == (2, 3)

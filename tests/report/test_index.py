@@ -8,7 +8,7 @@ import pytest
 from made_up_run import change_metrics, make_run, metrics_of
 from toys import refuse_writes
 
-from trunkfold.report.index import write_index
+from trunkfold.report.index import write_index, write_index_after
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,10 @@ def test_where_nothing_can_be_written_there_is_no_page(monkeypatch):
     Path("submissions").rmdir()
     write_index()
     assert not Path("submissions").exists()
+
+
+def test_only_what_is_written_below_submissions_updates_the_page(tmp_path):
+    write_index_after(Path("elsewhere/predictions.csv"), None)
+    assert not Path("submissions/index.html").exists()
+    write_index_after(None, tmp_path / "submissions/a/predictions.csv")
+    assert Path("submissions/index.html").exists()

@@ -12,7 +12,7 @@ from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, ma
 
 from trunkfold.errors import InputError
 from trunkfold.files import write_json
-from trunkfold.html import percent
+from trunkfold.html import percent, probability
 from trunkfold.report.contents import read_findings
 from trunkfold.report.page import SECTIONS
 from trunkfold.run_folder import RunFolder
@@ -191,7 +191,7 @@ def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
     surest = read_findings(RunFolder(reported)).gallery.mistakes["holdout"].iloc[0]
     told = texts(cards[0])
     assert f"predicted as {CLASSES[surest['prediction']]}" in told
-    assert f"{CLASSES['1']} {percent(surest['sure'])}".replace("\xa0", " ") in told
+    assert f"{CLASSES['1']} {probability(surest['sure'])}".replace("\xa0", " ") in told
     assert f"✓ {CLASSES[surest['label']]}" in told
     assert re.search(r'<div class="pair"><img src="data:image/jpeg[^>]*>\s*<img src="data:image/jpeg', cards[0])
     assert cards[0].partition("Its copies")[2].count("<img") == len(
@@ -210,14 +210,26 @@ def test_the_truth_is_shown_however_unlikely(tmp_path, undrawn):
     report_on(run)
     mistakes = section(read_page(run)[0], "Most confident mistakes").partition("Out-of-fold")[2]
     card = re.search(r"<b>class 5</b> predicted as <b>class 0</b>.*?</div>", mistakes, re.S)
-    assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90 % class 1 5 % class 2 5 % ✓ class 5 0 %")
+    assert texts(card[0]).replace("\xa0", " ").endswith("class 0 90.0 % class 1 5.0 % class 2 5.0 % ✓ class 5 < 0.1 %")
+
+
+def test_the_prediction_is_shown_where_it_is_not_the_most_probable_class(tmp_path, undrawn):
+    classes = {str(number): f"class {number}" for number in range(12)}
+    run = make_run(tmp_path, classes=classes)
+    table = pd.read_csv(run / "oof.csv")
+    columns = [column for column in table if column.startswith("p_")]
+    table.loc[table["label"] != table["prediction"], columns] = [0.22, 0.24, 0.25, 0.26, 0.03, *[0.0] * 7]
+    table.to_csv(run / "oof.csv", index=False)
+    report_on(run)
+    mistakes = section(read_page(run)[0], "Most confident mistakes").partition("Out-of-fold")[2]
+    assert "class 1 24.0 % class 0 22.0 % ✓ class 9" in texts(mistakes).replace("\xa0", " ")
 
 
 def test_suspected_labels_are_shown_with_what_to_do(reported):
     page, _ = read_page(reported)
     told = texts(section(page, "Suspected labels")).replace("\xa0", " ")
     assert "Labelled $\\oops$ & up , predicted as crack" in told
-    assert "$\\oops$ & up 1 % crack 98 % far <off>" in told
+    assert "$\\oops$ & up 1.2 % crack 97.7 % far <off>" in told
     assert "--data.relabel configs/relabel.csv --data.drop configs/drop.csv" in told
     choice = re.search(r'data-choice="(.*?)"', section(page, "Suspected labels"))[1]
     photos = [{"image_id": "5", "filename": "5.jpg", "label": "3"}]

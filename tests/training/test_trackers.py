@@ -1,13 +1,17 @@
 """Trackers get what the run's own files hold; one that fails is left out, and the training goes on."""
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
-from toys import run_command
+from toys import SOURCE, run_command
 
 from trunkfold.config.schema import Config, RunConfig
 from trunkfold.errors import InputError
@@ -60,17 +64,22 @@ def broken(monkeypatch) -> type[Broken]:
     return Broken
 
 
+def words(competition: Path, names: str, **more: object) -> list[str]:
+    """Options of a toy run with the given trackers."""
+    options = {"data.root": competition, "data.classes": "null", "data.image_size": 64, "split.folds": 2}
+    options |= {"split.groups": competition / "groups.csv", "model.name": "test_convnext"}
+    options |= {"model.pretrained": "false", "train.batch_size": 12, "train.epochs": 2, "run.name": "toy"}
+    options |= {"run.trackers": names, **more}
+    return [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+
+
 @pytest.fixture
 def train(competition, monkeypatch, without_figures, capsys):
     """Train a toy run with the given trackers; its folder."""
     monkeypatch.chdir(competition.parent)
 
     def run(names: str, **more: object) -> RunFolder:
-        options = {"data.root": competition, "data.classes": "null", "data.image_size": 64, "split.folds": 2}
-        options |= {"split.groups": competition / "groups.csv", "model.name": "test_convnext"}
-        options |= {"model.pretrained": "false", "train.batch_size": 12, "train.epochs": 2, "run.name": "toy"}
-        options |= {"run.trackers": names, **more}
-        run_command("train_folds.py", *(word for key, value in options.items() for word in (f"--{key}", value)))
+        run_command("train_folds.py", *words(competition, names, **more))
         return RunFolder(competition.parent / "submissions/toy")
 
     return run
@@ -114,6 +123,21 @@ def test_mlflow_gets_the_same_and_the_report(train, monkeypatch, tmp_path):
     assert found.data.metrics["holdout/macro_f1"] == run.read_metrics().holdout.macro_f1
     copied = mlflow.artifacts.download_artifacts(run_id=found.info.run_id, artifact_path="report.html")
     assert run.report.read_bytes() == Path(copied).read_bytes()
+
+
+@pytest.mark.slow
+def test_trackio_gets_epochs_and_scores(competition, tmp_path):
+    pytest.importorskip("trackio", reason="pip install trackio")
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}  # read when it is imported
+    command = [sys.executable, SOURCE / "train_folds.py", *words(competition, "[trackio]")]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    run = RunFolder(tmp_path / "submissions/toy")
+    (database,) = (tmp_path / "trackio").rglob("*.db")
+    with sqlite3.connect(database) as opened:
+        logged = " ".join(str(row) for row in opened.execute("SELECT * FROM metrics"))
+    assert "toy" in logged
+    assert "val_macro_f1/fold_1" in logged
+    assert str(run.read_metrics().holdout.macro_f1) in logged
 
 
 def test_nothing_is_tracked_by_default(tmp_path, accelerator):

@@ -85,7 +85,7 @@ def test_the_best_experiment_is_whole_and_has_a_name_of_its_own():
     assert found.run.name == "toy-best"
     assert replace(found, train=config.train, run=config.run) == config.experiment()
     usual = best_experiment(tuning(config.tune.space), {})
-    assert (usual.train.epochs, usual.train.cached_views) == (30, 0)
+    assert (usual.train.epochs, usual.train.cached_views) == (30, None)
 
 
 def test_names_of_other_modules_and_trunks_are_tried_one_at_a_time():

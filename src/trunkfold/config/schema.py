@@ -112,8 +112,9 @@ class TrainConfig:
         epochs: Passes over the training photos.
         one_copy_per_epoch: Use one photo of each group per epoch, a different one each time. Costs a third if every
             photo exists three times.
-        cached_views: Number of augmented views per photo whose features are computed once and reused in turn, for
-            CPUs and many short runs; 0 augments a photo afresh each time.
+        cached_views: Number of augmented views per photo whose features are computed once and reused in turn; 0
+            augments a photo afresh each time; null means 0 with a GPU, and on a CPU a quarter of the epochs if these
+            are 8 or more.
         batch_size: Photos per step over all processes, the same number from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head.
@@ -139,7 +140,7 @@ class TrainConfig:
 
     epochs: Count = 30
     one_copy_per_epoch: bool = False
-    cached_views: Natural = 0
+    cached_views: Natural | None = None
     batch_size: Count = 40
     tail_lr: Positive = 2e-4
     head_lr: Positive = 2e-3

@@ -1,192 +1,162 @@
-"""A web page and an HTTP API of a finished run, with Python's own server: it needs no further package or network."""
+"""A web page and an HTTP API of a finished run, with Gradio; needs the extra `app`."""
 
-import contextlib
-import functools
-import ipaddress
-import json
-import logging
-import secrets
-import socket
-import threading
-import time
-from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from html import escape
+from pathlib import Path
 
-from trunkfold.deploy.photo_service import PhotoService, UploadError
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from trunkfold.deploy.photo_service import PhotoService, SimilarPhoto, UploadError
 from trunkfold.errors import InputError
-from trunkfold.html import render_html
+from trunkfold.html import probability
 from trunkfold.run_folder import SETS
 
-logger = logging.getLogger(__name__)
-WAITING = 8  # photos held in memory until their turn; further requests must retry later
-PATIENCE = 30  # seconds without a byte, after which a connection is closed
-BLOCK = 1 << 16
+LOCAL = ("127.0.0.1", "localhost")
+CLEANING = (600, 3600)  # seconds between deletions of uploads, and their age
+UNLIKE = "This photo is unlike all training photos: do not rely on its prediction."
+# gr.Label rounds to whole percents, up to 100 %: the labels hold the probabilities instead.
+STYLE = """
+#classes .confidence, #classes .line { display: none }
+.alarm { border-left: .4rem solid #c0392b; padding: .4rem 1rem }
+"""
 
 
-class AppServer(ThreadingHTTPServer):
-    """Listens on one address; each connection has a thread, photos take turns.
+def build_app(service: PhotoService) -> gr.Blocks:
+    """Build the page, with the endpoints `predict` (JSON) and `explain` (what the page shows)."""
 
-    Attributes:
+    def predict(photo: dict | None) -> dict:
+        if photo is None:
+            raise _refusal("upload a photo first")
+        with _refusing():
+            return service.predict(_uploaded(photo))
+
+    def explain(photo: dict | None) -> tuple:
+        if photo is None:
+            return _nothing()
+        with _refusing():
+            shown = service.explain(_uploaded(photo))
+        bars = {f"{name} · {probability(share)}": share for name, share in shown.row["probabilities"].items()}
+        unlike = gr.update(visible=bool(shown.row["unlike_training"]))
+        return unlike, bars, shown.heat_map, [_captioned(one) for one in shown.similar]
+
+    with gr.Blocks(title=service.run.folder.name, analytics_enabled=False, delete_cache=CLEANING) as app:
+        gr.HTML(_heading(service))
+        buttons = ["download", "fullscreen"]  # without sharing, which uploads to another server
+        with gr.Row():
+            photo = gr.Image(label="Photo", sources=["upload", "clipboard"], height=320, elem_id="photo")
+            photo.async_move_resource_to_block_cache = _without_downloads(photo.async_move_resource_to_block_cache)
+            with gr.Column():
+                unlike = gr.HTML(f'<p class="alarm" role="alert">{UNLIKE}</p>', visible=False, elem_id="unlike")
+                classes = gr.Label(label="Calibrated probabilities", elem_id="classes")
+        with gr.Row():
+            title = "What speaks for the predicted class"
+            heat = gr.Image(label=title, interactive=False, height=320, buttons=buttons, elem_id="heat")
+            title = "Most similar training photos"
+            similar = gr.Gallery(label=title, interactive=False, columns=3, buttons=buttons, elem_id="similar")
+        results = [unlike, classes, heat, similar]
+        # Gradio would decode the photo (preprocess); this kit's decoder has limits. A refused photo must not
+        # stand beside the results of the one before it.
+        cleared = photo.change(_nothing, None, results, api_visibility="private", show_progress="hidden")
+        cleared.then(explain, photo, results, preprocess=False, api_name="explain")
+        numbers = gr.JSON(visible=False)
+        gr.Button(visible=False).click(predict, photo, numbers, preprocess=False, api_name="predict")
+    return app
+
+
+@contextmanager
+def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]:
+    """Serve the page until the block ends, and delete uploads then.
+
+    Args:
         service: Predicts.
-        local: Whether only this machine can reach it.
+        host: Name or address of the interface.
+        port: None takes the first free one from 7860.
+
+    Yields:
+        URL to open in a browser.
+
+    Raises:
+        InputError: The address is taken or not this machine's.
     """
-
-    daemon_threads = True
-
-    def __init__(self, service: PhotoService, host: str, port: int) -> None:
-        """Listen.
-
-        Args:
-            service: Predicts.
-            host: Name or address of the interface.
-            port: 0 takes any free one.
-
-        Raises:
-            InputError: The address is taken or not this machine's.
-        """
-        self.service, self.local = service, is_loopback(host)
-        self.places = threading.BoundedSemaphore(WAITING)
-        try:
-            super().__init__((host, port), _Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"cannot listen on {host}, port {port} ({reason}): choose another --host or --port"
-            ) from error
-
-    @property
-    def address(self) -> str:
-        """URL to open in a browser."""
-        return f"http://{self.server_address[0]}:{self.server_address[1]}/"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore errors of clients that disconnected."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be reached from this machine."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-class _Refused(Exception):
-    """A request that is answered by a status and a reason."""
-
-    def __init__(self, status: HTTPStatus, problem: str) -> None:
-        super().__init__(problem)
-        self.status = status
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: AppServer
-    timeout = PATIENCE
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "trunkfold", ""
-    nonce, unread = "", 0
-
-    def do_GET(self) -> None:
-        self._answer({"/": self._page, "/api/run": self._describe})
-
-    def do_POST(self) -> None:
-        service = self.server.service
-        actions = {"/api/predict": service.predict, "/api/explain": service.explain}
-        self._answer({path: functools.partial(self._photo, action) for path, action in actions.items()})
-
-    def log_message(self, *_: object) -> None:
-        """Log no requests: they say who looked at what."""
-
-    def _answer(self, routes: dict[str, Callable[[], tuple[str, bytes]]]) -> None:
-        try:
-            self.unread = self._length()
-            self._check_source()
-            path = urlsplit(self.path).path
-            if path not in routes:
-                raise _Refused(HTTPStatus.NOT_FOUND, f"there is nothing at {path} for {self.command}")
-            status, (kind, body) = HTTPStatus.OK, routes[path]()
-        except _Refused as refusal:
-            status, (kind, body) = refusal.status, _json({"problem": str(refusal)})
-        except (InputError, RuntimeError) as error:  # of the device: its memory is full, or it is gone
-            logger.error("a photo was not predicted: %s", error)
-            status, (kind, body) = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"problem": "the prediction failed"})
-        self._send(status, kind, body)
-
-    def _length(self) -> int:
-        """Bytes of the request's body."""
-        length = self.headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < 16):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length must be a number of bytes")
-        return int(length)
-
-    def _check_source(self) -> None:
-        """Refuse what other websites make a browser ask, under this machine's address or a name of their own."""
-        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        try:
-            name, sender = urlsplit(f"//{host}").hostname or "", urlsplit(origin or f"//{host}").netloc
-        except ValueError as error:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "Host or Origin cannot be read") from error
-        if sender != host or (self.server.local and not is_loopback(name)):
-            raise _Refused(HTTPStatus.FORBIDDEN, "requests of other websites are refused")
-
-    def _page(self) -> tuple[str, bytes]:
-        self.nonce = secrets.token_urlsafe(16)
-        run, limits = self.server.service.run, self.server.service.limits
-        scores = next(iter(run.metrics.by_set().items()), None)
-        page = render_html("app.html", run=run, limits=limits, nonce=self.nonce, scores=scores, sets=SETS)
-        return "text/html; charset=utf-8", page.encode()
-
-    def _describe(self) -> tuple[str, bytes]:
-        run, limits = self.server.service.run, self.server.service.limits
-        size = run.config.data.image_size
-        facts = {"run": run.folder.name, "model": run.config.model.name, "image_size": size, "classes": run.classes}
-        return _json(facts | {"most_bytes": limits.bytes, "most_pixels": limits.pixels})
-
-    def _photo(self, action: Callable[[bytes], dict]) -> tuple[str, bytes]:
-        most = self.server.service.limits.bytes
-        if "Content-Length" not in self.headers:
-            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "send the photo's bytes with a Content-Length")
-        if self.unread > most:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the file is larger than {most / 1e6:.3g} MB")
-        if not self.server.places.acquire(blocking=False):
-            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"{WAITING} photos are waiting: try again later")
-        try:
-            content = self.rfile.read(self.unread)
-            self.unread -= len(content)
-            return _json(action(content))
-        except UploadError as error:
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
-        finally:
-            self.server.places.release()
-
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{self.nonce}'; style-src 'unsafe-inline'; img-src data: blob:; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    # A website must not reach this machine's page through a name of its own (DNS rebinding).
+    hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))] if host in LOCAL else []
+    app = build_app(service)
+    try:
+        _, address, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=service.limits.bytes,
+            app_kwargs={"middleware": hosts},
+            css=STYLE,
+            footer_links=["api"],
+            run_history=False,
+            share=False,
+            ssr_mode=False,
+            prevent_thread_lock=True,
+            quiet=True,
         )
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": policy,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-            "Connection": "close",
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self._discard()
-
-    def _discard(self) -> None:
-        """Read the rest of a refused upload, for a while: a client that is still sending would lose the answer."""
-        self.connection.shutdown(socket.SHUT_WR)
-        end = time.monotonic() + PATIENCE
-        while self.unread > 0 and time.monotonic() < end and (block := self.rfile.read(min(self.unread, BLOCK))):
-            self.unread -= len(block)
+    except (OSError, OverflowError) as error:
+        taken = f"cannot listen on {host}, port {port or '7860 and up'}: choose another --host or --port"
+        raise InputError(taken) from error
+    try:
+        yield address
+    finally:
+        app.close(verbose=False)
 
 
-def _json(value: dict) -> tuple[str, bytes]:
-    return "application/json", json.dumps(value, ensure_ascii=False).encode()
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Show the reason why an upload is refused."""
+    try:
+        yield
+    except UploadError as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(reason: str) -> gr.Error:
+    return gr.Error(reason, print_exception=False)
+
+
+def _without_downloads(keep: Callable[[str], Awaitable[str | None]]) -> Callable[[str], Awaitable[str | None]]:
+    """Refuse addresses, which Gradio would download."""
+
+    async def refuse_or_keep(place: str) -> str | None:
+        if "://" in place:
+            raise _refusal("upload the photo: addresses are not downloaded")
+        return await keep(place)
+
+    return refuse_or_keep
+
+
+def _uploaded(photo: dict) -> Path:
+    """Path of an upload; Gradio refuses other files only where the request says that they are files."""
+    path = Path(photo["path"] or "").resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise _refusal("this photo was not uploaded")
+    return path
+
+
+def _nothing() -> tuple:
+    return gr.update(visible=False), None, None, None
+
+
+def _captioned(photo: SimilarPhoto) -> tuple[np.ndarray, str]:
+    grey = np.full((96, 128, 3), 200, np.uint8)
+    return grey if photo.pixels is None else photo.pixels, f"{photo.name} · {photo.filename}"
+
+
+def _heading(service: PhotoService) -> str:
+    run, limits = service.run, service.limits
+    about = f"{run.config.model.name}, {len(run.tails)} folds, {len(run.classes)} classes."
+    with suppress(StopIteration):
+        name, scores = next(iter(run.metrics.by_set().items()))
+        low, high = scores.intervals.macro_f1
+        about += f" Macro F1 {scores.macro_f1:.3f} on the {SETS[name]} photos"
+        about += f" (95 % interval {low:.3f} to {high:.3f})."
+    about += f" Photos of up to {limits.bytes / 1e6:.3g} MB and {limits.pixels / 1e6:.3g} megapixels."
+    return f"<h1>{escape(run.folder.name)}</h1><p>{escape(about)}</p>"

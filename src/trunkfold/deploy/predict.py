@@ -142,9 +142,9 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | 
         heatmaps: Folder to write Grad-CAM overlays to; None writes none.
 
     Yields:
-        A row per photo: path, label, name, confidence (calibrated probability of the label), novelty, unlike_training,
-        probabilities (by class name), heatmap (file name), problem. What is unknown is None; `problem` says why a
-        photo could not be read.
+        A row per photo: path, label, name, confidence (probability of the label), novelty, unlike_training,
+        probabilities (calibrated, by class name), heatmap (file name), problem. What is unknown is None; `problem` says
+        why a photo could not be read.
 
     Raises:
         InputError: A heat map cannot be written.
@@ -200,7 +200,7 @@ def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str])
         "confidence": float(predicted.calibrated[place, best]),
         "novelty": None if np.isnan(novelty) else novelty,
         "unlike_training": None if np.isnan(novelty) else novelty > 1,
-        "probabilities": dict(zip(classes.values(), predicted.probabilities[place].tolist(), strict=True)),
+        "probabilities": dict(zip(classes.values(), predicted.calibrated[place].tolist(), strict=True)),
     }
 
 

@@ -13,9 +13,8 @@ import pandas as pd
 from trunkfold.assessment import Expected, Interval, Luck
 from trunkfold.evaluation.scores import confusions_of_groups, draw_groups, interval, macro_f1_of_draws
 
-WIDER = (
-    1.2  # than a percentile bootstrap, which ignores that out-of-fold models share photos (measured by the benchmark)
-)
+# Than a percentile bootstrap, which ignores that out-of-fold models share photos (measured by the benchmark).
+WIDER = 1.2
 
 
 def expected_score(

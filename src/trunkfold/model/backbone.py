@@ -136,11 +136,15 @@ def _pixels(values: list[float]) -> Tensor:
 
 
 def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
-    """Cut the model before the first tuned stage, or after the downsampling that starts it."""
+    """Cut the model before the first tuned stage, or after the downsampling that starts it; it becomes the trunk."""
     stages = family.find_stages(model)
     first = max(len(stages) - tune_stages, 0)
     trunk_units, tail_units = sum(stages[:first], []), sum(stages[first:], [])
-    trunk, tail = _part(model, Trunk), _part(model, Tail)
+    # Weights are shared, and units of the trunk are not copied: copying modules takes Python a millisecond each.
+    kept = {id(parameter): parameter for parameter in model.parameters()}
+    left_out = {id(model.get_submodule(name)): None for name in trunk_units}
+    tail = _as_part(copy.deepcopy(model, kept | left_out), Tail)
+    trunk = _as_part(model, Trunk)
     containers = [family.units] if isinstance(family.units, str) else family.units
     of_tail = {*containers, *family.neck, *family.head, "rope"}
     of_stem = {name for name, _ in (*model.named_children(), *model.named_parameters(recurse=False))} - of_tail
@@ -165,11 +169,10 @@ def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Norm
     return trunk, tail
 
 
-def _part(model: nn.Module, kind: type[Part]) -> Part:
-    """Copy the model as another class that shares its weights."""
-    part = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-    part.__class__ = type(kind.__name__, (kind, type(model)), {})
-    return part
+def _as_part(model: nn.Module, kind: type[Part]) -> Part:
+    """Turn a model into a part, in place."""
+    model.__class__ = type(kind.__name__, (kind, type(model)), {})
+    return model
 
 
 def _delete(part: Part, names: Sequence[str]) -> None:

@@ -4,11 +4,15 @@ That is MKL, except on AMD processors, where MKL does not use AVX-512 and may ta
 PyTorch uses for convolutions.
 """
 
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+ONEDNN = torch.ops.aten.mkldnn_convolution
 
 
 def _is_amd() -> bool:
@@ -48,13 +52,24 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor) -> bool:
+    if not BY_CONVOLUTION or torch.compiler.is_compiling():  # exported graphs hold no operation of one library
+        return False
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    return plain and BY_CONVOLUTION and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.is_autocast_enabled("cpu")
 
 
 def _pointwise(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # With one thread, F.conv2d would use MKL.
-    return torch.ops.aten.mkldnn_convolution(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
+    return ONEDNN(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
+
+
+def _operations(_: list[int], weight: list[int], *__: object, out_shape: list[int], **___: object) -> int:
+    """Return the operations of a convolution, from the shapes of its weight and result."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+if ONEDNN not in flop_registry:  # PyTorch's counter of operations would count 0, so a tail would not be worth a thread
+    register_flop_formula(ONEDNN)(_operations)
 
 
 class FastLinear(nn.Linear):

@@ -26,6 +26,12 @@ def write_index() -> None:
         write_html(SUBMISSIONS / INDEX, INDEX, rows=rows, pages=pages)
 
 
+def write_index_after(*written: Path | None) -> None:
+    """Write the page of all runs if one of these files or folders is below submissions/."""
+    if any(path is not None and path.resolve().is_relative_to(SUBMISSIONS.resolve()) for path in written):
+        write_index()
+
+
 def _row(run: RunFolder) -> dict | None:
     """Return the shown properties of a run; None for a folder that is none."""
     found = next((path for path in (run.metrics, run.state) if path.exists()), None)

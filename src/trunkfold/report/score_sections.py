@@ -37,11 +37,16 @@ def result(findings: Findings) -> dict:
         "basis": _basis(metrics),
         "expected": metrics.expected,
         "sets": {SETS[name]: scores for name, scores in metrics.by_set().items()},
+        "predictor": "model" if _is_single(metrics) else "whole ensemble",
         "split": describe_split(metrics),
         "leak": describe_leak(metrics),
         "copies": describe_copies(metrics),
         "measures": MEASURES,
     }
+
+
+def _is_single(metrics: Metrics) -> bool:
+    return metrics.split.folds == 1 and not metrics.runs
 
 
 def _basis(metrics: Metrics) -> str:
@@ -50,7 +55,7 @@ def _basis(metrics: Metrics) -> str:
     if oof is None or expected is None:
         return ""
     singles = f"Out-of-fold, single models reach a macro F1 of {oof.macro_f1:.3f}"
-    if metrics.split.folds == 1 and not metrics.runs:
+    if _is_single(metrics):
         reached = f"On its validation photos the model reaches a macro F1 of {oof.macro_f1:.3f}"
         return f"{reached}. There are no folds to average."
     if holdout is None or expected.gain is None:
@@ -122,8 +127,9 @@ def class_sentences(findings: Findings) -> list[str]:
             sentences.append(f"{title}: all {basis} are recognised.")
         else:
             mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
+            share = "none" if len(wrong) == len(own) else percent(1 - len(wrong) / len(own))
             sentences.append(
-                f"{title}: {percent(1 - len(wrong) / len(own))} of {basis} are recognised; most often it is mistaken "
+                f"{title}: {share} of {basis} are recognised; most often it is mistaken "
                 f"for {others.index[0]} ({counted(len(mistaken), 'photo')} of "
                 f"{counted(mistaken['group'].nunique(), 'source')})."
             )

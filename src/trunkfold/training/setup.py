@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from trunkfold.config.schema import AnyConfig, Config
+from trunkfold.config.schema import AnyConfig, Config, TrainConfig
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.images.normalization import measure_normalization
@@ -27,6 +28,8 @@ from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
 from trunkfold.training.trackers import check_trackers
+
+VISITS_PER_VIEW = 4  # how often a cached view is reused on a CPU, where the trunk is a third of a step
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,18 @@ def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentatio
         augment: Training augmentation.
 
     Returns:
-        Clean features; and cached features of augmented views or, without `train.cached_views`, the augmented photos.
+        Clean features; and cached features of augmented views or, if none are cached, the augmented photos.
     """
     train = source.config.train
     photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, train.seed)
     clean = source.clean(labelled.rows_by_fold)
-    return clean, source.augmented(photos, train.cached_views) if train.cached_views else photos
+    views = cached_views(train, source.accelerator.device)
+    return clean, source.augmented(photos, views) if views else photos
+
+
+def cached_views(config: TrainConfig, device: torch.device) -> int:
+    """Return the number of augmented views whose features are cached, as configured or chosen for the device."""
+    if config.cached_views is not None:
+        return config.cached_views
+    views = config.epochs // VISITS_PER_VIEW if device.type == "cpu" else 0
+    return views if views > 1 else 0  # a single view would be no augmentation

@@ -44,7 +44,7 @@ class TuneConfig:
     storage: str | None = None
     heartbeat: Count = 20
     retries: Natural = 3
-    best: dict[str, Any] = field(default_factory=lambda: {"train.epochs": 30, "train.cached_views": 0})
+    best: dict[str, Any] = field(default_factory=lambda: {"train.epochs": 30, "train.cached_views": None})
 
 
 @dataclass(frozen=True)
