@@ -125,3 +125,26 @@ def with_object(background: np.ndarray, object_seed: int, share: float) -> np.nd
     axes = [round(length * (share / np.pi) ** 0.5) for length in (width, height)]
     cv2.ellipse(mask, (round(width * 0.45), round(height * 0.55)), axes, 0, 0, 360, 255, -1)
     return np.where(mask[..., None] > 0, draw_source(object_seed, width, height), background)
+
+
+def from_another_angle(pixels: np.ndarray, step: float = 0.2) -> np.ndarray:
+    """The scene after a step to the side: the near part, an ellipse, moves by `step` of the width against the rest."""
+    height, width = pixels.shape[:2]
+    near = np.zeros((height, width), np.uint8)
+    cv2.ellipse(near, (width // 2, height // 2), (width // 4, height // 3), 0, 0, 360, 255, -1)
+    move = np.array([[1, 0.05, step * width], [0.03, 1, 0.02 * height]])
+    moved = _warp(pixels, move)
+    covered = cv2.warpAffine(near, move, (width, height)) > 0
+    return np.where(covered[..., None], moved, shear(pixels))
+
+
+def with_template(pixels: np.ndarray) -> np.ndarray:
+    """The photo in the template of an agency: a frame, a name and a watermark, the same on all of its photos."""
+    height, width = pixels.shape[:2]
+    marked = pixels.copy()
+    for y in range(20, height, 50):
+        cv2.putText(marked, "STOCK PHOTO AGENCY", (5, y), 0, 0.7 * width / 320, (250, 250, 250), 2, cv2.LINE_AA)
+    marked = cv2.addWeighted(marked, 0.5, pixels, 0.5, 0)
+    marked[: height // 10] = marked[-height // 10 :] = 20
+    cv2.putText(marked, "agency.example 4711", (5, height - 6), 0, 0.6 * width / 320, (240, 200, 40), 1, cv2.LINE_AA)
+    return marked

