@@ -45,7 +45,7 @@ COPIES = 3
 HELD_BACK = 0.4  # share of the sources that are judged last
 LOOK_ALIKES = "look-alikes"
 PAIRS_PER_KIND = 24
-OTHERS_WEIGHT = 10  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
+OTHERS_WEIGHT = 20  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
 
 
 def main() -> None:
@@ -83,7 +83,11 @@ def _load(options: argparse.Namespace, part: str, paths: list[Path], names: Sequ
     data = {}
     for name in names:
         own = paths if name == LOOK_ALIKES else paths[: options.sources]
-        data[name] = DataSet(name, own, options.work / f"{VERSION}-{part}-{name.replace(' ', '-')}-{len(own)}.npy")
+        file = options.work / f"{VERSION}-{part}-{name.replace(' ', '-')}-{len(own)}.npy"
+        if not file.exists():
+            rng = np.random.default_rng([*(name if part == "development" else f"{name} {part}").encode()])
+            np.save(file, _describe_all(name, own, rng))
+        data[name] = DataSet(name, np.load(file), len(own))
     return data
 
 
@@ -100,12 +104,10 @@ class DataSet:
         negatives: Pairs of look-alikes, for fitting.
     """
 
-    def __init__(self, name: str, paths: Sequence[Path], file: Path) -> None:
-        if not file.exists():
-            np.save(file, _describe_all(name, paths))
-        self.records = np.load(file)
+    def __init__(self, name: str, records: np.ndarray, sources: int) -> None:
+        self.records = records
         self.source = np.repeat(np.arange(len(self.records) // COPIES), COPIES)
-        kinds = _kinds_of_pairs(len(paths)) if name == LOOK_ALIKES else [""] * len(self.records)
+        kinds = _kinds_of_pairs(sources) if name == LOOK_ALIKES else [""] * len(self.records)
         self.kind = np.array([kinds[source // 2] for source in self.source])
         self.embeddings = whiten(self.records["embedding"])
         self.candidates = set(map(tuple, find_candidates(self.records, self.embeddings, 1).tolist()))
@@ -123,8 +125,8 @@ class DataSet:
         return _pairs(self.source)
 
 
-def _describe_all(name: str, paths: Sequence[Path]) -> np.ndarray:
-    photos = _make(name, [read_photo(path) for path in paths], np.random.default_rng([*name.encode()]))
+def _describe_all(name: str, paths: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
+    photos = _make(name, [read_photo(path) for path in paths], rng)
     with tempfile.TemporaryDirectory() as folder:
         copies = [copy for own in photos for copy in own]
         return np.array([_describe(copy, Path(folder)) for copy in tqdm(copies, name, leave=False)], RECORD)

@@ -22,7 +22,7 @@ class Odds:
         return self.log_odds
 
 
-SURE, WEAK, NOTHING, DIFFERENT = Odds(8), Odds(1), Odds(-2.5), Odds(-6)
+SURE, WEAK, NOTHING, DIFFERENT = Odds(8), Odds(1.5), Odds(-2.5), Odds(-6)
 KNOWN, REJECTED = Odds(DECIDED, 1), Odds(-DECIDED, -1)
 
 
@@ -57,6 +57,10 @@ def test_copies_of_copies_join_although_two_of_them_were_not_recognized():
 def test_a_doubtful_link_does_not_outweigh_what_speaks_against_it():
     assert groups_of(3, {(0, 1): SURE, (1, 2): WEAK}) == [[0, 1], [2]]
     assert groups_of(3, {(0, 1): SURE, (1, 2): WEAK, (0, 2): WEAK}) == [[0, 1, 2]]
+
+
+def test_a_link_hardly_more_likely_than_not_joins_nothing():
+    assert groups_of(2, {(0, 1): Odds(0.9)}) == [[0], [1]]
 
 
 def test_one_doubtful_pair_does_not_chain_two_groups():
@@ -147,9 +151,9 @@ def test_links_are_one_fewer_than_members_and_the_weakest_is_known():
     (group,) = join(range(4), links, never)
     assert len(group.links) == 3
     assert group.weakest[2] == Odds(5)
-    (group,) = join(range(3), {(0, 1): SURE, (1, 2): Odds(4), (0, 2): NOTHING}, never)
-    assert group.links == [(0, 1, SURE), (1, 2, Odds(4))]
-    assert group.weakest == (1, 2, Odds(4))
+    (group,) = join(range(3), {(0, 1): SURE, (1, 2): Odds(5), (0, 2): NOTHING}, never)
+    assert group.links == [(0, 1, SURE), (1, 2, Odds(5))]
+    assert group.weakest == (1, 2, Odds(5))
     assert Group([0, 1], [(0, 1, IDENTICAL)]).weakest == (0, 1, IDENTICAL)
 
 

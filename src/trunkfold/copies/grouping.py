@@ -1,12 +1,14 @@
-"""Grouping of linked photos: strongest links first, and groups merge if the evidence between them adds up."""
+"""Grouping of linked photos: strongest links first, and groups merge if the evidence between them agrees."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice, product
+from statistics import fmean
 
 from trunkfold.copies.evidence import Evidence
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
+MARGIN = 1.0  # mean log-odds that a merge needs: pairs between the same photos are not independent
 
 
 @dataclass
@@ -33,7 +35,7 @@ def join(
     """Group photos that are copies.
 
     Links are taken in the order of their strength, and those by verdict last, when groups are complete. Two groups
-    merge if the sum of the log-odds of the pairs between them is positive, so that one doubtful pair neither chains two
+    merge if the mean log-odds of the pairs between them exceed a margin, so that one doubtful pair neither chains two
     groups nor keeps them apart.
 
     Args:
@@ -53,12 +55,12 @@ def join(
         pairs = {(min(pair), max(pair)) for pair in pairs}
         evidence.update({pair: look(*pair) for pair in sorted(pairs) if pair not in evidence})
         decided = {pair for pair in verdicts if {id(group_of[photo]) for photo in pair} == {id(one), id(other)}}
-        return sum(evidence[pair].log_odds for pair in pairs | decided)
+        return fmean(evidence[pair].log_odds for pair in pairs | decided)
 
     copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
     for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
         one, other = group_of[first], group_of[second]
-        if one is other or between(one, other) <= 0:
+        if one is other or between(one, other) <= MARGIN:
             continue
         one.members += other.members
         one.links += [*other.links, (first, second, found)]
