@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from toys import run_command, write_competition
+from toys import leave_out_figures, run_command, write_competition
 
 
 @pytest.fixture(scope="package")
@@ -14,6 +14,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        leave_out_figures(patch)
         root = write_competition(folder / "input")
         options = {
             "data.root": root,
