@@ -1,6 +1,7 @@
 """Find near-duplicates among the photos of a competition, before the folds are made.
 
 python src/find_copies.py --data.root input/demo
+python src/find_copies.py --data.root input/demo --links links.csv
 """
 
 from pathlib import Path
@@ -26,9 +27,14 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="Folder for groups.csv and copies.html (default: submissions/copies/<data>)."
     )
+    parser.add_argument(
+        "--links",
+        type=Path,
+        help="CSV file of pairs that you have compared (image_id_a, image_id_b, same); see copies.html.",
+    )
     options = parser.parse_args()
     out = options.out or copies_folder(options.root)
-    find_copies(Competition(options.root), out)
+    find_copies(Competition(options.root), out, options.links)
     write_index()
     print(describe_copies(out))
 

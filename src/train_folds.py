@@ -31,6 +31,8 @@ def main() -> None:
     with watch("reading photos"):
         labelled = load_labelled(config)
     accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
+    if labelled.certainty:
+        accelerator.print(labelled.certainty)
     experiment = prepare_experiment(config, labelled, accelerator, model)
     with (
         occupied_run(run, config.run.restart, labelled.table, accelerator),

@@ -10,9 +10,12 @@ from made_up_run import CLASSES, add_pictures, change_metrics, extra_metrics, ma
 from toys import run_command, write_competition
 
 from trunkfold.config.schema import DataConfig
+from trunkfold.copies.links import read_links
 from trunkfold.copies.page import write_page
+from trunkfold.copies.search import find_copies
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.corrections import read_corrections
+from trunkfold.data.tables import Competition
 
 pytestmark = pytest.mark.slow
 WIDTHS, MODES = (1280, 390), ("light", "dark")
@@ -253,3 +256,37 @@ def test_the_page_of_copies_fits_too(visit, tmp_path):
         assert seen.look("document.documentElement.scrollWidth <= innerWidth")
         assert "Copies in <i>photos" in seen.text()
         assert seen.said == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pairs_are_decided_by_buttons_and_keys_and_downloaded_as_links(visit, tmp_path, width):
+    """Decisions survive a reload, and find_copies reads the file."""
+    competition = Competition(write_competition(tmp_path / "input", sources=4, unlabelled_sources=1))
+    photos = find_copies(competition, tmp_path / "copies")
+    seen = visit(tmp_path / "copies/copies.html", width)
+    page, status = seen.page, seen.page.locator("#decisions output")
+    cards = page.locator(".pair")
+    assert status.inner_text() == f"0 of {cards.count()} decided: 0 same, 0 different"
+    assert page.get_by_role("button", name="Download links.csv").is_disabled()
+    cards.nth(0).get_by_role("button", name="Same photo").click()
+    cards.nth(1).focus()
+    page.keyboard.press("d")
+    slider = page.get_by_role("slider").first
+    slider.fill("80")
+    assert seen.look("document.querySelector('.over img + img').style.opacity") == "0.8"
+    page.reload()
+    assert status.inner_text() == f"2 of {cards.count()} decided: 1 same, 1 different"
+    read_download(seen, "Download links.csv", tmp_path)
+    links = read_links(tmp_path / "links.csv", photos)
+    assert sorted(links.values()) == [False, True]
+    page.keyboard.press("Tab")
+    cards.nth(1).focus()
+    page.keyboard.press("u")
+    assert status.inner_text().startswith("1 of")
+    page.get_by_role("button", name="Clear all decisions").click()
+    assert status.inner_text().startswith("0 of")
+    assert seen.look("document.documentElement.scrollWidth <= innerWidth")
+    assert [url for url in seen.requests if not url.startswith("data:")] == [
+        (tmp_path / "copies/copies.html").as_uri()
+    ] * 2
+    assert (seen.said, seen.dialogs) == ([], [])

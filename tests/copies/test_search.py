@@ -496,6 +496,8 @@ def test_the_command_says_what_it_found_and_where_to_look(small, tmp_path, monke
         "18 labelled and 6 unlabelled photos show 8 sources: 8 of 3 photos.",
         "No group has conflicting labels.",
         "No group has labelled and unlabelled photos together.",
+        "Expected errors: 0.0 false links, which only keep different sources in one fold, and 0.0 missed links, which may "
+        "put copies into different folds and inflate scores.",
         f"review: {out / 'copies.html'}",
     ]
     run_command("find_copies.py", "--data.root", small)
@@ -530,3 +532,34 @@ def test_copies_of_real_photos_are_found(tmp_path):
     precision, recall = pair_scores(groups["group"], groups["source"])
     assert precision >= 0.995
     assert recall >= 0.97
+
+
+def test_links_that_a_person_checked_are_certain_and_stay_for_later_searches(tmp_path, monkeypatch):
+    """One joins two sources, another divides one."""
+    truth, out = write_small(tmp_path / "cars"), tmp_path / "out"
+    competition = Competition(tmp_path / "cars")
+    true = partition(find_copies(competition, out).assign(group=truth["source"]))
+    assert partition(find_copies(competition, out)) == true
+    joined, divided = (true[0], true[1]), true[2]
+    ids = truth["image_id"] + "," + truth["set"]
+    rows = [f"{ids[joined[0][1]]},{ids[joined[1][2]]},true", f"{ids[divided[0]]},{ids[divided[2]]},false"]
+    (tmp_path / "links.csv").write_text("\n".join(["image_id_a,set_a,image_id_b,set_b,same", *rows]))
+    groups = find_copies(competition, out, tmp_path / "links.csv")
+    found = partition(groups)
+    assert sorted(joined[0] + joined[1]) in found
+    assert groups["group"].iloc[divided[0]] != groups["group"].iloc[divided[2]]
+    assert [rows for rows in found if rows in true] == true[3:]
+    monkeypatch.setattr(copies, "_search", refuse)
+    assert find_copies(competition, out).equals(groups)
+    assert find_copies(competition, out, tmp_path / "links.csv").equals(groups)
+
+
+@pytest.mark.parametrize(("row", "message"), [("same", "pixels are equal"), ("broken", "cannot be read")])
+def test_links_that_no_search_can_follow_are_refused(tmp_path, row, message):
+    photos = [{"set": "train", "source": "a", "label": "1", "pixels": small_source(1)}] * 2
+    photos.append(photos[0] | {"pixels": b"no photo"})
+    write_photos(tmp_path / "cars", photos)
+    other = {"same": "002", "broken": "003"}[row]
+    (tmp_path / "links.csv").write_text(f"image_id_a,image_id_b,same\n001,{other},false\n")
+    with pytest.raises(InputError, match=message):
+        find_copies(Competition(tmp_path / "cars"), tmp_path / "out", tmp_path / "links.csv")

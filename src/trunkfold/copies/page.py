@@ -1,4 +1,4 @@
-"""Review page of a search for copies, the least certain groups first."""
+"""Review page of a search for copies: the most doubtful pairs to decide, and the least certain groups."""
 
 from pathlib import Path
 
@@ -6,17 +6,25 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from trunkfold.copies.alignment import Alignment
+from trunkfold.copies.descriptors import LARGEST_ENLARGEMENT, LONG_SIDE, resize
+from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.data.photos import read_photo
 from trunkfold.errors import counted, first_few
-from trunkfold.html import data_address, write_html
+from trunkfold.html import data_address, percent, write_html
 
 GROUPS_SHOWN, DOUBTS_SHOWN, PHOTOS_SHOWN = 10, 50, 6
+PAIRS_SHOWN = 40
 PICTURE = 144  # short side in pixels
 
+Shown = tuple[Doubt, Alignment | None]
 
-def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group], summary: dict) -> None:
+
+def write_page(
+    path: Path, name: str, photos: pd.DataFrame, groups: list[Group], doubts: list[Shown], summary: dict
+) -> None:
     """Write one self-contained page.
 
     Args:
@@ -24,13 +32,14 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
         name: Name of the competition.
         photos: image_id, set, filename, label, path and group of each photo.
         groups: Groups of rows of `photos`.
+        doubts: Decisions to review, each with the alignment of its pair.
         summary: See `trunkfold.copies.search`.
     """
     several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
     conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
     crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
     sections = {
-        "Least certain": (several, GROUPS_SHOWN, "If each of these groups shows one source, so do all others."),
+        "Least certain": (several, GROUPS_SHOWN, "Other groups rest on stronger links."),
         "Conflicting labels": (conflicting, DOUBTS_SHOWN, "One source with several labels: at most one is correct."),
         "Labelled and unlabelled": (
             crossing,
@@ -44,6 +53,7 @@ def write_page(path: Path, name: str, photos: pd.DataFrame, groups: list[Group],
         "copies.html",
         name=name,
         facts=facts(summary),
+        pairs=[_show_pair(photos, *shown) for shown in doubts],
         sizes={int(size): count for size, count in summary["groups_by_size"].items()},
         sections=[
             {
@@ -78,7 +88,16 @@ def facts(summary: dict) -> list[str]:
         sentences.append(f"Exact duplicates of other photos: {summary['exact_duplicates']}.")
     if unreadable := summary["unreadable"]:
         sentences.append(f"Unreadable, ungrouped: {counted(len(unreadable), 'photo')}: {first_few(unreadable)}.")
-    return sentences
+    return [*sentences, certainty(summary)]
+
+
+def certainty(summary: dict) -> str:
+    """Return the expected errors of a search, and what they would do to a split, in one sentence."""
+    errors = summary["expected_errors"]
+    return (
+        f"Expected errors: {errors['false']:.1f} false links, which only keep different sources in one fold, and "
+        f"{errors['missed']:.1f} missed links, which may put copies into different folds and inflate scores."
+    )
 
 
 def _labels(photos: pd.DataFrame, group: Group) -> pd.Series:
@@ -96,9 +115,9 @@ def _show(photos: pd.DataFrame, group: Group) -> dict:
             {
                 "id": photo.image_id,
                 "picture": _picture(photo.path),
-                "remark": f"label {photo.label}" if photo.set == "train" else "unlabelled",
+                "remark": _remark(photo),
             }
-            for photo in members.itertuples()
+            for _, photo in members.iterrows()
         ],
         "more": counted(more, "more photo") if (more := len(group.members) - len(members)) else "",
     }
@@ -108,14 +127,50 @@ def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) ->
     names = f"{photos['image_id'].iloc[one]} and {photos['image_id'].iloc[other]}"
     if evidence == IDENTICAL:
         return f"{names} are identical"
+    if evidence.verdict:
+        return f"{names} were compared by a person"
     return (
         f"weakest link {names}: {evidence.inliers} matching features, {evidence.overlap:.0%} overlap, "
         f"of which {evidence.agreement:.0%} looks alike"
     )
 
 
+def _show_pair(photos: pd.DataFrame, doubt: Doubt, alignment: Alignment | None) -> dict:
+    """Return what the page shows of a pair: both photos, and the second laid over the first."""
+    lines = [photos.iloc[row] for row in doubt.pair]
+    first, second = (_framed(line["path"]) for line in lines)
+    return {
+        "choice": [{"id": line["image_id"], "set": line["set"]} for line in lines],
+        "remarks": [f"{line['image_id']} · " + _remark(line) for line in lines],
+        "pictures": [_as_address(first), _as_address(second)],
+        "laid_over": None if alignment is None else _as_address(_lay_over(second, first.shape, alignment)),
+        "decision": "in one group" if doubt.joined else "kept apart",
+        "error": percent(doubt.error, 1),
+    }
+
+
+def _framed(path: str) -> np.ndarray:
+    """Read a photo in the pixels that its features were found in."""
+    pixels = read_photo(path, LONG_SIDE)
+    return resize(pixels, min(LONG_SIDE / max(pixels.shape[:2]), LARGEST_ENLARGEMENT))
+
+
+def _lay_over(second: np.ndarray, shape: tuple[int, ...], alignment: Alignment) -> np.ndarray:
+    """Warp the second photo of an alignment onto the first, of this shape."""
+    height, width = shape[:2]
+    mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) if alignment.mirrored else np.eye(3)
+    return cv2.warpPerspective(second, alignment.map @ mirror, (width, height), flags=cv2.WARP_INVERSE_MAP)
+
+
+def _remark(photo: pd.Series) -> str:
+    return f"label {photo['label']}" if photo["set"] == "train" else "unlabelled"
+
+
 def _picture(path: str) -> str:
     """Return a photo as the data URL of a small JPEG."""
-    pixels = np.ascontiguousarray(read_photo(path, PICTURE)[..., ::-1])
-    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return _as_address(read_photo(path, PICTURE))
+
+
+def _as_address(pixels: np.ndarray) -> str:
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return data_address(jpeg.tobytes(), "jpeg")

@@ -17,16 +17,19 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.contrib.concurrent import thread_map
 
+from trunkfold.copies.alignment import align
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.descriptors import RECORD, describe_photo
+from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, whiten
 from trunkfold.copies.evidence import IDENTICAL, Evidence, compare
 from trunkfold.copies.grouping import Group, join
-from trunkfold.copies.page import facts, write_page
+from trunkfold.copies.links import Pair, read_links
+from trunkfold.copies.page import PAIRS_SHOWN, certainty, facts, write_page
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import Competition, table_problems
-from trunkfold.errors import counted, raise_problems
+from trunkfold.errors import InputError, counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
 
@@ -41,7 +44,7 @@ def copies_folder(root: Path) -> Path:
     return SUBMISSIONS / "copies" / root.resolve().name
 
 
-def find_copies(competition: Competition, out: Path | None = None) -> pd.DataFrame:
+def find_copies(competition: Competition, out: Path | None = None, links: Path | None = None) -> pd.DataFrame:
     """Find the photos of a competition that show the same source, or read the result of an earlier search.
 
     One process searches and prints a message, while the others wait.
@@ -49,21 +52,25 @@ def find_copies(competition: Competition, out: Path | None = None) -> pd.DataFra
     Args:
         competition: Its tables, one of which may be missing.
         out: Folder for groups.csv, copies.json and copies.html; None uses `copies_folder`.
+        links: File of pairs that a person has compared, see `trunkfold.copies.links`; None keeps those of the earlier
+            search.
 
     Returns:
         One row per photo, labelled photos first: image_id, set ("train" or "test"), group. Unreadable photos and photos
         without copies are groups of one.
 
     Raises:
-        InputError: The tables are invalid, or `out` is not writable.
+        InputError: The tables or links are invalid, or `out` is not writable.
     """
     photos = _all_photos(competition)
     out = out or copies_folder(competition.root)
-    key = _key(photos)
+    key, checked = _key(photos), read_links(links, photos) if links else {}
+    digest = hashlib.blake2b(repr(sorted(checked.items())).encode(), digest_size=8).hexdigest()
     with locked_folder(out, "--out"):
-        if _summary(out).get("key") != key:
+        earlier = _summary(out)
+        if earlier.get("key") != key or (links and earlier.get("links") != digest):
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(competition.root.resolve().name, photos, key, out)
+            _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, checked, out)
     return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
@@ -93,9 +100,14 @@ def _all_photos(competition: Competition) -> pd.DataFrame:
     return photos.assign(label=photos["label"].astype(object).fillna(""))
 
 
-def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
+def describe_certainty(competition: Competition) -> str:
+    """Return the expected errors of the competition's groups in one line."""
+    return certainty(_summary(copies_folder(competition.root)))
+
+
+def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dict[Pair, bool], out: Path) -> None:
     """Describe all photos, compare candidates, group copies, and write the results."""
-    work = out / f".search-{key}"
+    work = out / f".search-{about['key']}"
     for earlier in set(out.glob(".search-*")) - {work}:
         shutil.rmtree(earlier)
     work.mkdir(exist_ok=True)
@@ -109,12 +121,16 @@ def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
         def look(one: int, other: int) -> Evidence:
             return compare(records[one], records[other], float(embeddings[one] @ embeddings[other]))
 
-        groups = join(looked_at, _compare(records, embeddings, look, work), look)
+        evidence = _compare(records, embeddings, look, work)
+        evidence |= _verdicts(checked, duplicates, unreadable, photos)
+        groups = join(looked_at, evidence, look)
+        doubts = find_doubts(groups, evidence)
+        shown = [(doubt, align(*(records[row] for row in doubt.pair))) for doubt in doubts[:PAIRS_SHOWN]]
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
-    summary = {"key": key, **_summarise(photos, len(duplicates), unreadable)}
+    summary = {**about, **_summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
-    write_page(out / PAGE, name, photos, groups, summary)
+    write_page(out / PAGE, name, photos, groups, shown, summary)
     write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
     shutil.rmtree(work)
 
@@ -161,6 +177,23 @@ def _compare(
     evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
     found = (Evidence(*row.tolist()) for block in evidence for row in block)
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
+
+
+def _verdicts(
+    checked: dict[Pair, bool], duplicates: dict[int, int], unreadable: list[int], photos: pd.DataFrame
+) -> dict[Pair, Evidence]:
+    """Return the evidence of pairs that a person has compared; exact duplicates count as their original."""
+    found = {}
+    for pair, same in checked.items():
+        one, other = sorted(duplicates.get(row, row) for row in pair)
+        names = " and ".join(photos["image_id"].iloc[list(pair)])
+        if set(pair) & set(unreadable):
+            raise InputError(f"the links name {names}, of which one cannot be read: remove the pair or the photo")
+        if one == other and not same:
+            raise InputError(f"the links say that {names} differ, but their pixels are equal: remove the pair")
+        if one != other:
+            found[one, other] = Evidence(verdict=1 if same else -1)
+    return found
 
 
 def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.config.schema import Config
-from trunkfold.copies.search import search_key
+from trunkfold.copies.search import describe_certainty, search_key
 from trunkfold.data.corrections import check_corrections_stay, read_corrections
 from trunkfold.data.photos import missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
@@ -34,6 +34,7 @@ class Labelled:
         paths: File of each row.
         test_photos: Size of the test set; the number of labelled photos if unknown.
         search_key: Key of the search for copies that found the groups; None if they are from a file.
+        certainty: Expected errors of that search in one sentence.
     """
 
     table: pd.DataFrame
@@ -44,6 +45,7 @@ class Labelled:
     paths: Sequence[str] = ()
     test_photos: int = 0
     search_key: str | None = None
+    certainty: str = ""
 
     @property
     def targets(self) -> np.ndarray:
@@ -106,6 +108,7 @@ def load_labelled(config: Config) -> Labelled:
         paths=table["path"].tolist(),
         test_photos=_count_test_photos(competition, groups) or len(table),
         search_key=search_key(competition) if searched else None,
+        certainty=describe_certainty(competition) if searched else "",
     )
 
 

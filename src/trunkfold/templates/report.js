@@ -1,5 +1,3 @@
-"use strict";
-
 // Suspected labels: decisions are kept in this browser and downloaded as the files of data.relabel and data.drop.
 (() => {
   const bar = document.getElementById("decisions");
@@ -8,16 +6,12 @@
   const choices = cards.map(card => JSON.parse(card.dataset.choice));
   const keys = choices.map(({photos}) => photos.map(photo => photo.image_id + "=" + photo.label).join("|"));
   const place = "trunkfold labels of " + bar.dataset.key;
-  let stored = true, decisions = {};
-  try {
-    const saved = JSON.parse(localStorage.getItem(place));
-    if (saved && typeof saved === "object") decisions = saved;
-  } catch { stored = false; }
+  const decisions = new Decisions(place);
 
   const show = () => {
     const counts = {keep: 0, relabel: 0, drop: 0};
     cards.forEach((card, number) => {
-      const made = decisions[keys[number]];
+      const made = decisions.made[keys[number]];
       if (made) counts[made.decision] += 1;
       card.toggleAttribute("data-decision", Boolean(made));
       for (const button of card.querySelectorAll("[data-decision]"))
@@ -27,33 +21,23 @@
     const total = counts.keep + counts.relabel + counts.drop;
     bar.querySelector("output").textContent =
       `${total} of ${cards.length} decided: ${counts.keep} keep, ${counts.relabel} relabel, ${counts.drop} drop` +
-      (stored ? "" : " (this browser stores nothing: download before you leave)");
+      decisions.warning;
     for (const name of ["relabel", "drop"]) bar.querySelector(`[name=${name}]`).disabled = !counts[name];
     bar.querySelector("[name=reset]").disabled = !total;
   };
-  const save = () => {
-    try { localStorage.setItem(place, JSON.stringify(decisions)); } catch { stored = false; }
-    show();
-  };
   const decide = (number, decision) => {
     const label = cards[number].querySelector("select").value;
-    if (decision) decisions[keys[number]] = {decision, label};
-    else delete decisions[keys[number]];
-    save();
+    decisions.set(keys[number], decision && {decision, label});
+    show();
   };
-  const field = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const download = name => {
     const rows = [["image_id", "filename", "label", ...(name === "relabel" ? ["suggestion"] : [])]];
     choices.forEach(({photos}, number) => {
-      const made = decisions[keys[number]];
+      const made = decisions.made[keys[number]];
       if (made?.decision === name) for (const {image_id, filename, label} of photos)
         rows.push([image_id, filename, label, ...(name === "relabel" ? [made.label] : [])]);
     });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([rows.map(row => row.map(field).join(",") + "\n").join("")], {type: "text/csv"}));
-    link.download = name + ".csv";
-    link.click();
-    URL.revokeObjectURL(link.href);
+    downloadTable(name + ".csv", rows);
   };
 
   cards.forEach((card, number) => {
@@ -65,16 +49,16 @@
     });
     box.querySelector("select").addEventListener("change", () => decide(number, "relabel"));
     card.addEventListener("keydown", event => {
-      const decision = {k: "keep", r: "relabel", d: "drop", u: null}[event.key.toLowerCase()];
-      if (decision === undefined || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
+      const decision = {k: "keep", r: "relabel", d: "drop", u: null}[letterOf(event)];
+      if (decision === undefined) return;
       event.preventDefault();
       decide(number, decision);
     });
   });
   bar.addEventListener("click", event => {
     if (event.target.name === "reset") {
-      decisions = {};
-      save();
+      decisions.clear();
+      show();
     } else if (event.target.name) download(event.target.name);
   });
   bar.hidden = false;

@@ -1,0 +1,70 @@
+"""Doubts about a search's groups: expected errors, and the pairs that a person should compare."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import fmean
+
+from trunkfold.copies.evidence import Evidence
+from trunkfold.copies.grouping import Group
+from trunkfold.copies.links import Pair
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A decision of the search that may be wrong.
+
+    Attributes:
+        pair: Two photos, the most telling pair of the decision.
+        evidence: Of this pair.
+        joined: Whether the photos are in one group.
+        error: Probability that the decision is wrong.
+    """
+
+    pair: Pair
+    evidence: Evidence
+    joined: bool
+    error: float
+
+
+def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Doubt]:
+    """Return the decisions that a search made: each link of a group, and each two groups that were kept apart.
+
+    Args:
+        groups: Groups of the search.
+        evidence: Of all pairs that were compared.
+
+    Returns:
+        Decisions without a verdict, the most doubtful first. Pairs that were never compared are not among them.
+    """
+    group_of = {member: number for number, group in enumerate(groups) for member in group.members}
+    doubts = [
+        Doubt((min(one, other), max(one, other)), found, True, _probability(-found.strength))
+        for group in groups
+        for one, other, found in group.links
+        if not found.verdict
+    ]
+    apart = defaultdict(list)
+    for pair, found in evidence.items():
+        between = frozenset(group_of[photo] for photo in pair)
+        if len(between) == 2:
+            apart[between].append((found.strength, pair))
+    for pairs in apart.values():
+        found = [evidence[pair] for _, pair in pairs]
+        if not any(each.verdict for each in found):
+            pair = max(pairs)[1]
+            error = _probability(fmean(each.strength for each in found))
+            doubts.append(Doubt(pair, evidence[pair], False, error))
+    return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
+
+
+def expected_errors(doubts: list[Doubt]) -> dict[str, float]:
+    """Return the expected numbers of false and of missed links among the decisions of `find_doubts`."""
+    return {
+        "false": round(sum(doubt.error for doubt in doubts if doubt.joined), 2),
+        "missed": round(sum(doubt.error for doubt in doubts if not doubt.joined), 2),
+    }
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-min(max(log_odds, -30), 30)))

@@ -1,0 +1,44 @@
+"use strict";
+
+// Decisions by key, kept in this browser where it allows that.
+class Decisions {
+  constructor(place) {
+    this.place = place;
+    this.stored = true;
+    this.made = {};
+    try {
+      const saved = JSON.parse(localStorage.getItem(place));
+      if (saved && typeof saved === "object") this.made = saved;
+    } catch { this.stored = false; }
+  }
+
+  set(key, decision) {
+    if (decision === null) delete this.made[key];
+    else this.made[key] = decision;
+    this.save();
+  }
+
+  clear() {
+    this.made = {};
+    this.save();
+  }
+
+  save() {
+    try { localStorage.setItem(this.place, JSON.stringify(this.made)); } catch { this.stored = false; }
+  }
+
+  get warning() { return this.stored ? "" : " (this browser stores nothing: download before you leave)"; }
+}
+
+// A letter pressed on a card, unless it belongs to a control or a shortcut.
+const letterOf = event =>
+  event.target.matches("select, input") || event.ctrlKey || event.metaKey || event.altKey ? "" : event.key.toLowerCase();
+
+const downloadTable = (name, rows) => {
+  const field = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([rows.map(row => row.map(field).join(",") + "\n").join("")], {type: "text/csv"}));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+};
