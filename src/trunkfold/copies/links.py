@@ -46,8 +46,8 @@ def read_links(path: Path, photos: pd.DataFrame) -> dict[Pair, bool]:
     same = table["same"].str.lower().map(ANSWERS).to_numpy(bool)
     source = _sources(np.array(pairs)[same], len(photos))
     raise_problems(
-        f"{path}: {' and '.join(photos['image_id'].iloc[list(pair)])} are said to differ, but other rows make them copies: "
-        "correct one of the rows"
+        f"{path}: {' and '.join(photos['image_id'].iloc[list(pair)])} are said to differ, but other rows make them "
+        "copies: correct one of the rows"
         for pair, alike in zip(pairs, same, strict=True)
         if not alike and source[pair[0]] == source[pair[1]]
     )
