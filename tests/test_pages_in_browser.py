@@ -259,8 +259,9 @@ def test_the_page_of_copies_fits_too(visit, tmp_path):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_pairs_are_decided_by_buttons_and_keys_and_downloaded_as_links(visit, tmp_path, width):
+def test_pairs_are_decided_by_buttons_and_keys_and_downloaded_as_links(visit, tmp_path, width, monkeypatch):
     """Decisions survive a reload, and find_copies reads the file."""
+    monkeypatch.setattr("trunkfold.copies.doubts.DOUBTFUL", 0)
     competition = Competition(write_competition(tmp_path / "input", sources=4, unlabelled_sources=1))
     photos = find_copies(competition, tmp_path / "copies")
     seen = visit(tmp_path / "copies/copies.html", width)

@@ -28,7 +28,7 @@ SUMMARY = {
     "crossing": [],
     "exact_duplicates": 0,
     "unreadable": [],
-    "expected_errors": {"false": 0.25, "missed": 1.5},
+    "expected_errors": {"doubtful": 3, "false": 0.25, "missed": 1.5},
 }
 
 
@@ -201,8 +201,8 @@ def test_facts_name_what_needs_a_look():
     assert facts(SUMMARY)[1:] == [
         "No group has conflicting labels.",
         "No group has labelled and unlabelled photos together.",
-        "Expected errors: 0.2 false links, which only keep different sources in one fold, and 1.5 missed links, which "
-        "may put copies into different folds and inflate scores.",
+        "Doubtful: 3 decisions, with 0.2 false links expected, which only keep different sources in one fold, and 1.5 "
+        "missed ones, which may put copies into different folds and inflate scores. Compare them in copies.html.",
     ]
     many = [f"g{number:02}" for number in range(23)]
     told = facts(

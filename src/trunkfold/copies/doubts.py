@@ -9,6 +9,8 @@ from trunkfold.copies.evidence import Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.links import Pair
 
+DOUBTFUL = 0.05  # probability of an error; the calibration has too few photos to tell smaller ones apart
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -28,14 +30,15 @@ class Doubt:
 
 
 def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Doubt]:
-    """Return the decisions that a search made: each link of a group, and each two groups that were kept apart.
+    """Return the doubtful decisions of a search: links within groups, and groups that were kept apart.
 
     Args:
         groups: Groups of the search.
         evidence: Of all pairs that were compared.
 
     Returns:
-        Decisions without a verdict, the most doubtful first. Pairs that were never compared are not among them.
+        Decisions that are wrong with a probability of `DOUBTFUL` or more, the most doubtful first. Pairs with a verdict
+        and pairs that were never compared are not among them.
     """
     group_of = {member: number for number, group in enumerate(groups) for member in group.members}
     doubts = [
@@ -55,12 +58,14 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
             pair = max(pairs)[1]
             error = _probability(fmean(each.strength for each in found))
             doubts.append(Doubt(pair, evidence[pair], False, error))
+    doubts = [doubt for doubt in doubts if doubt.error >= DOUBTFUL]
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
 
 
 def expected_errors(doubts: list[Doubt]) -> dict[str, float]:
-    """Return the expected numbers of false and of missed links among the decisions of `find_doubts`."""
+    """Return the number of doubtful decisions, and the expected numbers of "false" and "missed" links among them."""
     return {
+        "doubtful": len(doubts),
         "false": round(sum(doubt.error for doubt in doubts if doubt.joined), 2),
         "missed": round(sum(doubt.error for doubt in doubts if not doubt.joined), 2),
     }

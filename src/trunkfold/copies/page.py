@@ -94,9 +94,12 @@ def facts(summary: dict) -> list[str]:
 def certainty(summary: dict) -> str:
     """Return the expected errors of a search, and what they would do to a split, in one sentence."""
     errors = summary["expected_errors"]
+    if not errors["doubtful"]:
+        return "No decision of the search is doubtful."
     return (
-        f"Expected errors: {errors['false']:.1f} false links, which only keep different sources in one fold, and "
-        f"{errors['missed']:.1f} missed links, which may put copies into different folds and inflate scores."
+        f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, which "
+        f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
+        "different folds and inflate scores. Compare them in copies.html."
     )
 
 
