@@ -27,11 +27,11 @@ def main() -> None:
     """Load the run, listen, and predict photos until interrupted."""
     options = parse_options()
     limits = limits_of(options)
+    if package_version("gradio") is None:
+        raise InputError("the page needs gradio: pip install 'trunkfold[app]'")
     run = load_run(chosen_run(options.run))
     predictor = Predictor(run, start_process(run.config.train))
     service = PhotoService(predictor, limits, training_photos(run, options.root))
-    if package_version("gradio") is None:
-        raise InputError("the page needs gradio: pip install 'trunkfold[app]'")
     from trunkfold.deploy.app import LOCAL, serving  # needs the extra `app`
 
     with serving(service, options.host, options.port) as address, suppress(KeyboardInterrupt):

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a tes
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from toys import write_competition
+from toys import leave_out_figures, write_competition
 
 
 @pytest.fixture
@@ -34,10 +34,7 @@ def accelerator() -> Accelerator:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes two thirds of a toy run; one whole run per module still draws all of it."""
-    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
-        monkeypatch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
-    monkeypatch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")
+    leave_out_figures(monkeypatch)
 
 
 @pytest.fixture(scope="module")

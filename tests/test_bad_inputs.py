@@ -18,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from toys import png_of, run_command, write_competition
+from toys import leave_out_figures, png_of, run_command, write_competition
 
 from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
@@ -844,6 +844,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.chdir(folder)
+        leave_out_figures(patch)
         write_competition(folder / "input", sources=18, unlabelled_sources=3, nested=False, copies=1)
         run_command(*TRAIN, "--run.name=toy")
         shutil.rmtree("submissions/.cache")

@@ -19,7 +19,7 @@ from forked import run_ranks
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
-from toys import LABELS, SOURCE, printed_commands, refuse_writes, run_command, write_competition
+from toys import LABELS, SOURCE, leave_out_figures, printed_commands, refuse_writes, run_command, write_competition
 
 from trunkfold.config.parsing import load_config
 from trunkfold.evaluation.decoding import decode
@@ -447,6 +447,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     unsure = {"train__head_lr": 5e-4, "train__warmup_epochs": 0, "augment": "none"}  # some copies are not as others
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        leave_out_figures(patch)
         out = {
             name: said(train, root, name, split__groups="copies", **unsure, **more) for name, more in options.items()
         }

@@ -119,6 +119,13 @@ def argmax_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[s
     return scored_table(folds, probabilities, classes, labels)
 
 
+def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes two thirds of a toy run; one whole run per module still draws all of it."""
+    for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
+        patch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
+    patch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")
+
+
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """A folder on a disk that is mounted read-only, for those who may not mount."""
     real = tempfile.TemporaryFile

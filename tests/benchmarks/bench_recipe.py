@@ -49,12 +49,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=[FLOOR, *ROWS], default=[FLOOR, *ROWS])
+    parser.add_argument("--rows", nargs="+", choices=[FLOOR, *ROWS], default=[FLOOR, *ROWS])  # PLAIN is always run
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     for name in ("data", "truth", "work", "json"):
         setattr(options, name, getattr(options, name).resolve())
+    options.rows = [PLAIN, *(row for row in options.rows if row != PLAIN)]
     results = json.loads(options.json.read_text()) if options.json.exists() else {}
     for seed in options.seeds:
         testbed, truth = make_testbed(options, seed)
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace, testbed: Path, truth: pd.DataFrame, row: st
         (testbed / "cache").symlink_to(options.work / "cache")
     if row == FLOOR:
         return {"argmax": floor(task, truth)}
-    kept = {} if ROWS[row] is SEEDS_WAY else {"train.cached_views": KEPT}
+    kept = {} if row == "seed's way" else {"train.cached_views": KEPT}
     found = train(task, truth, testbed / "groups.csv", row, seed, {**kept, **ROWS[row]})
     folder = Path(found["run"])
     tables = {"claimed argmax": pd.read_csv(folder / "oof.csv", dtype={"image_id": str})}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toys import run_command, write_competition
+from toys import leave_out_figures, run_command, write_competition
 
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, RunConfig, SplitConfig
 from trunkfold.errors import InputError
@@ -225,6 +225,7 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     options |= {"data.drop": "drop.csv", "data.relabel": "relabel.csv"}
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
         patch.chdir(folder)
+        leave_out_figures(patch)
         run_command("train_folds.py", *(word for key, value in options.items() for word in (f"--{key}", value)))
     return folder, out.getvalue()
 

@@ -1,10 +1,11 @@
-"""One finished toy run for all tests of this room."""
+"""One finished toy run for all tests of this room, and its page."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from toys import run_command, write_competition
+from toys import leave_out_figures, run_command, write_competition
 
 
 @pytest.fixture(scope="package")
@@ -13,6 +14,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        leave_out_figures(patch)
         root = write_competition(folder / "input")
         options = {
             "data.root": root,
@@ -43,3 +45,22 @@ def run(workplace: Path) -> Path:
 def photos(workplace: Path) -> Path:
     """The folder of its test photos."""
     return workplace / "input/test/test/images"
+
+
+@pytest.fixture
+def service(finished, workplace: Path, accelerator):
+    """What the page asks: `finished`, a run that each test module loads, with the toy's training photos."""
+    from served_app import LIMITS, PhotoService  # skips where gradio is missing
+
+    from trunkfold.deploy.predict import Predictor
+
+    return PhotoService(Predictor(finished, accelerator), LIMITS, workplace / "input/train/train/images")
+
+
+@pytest.fixture
+def server(service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of the page."""
+    from served_app import serve
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    yield from serve(service)

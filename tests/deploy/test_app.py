@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from toys import SOURCE, png_of, run_command, start_interruptible
 
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.photo_service import PhotoService, UploadError
-from trunkfold.deploy.predict import Predictor, predict_files
+from trunkfold.deploy.predict import predict_files
 from trunkfold.html import probability
 from trunkfold.run_folder import RunFolder
 
@@ -32,17 +31,6 @@ FILE = {"_type": "gradio.FileData"}
 @pytest.fixture(scope="module")
 def finished(workplace) -> FinishedRun:
     return load_run(RunFolder(workplace / "submissions/toy"))
-
-
-@pytest.fixture
-def service(finished, workplace, accelerator) -> PhotoService:
-    return PhotoService(Predictor(finished, accelerator), LIMITS, workplace / "input/train/train/images")
-
-
-@pytest.fixture
-def server(service, tmp_path, monkeypatch) -> Iterator[str]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    yield from serve(service)
 
 
 def ask(server: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, object]:

@@ -2,17 +2,14 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
-from served_app import LIMITS, PAGE, serve
+from served_app import LIMITS, PAGE
 from toys import png_of
 
 from trunkfold.deploy.finished import FinishedRun, load_run
-from trunkfold.deploy.photo_service import PhotoService
-from trunkfold.deploy.predict import Predictor
 from trunkfold.html import probability
 from trunkfold.run_folder import RunFolder
 
@@ -28,17 +25,6 @@ def finished(workplace, tmp_path_factory) -> FinishedRun:
     for name in ("config.yaml", "metrics.json"):
         (run / name).write_text(re.sub(r"\bcrack\b", MARKUP, (run / name).read_text()))
     return load_run(RunFolder(run))
-
-
-@pytest.fixture
-def service(finished, workplace, accelerator) -> PhotoService:
-    return PhotoService(Predictor(finished, accelerator), LIMITS, workplace / "input/train/train/images")
-
-
-@pytest.fixture
-def server(service, tmp_path, monkeypatch) -> Iterator[str]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    yield from serve(service)
 
 
 @pytest.fixture(params=[1280, 390])

@@ -1,7 +1,9 @@
 """An error in a data-loader worker names its photo, and a killed worker ends the run with a clear message."""
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +17,14 @@ from trunkfold.images.workers import DeadWorkerError, PhotoError, PhotoLoader, w
 
 ROWS, PLANTED, CPU = 12, 7, torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, 20, 30, 3)).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _broken_pools_end_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Collect iterators whose workers failed: torch waits 5 s for each worker, in whichever test collects them."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    yield
+    gc.collect()
 
 
 class Planted(list):

@@ -152,12 +152,13 @@ def test_stopped_in_time_a_run_ends_without_an_error_and_goes_on(unharmed, tmp_p
 def test_a_second_run_into_the_same_folder_is_refused(unharmed, tmp_path):
     """The first is stopped amid its training, and goes on undisturbed."""
     write_competition(tmp_path / "input")
-    first = start(tmp_path, **{"train.epochs": 40})
+    options = {"train.epochs": 40, "train.cached_views": 0}  # trains at once, and for long
+    first = start(tmp_path, **options)
     while not (tmp_path / "submissions/toy" / STATE).exists():
         assert first.is_alive(), (tmp_path / "said.txt").read_text()
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGSTOP)
-    second = start(tmp_path, **{"train.epochs": 40})
+    second = start(tmp_path, **options)
     second.join()
     os.kill(first.pid, signal.SIGKILL)
     first.join()

@@ -12,6 +12,7 @@ from trunkfold.training.setup import cached_views
     [
         ("cpu", 30, None, 7),
         ("cpu", 8, None, 2),
+        ("cpu", 10_000, None, 8),
         ("cpu", 7, None, 0),
         ("cuda", 30, None, 0),
         ("cuda", 30, 2, 2),

@@ -113,8 +113,8 @@ class TrainConfig:
         one_copy_per_epoch: Use one photo of each group per epoch, a different one each time. Costs a third if every
             photo exists three times.
         cached_views: Number of augmented views per photo whose features are computed once and reused in turn; 0
-            augments a photo afresh each time; null means 0 with a GPU, and on a CPU a quarter of the epochs if these
-            are 8 or more.
+            augments a photo afresh each time; null means 0 with a GPU, and on a CPU a quarter of the epochs, at most 8,
+            if these are 8 or more.
         batch_size: Photos per step over all processes, the same number from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head.

@@ -89,7 +89,8 @@ def _all_photos(competition: Competition) -> pd.DataFrame:
         tables["test"] = competition.test
     raise_problems(problem for name, table in tables.items() for problem in table_problems(table, f"{name}.csv"))
     photos = pd.concat([table.assign(set=name) for name, table in tables.items()], ignore_index=True)
-    return photos.reindex(columns=["image_id", "set", "filename", "label", "path"]).fillna({"label": ""})
+    photos = photos.reindex(columns=["image_id", "set", "filename", "label", "path"])
+    return photos.assign(label=photos["label"].astype(object).fillna(""))
 
 
 def _search(name: str, photos: pd.DataFrame, key: str, out: Path) -> None:
