@@ -45,7 +45,7 @@ COPIES = 3
 HELD_BACK = 0.4  # share of the sources that are judged last
 LOOK_ALIKES = "look-alikes"
 PAIRS_PER_KIND = 24
-OTHERS_WEIGHT = 20  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
+OTHERS_WEIGHT = 10  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
 
 
 def main() -> None:

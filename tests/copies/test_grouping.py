@@ -59,8 +59,12 @@ def test_a_doubtful_link_does_not_outweigh_what_speaks_against_it():
     assert groups_of(3, {(0, 1): SURE, (1, 2): WEAK, (0, 2): WEAK}) == [[0, 1, 2]]
 
 
-def test_a_link_hardly_more_likely_than_not_joins_nothing():
-    assert groups_of(2, {(0, 1): Odds(0.9)}) == [[0], [1]]
+def test_two_groups_need_more_than_a_photo_does():
+    """Copies of one source would have been recognized while the groups grew."""
+    links = all_pairs([0, 1], [2, 3])
+    assert groups_of(4, links | between([0, 1], [2, 3], Odds(2))) == [[0, 1], [2, 3]]
+    assert groups_of(4, links | between([0, 1], [2, 3], Odds(4))) == [[0, 1, 2, 3]]
+    assert groups_of(3, {(0, 1): SURE, (0, 2): Odds(2), (1, 2): Odds(2)}) == [[0, 1, 2]]
 
 
 def test_one_doubtful_pair_does_not_chain_two_groups():
@@ -70,7 +74,7 @@ def test_one_doubtful_pair_does_not_chain_two_groups():
 
 
 def test_one_doubtful_pair_does_not_keep_two_groups_apart():
-    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(4))
+    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(7))
     for doubt in (NOTHING, DIFFERENT):
         assert groups_of(4, links | {(0, 3): doubt}) == [[0, 1, 2, 3]]
 
@@ -107,7 +111,7 @@ def test_numbers_of_photos_need_not_be_consecutive():
 
 def test_what_is_looked_up_counts_like_what_was_known():
     pairs = all_pairs([0, 1], [2, 3]) | {(1, 2): Odds(7)}
-    assert groups_of(4, pairs, lambda one, other: WEAK) == [[0, 1, 2, 3]]
+    assert groups_of(4, pairs, lambda one, other: Odds(4)) == [[0, 1, 2, 3]]
     assert groups_of(4, pairs, lambda one, other: NOTHING) == [[0, 1], [2, 3]]
 
 

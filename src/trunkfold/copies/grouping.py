@@ -8,7 +8,7 @@ from statistics import fmean
 from trunkfold.copies.evidence import Evidence
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
-MARGIN = 1.0  # mean log-odds that a merge needs: pairs between the same photos are not independent
+MARGIN = 3.0  # mean log-odds that groups need to merge, since copies would have been recognized before
 
 
 @dataclass
@@ -35,8 +35,8 @@ def join(
     """Group photos that are copies.
 
     Links are taken in the order of their strength, and those by verdict last, when groups are complete. Two groups
-    merge if the mean log-odds of the pairs between them exceed a margin, so that one doubtful pair neither chains two
-    groups nor keeps them apart.
+    merge if the mean log-odds of the pairs between them are positive, or exceed a margin if both have several photos.
+    So one doubtful pair neither chains two groups nor keeps them apart.
 
     Args:
         photos: Their indices.
@@ -60,7 +60,8 @@ def join(
     copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
     for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
         one, other = group_of[first], group_of[second]
-        if one is other or between(one, other) <= MARGIN:
+        margin = MARGIN if min(len(one.members), len(other.members)) > 1 else 0
+        if one is other or between(one, other) <= margin:
             continue
         one.members += other.members
         one.links += [*other.links, (first, second, found)]
