@@ -66,8 +66,8 @@ def test_a_byte_order_mark_windows_lines_and_outer_blanks_do_no_harm(tmp_path):
 def test_repeated_ids_and_file_names_are_all_named(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,x\n1,b.jpg,x\n2,b.jpg,x\n2,c.jpg,x\n")
     assert problems == [
-        "train.csv: 2 values of image_id occur twice or more: 1, 2",
-        "train.csv: 1 values of filename occur twice or more: b.jpg",
+        "train.csv: 2 duplicate image_ids: 1, 2",
+        "train.csv: 1 duplicate filename: b.jpg",
     ]
 
 

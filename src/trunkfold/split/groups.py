@@ -63,7 +63,7 @@ def read_groups(path: Path) -> pd.DataFrame:
     repeated = groups["image_id"].isin(of_both) & groups["image_id"].duplicated(keep=False)
     repeated = groups.loc[repeated | groups.duplicated(["image_id", "set"]), "image_id"].unique()
     if len(repeated):
-        raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
+        raise InputError(f"{path}: {counted(len(repeated), 'duplicate image_id')}: {first_few(repeated)}")
     return groups[["image_id", "set", "group"]]
 
 
