@@ -397,7 +397,7 @@ YAML = [
         write(GIVEN, ""),
         r"none\.yaml: no such file",
     ),
-    Case("a study with trackers", (*TUNE, "--run.trackers=[tensorboard]"), None, r"run.trackers: trials are kept in"),
+    Case("a study with trackers", (*TUNE, "--run.trackers=[tensorboard]"), None, r"run.trackers: tune.py"),
     Case(
         "an unknown key of a study",
         (*TUNE, "--config", GIVEN),
@@ -608,13 +608,13 @@ RUNS = [
         "no weights a run",
         (*SUBMIT, RUN, "--weights", 1),
         None,
-        r"--weights has 1 numbers for 2 runs: give one for each run",
+        r"--weights has 1 numbers for 2 runs: pass one per run",
     ),
     Case(
         "a weight of a single run",
         (*SUBMIT, "--weights", 1),
         None,
-        r"--weights are for the average of several runs",
+        r"--weights requires several runs",
     ),
     Case(
         "a weight that is no number",
@@ -702,7 +702,7 @@ RUNS = [
         "folds that are no numbers",
         SUBMIT,
         row(RUN / "folds.csv", 2, "1,1.png,1,g,first"),
-        r"folds\.csv: fold must be a whole number, not first",
+        r"folds\.csv: fold must be an integer, not first",
     ),
     Case(
         "damaged groups",
@@ -714,7 +714,7 @@ RUNS = [
         "a blend of a blend",
         SUBMIT,
         swap(RUN / "metrics.json", '"runs": {}', '"runs": {"a": 1.0}'),
-        r"toy has no weights of its own: name a after --run",
+        r"toy is an average of runs and has no weights: pass --run a",
     ),
     Case("no test.csv", SUBMIT, remove(TEST_CSV), r"no test\.csv under data\.root input"),
     Case(
@@ -727,7 +727,7 @@ RUNS = [
         "a sample of other ids",
         SUBMIT,
         row(SAMPLE, 2, "999,1"),
-        r"sample_submission\.csv wants 1 ids that test\.csv lacks: 999\n.*test\.csv has 1 ids that .* lacks: 19",
+        r"sample_submission\.csv has 1 id missing from test\.csv: 999\n.*test\.csv has 1 id missing from .*: 19",
     ),
     Case(
         "a sample of other columns",
@@ -739,7 +739,7 @@ RUNS = [
         "a sample with an id twice",
         SUBMIT,
         lines(SAMPLE, lambda found: [*found, found[-1]]),
-        r"sample_submission\.csv has an image_id twice or more: 21",
+        r"sample_submission\.csv has 1 duplicate image_id: 21",
     ),
 ]
 USES = [
@@ -759,7 +759,7 @@ USES = [
         "photos that are not there",
         (*PREDICT, "gone.jpg", "x*.jpg"),
         None,
-        r"no photos in gone\.jpg \(nothing has this name\), x\*\.jpg \(nothing .*: name photo files, folders that hold",
+        r"no photos in gone\.jpg \(not found\), x\*\.jpg \(not found\): pass photo files, folders with",
     ),
     Case("no run to predict with", (*PREDICT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
     Case("predictions as a text", (*PREDICT, "--out", "out.txt"), None, r"--out out\.txt must end in \.csv or \.jsonl"),
@@ -767,13 +767,13 @@ USES = [
         "predictions below a file",
         (*PREDICT, "--out", GROUPS / "out.csv"),
         None,
-        r"--out: cannot write to .*groups\.csv .*: choose another place",
+        r"--out: cannot write to .*groups\.csv .*: choose another folder",
     ),
     Case(
         "damaged embeddings",
         PREDICT,
         write(RUN / "embeddings.safetensors", "<html>"),
-        r"embeddings\.safetensors is damaged .*copy the run again",
+        r"embeddings\.safetensors is damaged .*copy the run's folder again",
     ),
     Case("an export of no run", (*EXPORT, "--run", "gone"), None, r"gone is not a run, or did not finish"),
     Case("an unknown format", (*EXPORT, "--format", "tflite"), None, r"--format: invalid choice: 'tflite' \(choose"),
@@ -781,13 +781,13 @@ USES = [
         "a precision of another format",
         (*EXPORT, "--format", "torch", "--precision", "int8"),
         None,
-        r"--precision int8 is for --format onnx alone",
+        r"--precision int8 requires --format onnx",
     ),
     Case(
         "a loss without a hold-out",
         (*EXPORT, "--precision", "int8"),
         None,
-        r"toy has no hold-out .*; --precision int8 needs them to measure its loss",
+        r"toy has no hold-out .*; --precision int8 needs held-out photos to measure the loss",
     ),
     Case(
         "a fold that is not there",
@@ -930,4 +930,4 @@ def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(wo
 def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):
     SAMPLE.write_text(SAMPLE.read_text().replace(",1", ",crack"))
     check_test(Competition(Path("input")), {"1": "a"})
-    assert "sample_submission.csv has the labels crack, none of which train.csv has" in caplog.text
+    assert "sample_submission.csv has the labels crack, none of which is in train.csv" in caplog.text

@@ -793,7 +793,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(competition, workplace, capsys)
         (lambda root: (root / "test/test/test.csv").write_text("image_id\n1\n"), r"test\.csv has no column filename"),
         (
             lambda root: (root / "sample_submission.csv").write_text("image_id,label\n91,1\n92,1\n"),
-            r"test\.csv has 10 ids that .*sample_submission\.csv lacks",
+            r"test\.csv has 10 ids missing from .*sample_submission\.csv",
         ),
         (lambda root: (root / "sample_submission.csv").write_text("id,label\n91,1\n"), r"has the columns id, label"),
     ],

@@ -156,7 +156,7 @@ def test_other_files_of_this_machine_and_other_servers_are_not_read(server, phot
             assert "probabilities" not in str(found)
     assert call(server, {"url": "data:image/png;base64,AAAA", "meta": FILE}, endpoint)[0] == 500
     address = {"path": "https://example.org/a.jpg", "meta": FILE}
-    assert call(server, address, endpoint)[1]["error"] == "upload the photo: addresses are not downloaded"
+    assert call(server, address, endpoint)[1]["error"] == "upload the photo: URLs are not downloaded"
 
 
 def test_a_request_without_a_photo_is_one_message(server):

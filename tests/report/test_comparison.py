@@ -219,8 +219,8 @@ def test_what_is_no_finished_run_is_left_out_and_named(capsys):
     found, others = finished_runs(paths)
     assert (found, [path.name for path in others]) == ([run], ["copies", "notes.txt", "unfinished"])
     text = said(capsys, *paths)
-    assert text.count("left out, because they are no finished runs: copies, unfinished\n") == 1
-    assert "left out" not in said(capsys, run)
+    assert text.count("skipped, not finished runs: copies, unfinished\n") == 1
+    assert "skipped" not in said(capsys, run)
 
 
 def test_a_run_that_is_named_twice_is_there_once(capsys):

@@ -1,4 +1,4 @@
-"""Groups of photos of one source, found by a search or read from a file."""
+"""Groups of copies of one source photo, found by a search or read from a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +75,7 @@ def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> 
     both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
     if len(both):
         raise InputError(
-            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set with train or test"
+            f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
         )
 
 
