@@ -165,7 +165,7 @@ def test_a_blend_lies_right_under_submissions(name):
 
 
 def test_a_blend_may_not_lie_where_the_searches_for_copies_do():
-    with pytest.raises(InputError, match="--out copies is the folder of the copy searches"):
+    with pytest.raises(InputError, match="--out copies is reserved for"):
         blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="copies")
 
 
