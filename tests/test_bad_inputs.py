@@ -192,7 +192,7 @@ TABLES = [
         "no header",
         TRAIN,
         lines(TRAIN_CSV, lambda found: found[1:]),
-        r"train\.csv has no column image_id, filename, label: its first line must name .* and names 1, 1\.png, 1",
+        r"train\.csv has no column image_id, filename, label: its first line must name .* but names 1, 1\.png, 1",
     ),
     Case(
         "no label column", TRAIN, swap(TRAIN_CSV, "label", "class"), r"train\.csv has no column label: .* names .*class"
@@ -551,7 +551,7 @@ WEIGHTS = [
     Case(
         "another number of channels",
         **weights("w.safetensors", save_weights("w.safetensors", in_chans=1)),
-        message=r"1 are of another shape \(stem\.0\.weight \(\d+, 1, 4, 4\) instead of \(\d+, 3, 4, 4\)\)",
+        message=r"1 are of a different shape \(stem\.0\.weight \(\d+, 1, 4, 4\) instead of \(\d+, 3, 4, 4\)\)",
     ),
     Case(
         "numbers that are none",
@@ -630,7 +630,7 @@ RUNS = [
         "metrics without classes",
         SUBMIT,
         write(RUN / "metrics.json", "{}"),
-        r"metrics\.json is damaged or of another version: classes: Field required",
+        r"metrics\.json is damaged or was written by another version: classes: Field required",
     ),
     Case(
         "metrics of other classes",
@@ -675,7 +675,7 @@ RUNS = [
         "a fold of another number of classes",
         SUBMIT,
         change_tensors(RUN / "fold_0/tail.safetensors", lambda state: state.update({"head.fc.bias": torch.zeros(5)})),
-        r"fold_0/tail\.safetensors does not fit .*: 1 are of another shape \(head\.fc\.bias \(5,\) instead of \(3,\)\)",
+        r"fold_0/tail\.safetensors does not fit .*: 1 are of a different shape \(head\.fc\.bias \(5,\) instead of",
     ),
     Case(
         "a fold that is not finite",

@@ -114,12 +114,12 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
     [
         ("missing", None, ["{drop} does not exist"]),
         (None, "missing", ["{relabel} does not exist"]),
-        ("id\n1\n", None, ["{drop} has no column image_id: its first line must name image_id, and names id"]),
+        ("id\n1\n", None, ["{drop} has no column image_id: its first line must name image_id, but names id"]),
         (
             None,
             "image_id\n1\n",
             [
-                "{relabel} has no column suggestion: its first line must name image_id, suggestion, and names image_id",
+                "{relabel} has no column suggestion: its first line must name image_id, suggestion, but names image_id",
             ],
         ),
         ("image_id\n", None, ["{drop} has a header but no rows"]),

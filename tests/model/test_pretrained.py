@@ -39,7 +39,7 @@ def test_local_weights_are_loaded_whatever_their_head(tmp_path, suffix):
 def test_weights_of_another_architecture_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext2", num_classes=3).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(
-        InputError, match=r"w\.safetensors do not fit model.name test_convnext: .*are missing.*of another shape"
+        InputError, match=r"w\.safetensors do not fit model.name test_convnext: .*are missing.*of a different shape"
     ):
         build_backbone(replace(TOY, weights=str(tmp_path / "w.safetensors")), 3)
 
@@ -103,7 +103,7 @@ def test_a_folder_of_hugging_face_is_loaded(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "resnet18"}, "are of resnet18. Set model.name resnet18"),
+        ({"architecture": "resnet18"}, "are for resnet18. Set model.name to resnet18"),
         ({"pretrained_cfg": {"mean": [0, 0, 0]}}, "pixels of .*Set data.normalize"),
     ],
 )

@@ -279,12 +279,15 @@ def damage(run: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("metrics", r"submissions/b/metrics.json is damaged or of another version: .*"),
+        ("metrics", r"submissions/b/metrics.json is damaged or was written by another version: .*"),
         (
             "list",
-            r"submissions/b/metrics.json is damaged or of another version: the file: Input should be an object",
+            r"submissions/b/metrics.json is damaged or was written by another version: the file: Input should be an object",
         ),
-        ("keys", r"submissions/b/metrics.json is damaged or of another version: oof.intervals: Field required"),
+        (
+            "keys",
+            r"submissions/b/metrics.json is damaged or was written by another version: oof.intervals: Field required",
+        ),
         ("oof", r"submissions/b/oof.csv does not exist"),
         ("folds", r"submissions/b/folds.csv does not exist"),
         ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
