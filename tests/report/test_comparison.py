@@ -282,7 +282,7 @@ def damage(run: Path, what: str) -> None:
         ("metrics", r"submissions/b/metrics.json is damaged or was written by another version: .*"),
         (
             "list",
-            r"submissions/b/metrics.json is damaged or was written by another version: the file: Input should be an object",
+            r"submissions/b/metrics.json is damaged or was written by another version: the file: Input should be an",
         ),
         (
             "keys",
