@@ -1,5 +1,4 @@
-"""Whatever is wrong with what the user gives is one message with the file, the row or key and the fix; nothing is
-written."""
+"""Invalid input of any kind causes one message that names the file, the row or key, and the fix; nothing is written."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""The commands from end to end, on a toy competition and with every shipped configuration."""
+"""The commands end to end, on a toy competition and with every shipped configuration."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""A run's folder is made once, found again, and never holds half a file."""
+"""The folder of a run is created once, is found again, and never contains partial files."""
 
 import ast
 import json

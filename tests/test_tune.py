@@ -1,4 +1,4 @@
-"""The command that searches, from end to end on a toy competition."""
+"""src/tune.py end to end, on a toy competition."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""An experiment is what its file and its options say, and nothing that they do not know."""
+"""Configurations contain the options of files and command lines; unknown ones are errors."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Photos that are left out are nowhere, photos that are relabelled have the other label everywhere."""
+"""Dropped photos are absent everywhere, and relabelled photos have the new label everywhere."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The competition's tables stay what their files say, and what is wrong with them is told by line, id and fix."""
+"""Tables keep ids and labels as strings, and report problems with line, id and fix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The drawn competition has the columns, the imbalance, the copies and the difficulty that the kit is tried on."""
+"""The demo competition has the expected columns, imbalance, copies and difficulty."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The page's HTTP API predicts what the commands predict, and refuses what is no photo, too large, or not uploaded."""
+"""The HTTP API predicts like the commands, and rejects invalid, oversized and foreign files."""
 
 import http.client
 import io

@@ -1,4 +1,4 @@
-"""What somebody sees who drops a photo on the page, in a real browser without a network."""
+"""The page in a real browser without network access."""
 
 import re
 import shutil

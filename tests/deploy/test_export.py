@@ -1,4 +1,4 @@
-"""An exported ensemble predicts what the run predicts, says what it is, and is not written where it does not."""
+"""Exported ensembles predict like the run and carry metadata; deviating ones are not written."""
 
 import json
 import re

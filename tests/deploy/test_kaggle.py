@@ -1,4 +1,4 @@
-"""The bundle holds what Kaggle takes; its prediction notebook needs no network and leaves its inputs alone."""
+"""The bundle meets Kaggle's rules; its notebooks work offline and with read-only inputs."""
 
 import hashlib
 import json

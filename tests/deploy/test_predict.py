@@ -1,4 +1,4 @@
-"""Any photos are predicted as test photos are; what cannot be read has a row that says so."""
+"""Any photos are predicted like test photos; unreadable ones are reported in their row."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a part adds is what is lost without it, as computed by hand."""
+"""The gain from each part equals a computation by hand."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The threshold compares each photo with photos of other folds and groups, never with its copies."""
+"""The novelty threshold compares photos with other folds and groups only, never with copies."""
 
 import numpy as np
 import pandas as pd

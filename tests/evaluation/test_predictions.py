@@ -1,4 +1,4 @@
-"""Tables of probabilities are complete when they are made, and checked when they are read."""
+"""Tables of probabilities are validated when they are created and when they are read."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Augmentation is a function of the photo and a seed, and gives the model's size whatever the photo's is."""
+"""Augmentation is a function of photo and seed, with a fixed output size."""
 
 import multiprocessing
 import pickle

@@ -1,4 +1,4 @@
-"""Batches hold every fold equally, cover every photo before any comes again, and do not depend on who draws them."""
+"""Batches are fold-balanced, cover every photo before repeating any, and do not depend on the process."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace

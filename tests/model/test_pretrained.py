@@ -1,4 +1,4 @@
-"""Weights come from files, folders and packages; what does not fit is refused with its first differing tensors."""
+"""Weights are loaded from files, folders and packages; mismatches are rejected with the first differing tensors."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Runs are averaged by image id, and scored only where they share a split."""
+"""Runs are averaged by image id, and scored only if they share a split."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the competition would refuse is refused here, with the reason."""
+"""Submissions that the competition would reject are rejected with the reason."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Each piece of advice is given for its reason, and only then; the most urgent comes first, and there are few."""
+"""Each recommendation appears only for its reason; the most urgent comes first, and their number is limited."""
 
 import numpy as np
 import pandas as pd

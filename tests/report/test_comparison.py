@@ -1,4 +1,4 @@
-"""Only runs of one split are compared, by the same photos, and a difference is real when chance does not explain it."""
+"""Only runs with the same split are compared, on the same photos, and differences are tested against chance."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The summary says how good a run is, how that was measured, and what is wrong with it; the page says the same."""
+"""The summary states the score, how it was measured, and problems; the page agrees with it."""
 
 import html
 import json

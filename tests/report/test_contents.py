@@ -1,4 +1,4 @@
-"""What the report is made of is read from the run, or of an average from its runs, and compared fairly."""
+"""The report reads the files of the run, or of the averaged runs, and compares class shares correctly."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Figures show the numbers that they are given, in both modes of the page, whatever the classes are called."""
+"""Figures show the given values in light and dark mode, for any class names."""
 
 import base64
 import xml.etree.ElementTree as ElementTree

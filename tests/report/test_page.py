@@ -1,4 +1,4 @@
-"""The page shows the run's own numbers, stands alone, leaves out what a run lacks, and takes no name for markup."""
+"""The page shows the run's values, is self-contained, omits missing sections, and escapes names."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""A competition is read whole, and everything wrong with it is told at once."""
+"""Datasets are read completely, and all problems are reported at once."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Copies are never separated, every photo has its place, and only the split's own options move it."""
+"""Copies are never separated, every photo is assigned, and folds depend on the split's options only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Groups are read from a file or searched for, and each photo finds its own, of whichever set it is."""
+"""Groups are read from a file or found by a search, and matched to photos by id and set."""
 
 from pathlib import Path
 

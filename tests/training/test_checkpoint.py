@@ -1,4 +1,4 @@
-"""A state comes back as it was, or is said to be damaged; the one before it stays until then."""
+"""A state is restored unchanged or reported as damaged; the previous one is kept until then."""
 
 import math
 

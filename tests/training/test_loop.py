@@ -1,4 +1,4 @@
-"""The epochs: every photo is learned from, every fold is scored, and the right weights are left."""
+"""Every photo is trained on, every fold is scored, and the right weights are kept."""
 
 import time
 from collections import Counter

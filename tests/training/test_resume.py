@@ -1,4 +1,4 @@
-"""A run can be killed at any instant and goes on by the same command to the same end; nothing else may enter it."""
+"""A run can be killed at any time and resumes to the same result, with unchanged options and photos only."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Trackers get what the run's own files hold; one that fails is left out, and the training goes on."""
+"""Trackers receive the same values as the run's files; one that fails is disabled, and training continues."""
 
 import json
 import os

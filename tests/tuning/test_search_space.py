@@ -1,4 +1,4 @@
-"""The search space holds what the options accept, and nothing else gets in."""
+"""The search space accepts exactly the values that the options accept."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A study loses nothing, whatever becomes of the processes that work on it."""
+"""A study loses no trials if its processes are killed."""
 
 import os
 import shutil
