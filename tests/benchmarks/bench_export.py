@@ -1,9 +1,9 @@
-"""Photos per second of an exported ensemble: ONNX against PyTorch's ensemble and K separate models, on the processor.
+"""Compare photos per second of an ONNX ensemble, PyTorch's ensemble, and K separate models, on a CPU.
 
     python tests/benchmarks/bench_export.py              # ConvNeXt-Tiny, 224 pixels, five folds, two views
     python tests/benchmarks/bench_export.py --precision int8 --batch 1
 
-Random weights and photos: arithmetic does not ask what they show. All sides run in turn, in one process.
+Weights and photos are random, as they do not affect speed. All implementations alternate in one process.
 """
 
 import argparse
