@@ -17,7 +17,8 @@ from machine import Table, device_name, seconds_of, spread
 from trunkfold.config.schema import ModelConfig
 from trunkfold.deploy.graph import EnsembleModule
 from trunkfold.deploy.onnx_file import onnx_probabilities, quantize, write_graph
-from trunkfold.model.backbone import build_backbone, merge
+from trunkfold.model.backbone import build_backbone
+from trunkfold.model.layers import merge
 
 CLASSES, VIEWS = 6, ["plain", "hflip"]
 

@@ -205,6 +205,6 @@ def test_a_config_file_named_copies_needs_a_run_name_of_its_own(tmp_path):
     """Its run would lie where the searches do."""
     (tmp_path / "copies.yaml").write_text("train: {epochs: 3}")
     args = ["--config", str(tmp_path / "copies.yaml")]
-    with pytest.raises(InputError, match="run.name copies is the folder"):
+    with pytest.raises(InputError, match="run.name copies is reserved"):
         parse_config(args)
     assert parse_config([*args, "--run.name", "copies2"]).run.name == "copies2"

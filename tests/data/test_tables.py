@@ -147,7 +147,7 @@ def test_a_folder_with_a_tables_name_is_not_a_table(tmp_path):
 def test_several_tables_are_all_named(tmp_path):
     for name in ("first", "second"):
         write_train(tmp_path / name, HEADER)
-    with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; point data.root"):
+    with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; set data.root"):
         find_table(tmp_path, "train.csv")
 
 

@@ -282,7 +282,7 @@ def damage(run: Path, what: str) -> None:
         ("metrics", r"submissions/b/metrics.json is damaged or was written by another version: .*"),
         (
             "list",
-            r"submissions/b/metrics.json is damaged or was written by another version: the file: Input should be an",
+            r"submissions/b/metrics.json is damaged or was written by another version: the file: Input should be an .*",
         ),
         (
             "keys",
@@ -292,7 +292,7 @@ def damage(run: Path, what: str) -> None:
         ("folds", r"submissions/b/folds.csv does not exist"),
         ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
         ("ids", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
-        ("labels", r"submissions/b/oof.csv is damaged: prediction is missing, or is not one of the labels"),
+        ("labels", r"submissions/b/oof.csv is damaged: the column prediction is missing or contains unknown labels"),
     ],
 )
 def test_a_damaged_run_is_named_in_one_line(what, message, capsys):
@@ -331,7 +331,7 @@ def test_a_blend_whose_runs_are_gone_is_named():
         (Path("submissions") / name).rename(f"{name} elsewhere")
     with pytest.raises(
         InputError,
-        match=r"a\+b is a blend of submissions/a, submissions/b, none of which has its folds",
+        match=r"a\+b is a blend of submissions/a, submissions/b, none of which has a folds.csv",
     ):
         compare_runs([folder])
 
@@ -370,7 +370,7 @@ def test_the_page_shows_every_run_with_its_scores_differences_and_curves(capsys)
     assert f"{row['difference']:+.3f} <small>[{low:+.3f}, {high:+.3f}]</small>" in page
     titles = re.findall(r"<h3>(.*?)</h3>", page)
     assert titles[1] == "Out-of-fold macro F1 minus that of best &lt;b&gt;"
-    assert titles[2] == "Learning curves: mean of the folds"
+    assert titles[2] == "Learning curves, mean over the folds"
     gain = metrics_of(runs[1])["oof"]["per_class"]["crack"]["f1"] - 1
     assert f"<td>crack</td><td>24</td><td>1.000</td><td>{gain:+.3f}</td>" in page
     assert not re.search(r"https?:|<link|<script|@import", re.sub(r'base64,[^"]*', "", page))

@@ -142,7 +142,7 @@ def test_what_the_consensus_did_is_told(consensus, line, run):
 def test_what_labelled_copies_say_is_told(labels, line, run):
     change_metrics(run, copy_labels=labels)
     report_on(run)
-    lines = [found for found in summary_of(run).splitlines() if found.startswith("labels of copies for ")]
+    lines = [found for found in summary_of(run).splitlines() if found.startswith("labels of copies ")]
     assert len(lines) == 1
     assert line in lines[0]
     assert f"{labels['different']} of them differ from the prediction" in lines[0]

@@ -181,7 +181,7 @@ def test_folds_are_shown_with_mean_and_spread(reported):
         assert [str(fold["fold"]), *values, str(fold["photos"])] in found
     mean, spread = folds.mean(), folds.std(ddof=0)
     values = [f"{mean[key]:.4f} ± {spread[key]:.4f}" for key in ("macro_f1", "accuracy")]
-    assert ["mean ± spread", *values, ""] in found
+    assert ["mean ± std", *values, ""] in found
     assert "3 epochs, 0.6 s each" in section(page, "Folds")
 
 
@@ -273,7 +273,7 @@ def test_what_each_part_adds_is_told_with_its_interval(reported):
 
 def test_how_it_was_made_is_complete(reported):
     page, _ = read_page(reported)
-    made = section(page, "How it was made")
+    made = section(page, "Reproducibility")
     assert "14,399,238 of 27,920,000 parameters are trainable per fold" in " ".join(made.split())
     assert "123 photos per second" in made
     assert "reading photos 1.2 s, training 62 s." in made
@@ -354,7 +354,7 @@ def test_parts_of_the_newer_metrics_may_be_null(run):
     report_on(run)
     page, _ = read_page(run)
     assert "hold-out" not in texts(section(page, "Calibration"))
-    assert "commit" not in section(page, "How it was made")
+    assert "commit" not in section(page, "Reproducibility")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -410,7 +410,7 @@ def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tm
     mistakes = section(page, "Most confident mistakes")
     assert "data:image/jpeg" in mistakes
     assert "areas that drove" not in mistakes.partition("<h3>")[2]
-    assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "How it was made")
+    assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "Reproducibility")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -233,7 +233,7 @@ def test_a_database_that_fails_during_a_study_is_an_error_and_finished_trials_ar
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
         return draw(trial)
 
-    with pytest.raises(InputError, match="database or disk is full.*Finished trials are intact"):
+    with pytest.raises(InputError, match="database or disk is full.*finished trials are intact"):
         run(tuning(), objective)
     assert states(open_study(tuning())[0])[:2] == ["COMPLETE"] * 2
     assert len(rates(run(tuning()))) == 4
