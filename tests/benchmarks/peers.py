@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from trunkfold.model.families import Family, family_of
+
 CROP = (0.5, 1.0)
 JITTER, JITTER_SHARE = (0.2, 0.2, 0.2, 0.03), 0.8  # brightness, contrast, saturation, hue
 RANK, SCALE = 4, 8
@@ -40,7 +42,7 @@ class Task:
         paths: JPEG file of each row.
         targets: Class number of each row.
         classes: Their number.
-        model: A ConvNeXt of timm, with random weights.
+        model: A ConvNeXt or EfficientNet of timm, with random weights.
         size: Side in pixels of what it sees.
         batch: Photos a step of one fold.
         workers: Loader processes, where the tool's example has any.
@@ -74,17 +76,18 @@ class SeedWay:
         """Prepare a fold that learns from the rows `learn` and is validated on the rows `check`."""
         self.device = task.device
         model = task.create_model()
-        tuned = tuned_modules(model)
+        tuned, head = tuned_layers(model), tuple(f"{name}." for name in head_of(model))
         augment, plain = seed_transforms(task.size, resolve_model_data_config(model))
         augmented = Photos(task, learn, augment)
         self.train_loader = DataLoader(augmented, task.batch, shuffle=True)
         self.plain_loaders = [DataLoader(Photos(task, rows, plain), task.batch) for rows in (learn, check)]
         self.model = add_dora(model).to(self.device)
-        head = [*model.head.parameters()]
-        body = [p for name, p in model.named_parameters() if name.startswith(tuned) and not name.startswith("head.")]
-        for parameter in [*body, *head]:
-            parameter.requires_grad_(True)
-        self.optimizer = torch.optim.Adam([{"params": body, "lr": TAIL_RATE}, {"params": head, "lr": HEAD_RATE}])
+        groups = {TAIL_RATE: [], HEAD_RATE: []}
+        for name, parameter in model.named_parameters():
+            if name.startswith(tuned):
+                parameter.requires_grad_(True)
+                groups[HEAD_RATE if name.startswith(head) else TAIL_RATE].append(parameter)
+        self.optimizer = torch.optim.Adam([{"params": own, "lr": rate} for rate, own in groups.items()])
 
     def epoch(self) -> float:
         """Learn, and take both accuracies; gives that on the validation photos."""
@@ -133,7 +136,7 @@ class TimmWay:
         model = task.create_model()
         config = resolve_model_data_config(model)
         config["input_size"] = (3, task.size, task.size)
-        freeze(model, frozen_modules(model))
+        freeze(model, frozen_layers(model))
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.optimizer = create_optimizer_v2(self.model, "adamw", TAIL_RATE, DECAY)
         common = {
@@ -227,7 +230,7 @@ class AccelerateWay:
         self.mean, self.std = (
             torch.tensor(config[key], device=self.accelerator.device).view(1, -1, 1, 1) for key in ("mean", "std")
         )
-        model = add_dora(model, modules_to_save=["head"])
+        model = add_dora(model, modules_to_save=head_of(model))
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], TAIL_RATE, weight_decay=DECAY)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, TAIL_RATE, epochs=RUN, steps_per_epoch=len(train_loader)
@@ -300,18 +303,40 @@ def add_noise(photo: Tensor) -> Tensor:
 
 
 def add_dora(model: nn.Module, **options: object) -> PeftModel:
-    """peft's DoRA on the fully connected layers of the last stage."""
-    target = rf".*stages\.{len(model.stages) - 1}\.blocks\.\d+\.mlp\.fc[12]"
-    lora = LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=target, use_dora=True, **options)
-    return get_peft_model(model, lora)
+    """peft's DoRA on the fully connected layers and 1 x 1 convolutions of the tuned layers, without the head."""
+    tuned = tuple(prefix for prefix in tuned_layers(model) if prefix.rstrip(".") not in head_of(model))
+    target = [
+        name
+        for name, layer in model.named_modules()
+        if name.startswith(tuned) and (isinstance(layer, nn.Linear) or getattr(layer, "kernel_size", None) == (1, 1))
+    ]
+    return get_peft_model(
+        model, LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=target, use_dora=True, **options)
+    )
 
 
-def tuned_modules(model: nn.Module) -> tuple[str, ...]:
-    """What the names of tuned parameters begin with."""
-    return f"stages.{len(model.stages) - 1}.blocks.", "norm_pre.", "head."
+def head_of(model: nn.Module) -> list[str]:
+    """Names of the layers of the head that have parameters."""
+    names = _family(model).head
+    return [name for name in names if hasattr(model, name) and any(True for _ in getattr(model, name).parameters())]
 
 
-def frozen_modules(model: nn.Module) -> list[str]:
-    """Names of all modules before the last stage's blocks."""
-    last = len(model.stages) - 1
-    return ["stem", *(f"stages.{stage}" for stage in range(last)), f"stages.{last}.downsample"]
+def tuned_layers(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the names of tuned parameters: of the last stage's blocks, the layers behind them, and the head."""
+    family = _family(model)
+    blocks = (
+        f"{unit}.blocks" if hasattr(model.get_submodule(unit), "blocks") else unit
+        for unit in family.find_stages(model)[-1]
+    )
+    return tuple(f"{name}." for name in (*blocks, *family.neck, *family.head))
+
+
+def frozen_layers(model: nn.Module) -> list[str]:
+    """Names of all layers with parameters that are not tuned."""
+    tuned = tuned_layers(model)
+    names = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    return sorted(name for name in names if not f"{name}.".startswith(tuned))
+
+
+def _family(model: nn.Module) -> Family:
+    return family_of(model.default_cfg["architecture"])
