@@ -113,8 +113,8 @@ class TrainConfig:
         one_copy_per_epoch: Use one photo of each group per epoch, a different one each time. An epoch takes a third of
             the time if every photo exists three times.
         cached_views: Number of augmented views per photo whose features are computed once and reused cyclically; 0
-            augments photos anew in every epoch. null means 0 with a GPU; on a CPU, a quarter of the epochs (at most 8),
-            or 0 for fewer than 8 epochs.
+            disables caching, so that photos are augmented in every epoch. null means 0 with a GPU; on a CPU, a quarter
+            of the epochs (at most 8), or 0 for fewer than 8 epochs.
         batch_size: Photos per step over all processes, in equal numbers from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head.
