@@ -182,7 +182,7 @@ def test_folds_are_shown_with_mean_and_spread(reported):
     mean, spread = folds.mean(), folds.std(ddof=0)
     values = [f"{mean[key]:.4f} ± {spread[key]:.4f}" for key in ("macro_f1", "accuracy")]
     assert ["mean ± std", *values, ""] in found
-    assert "3 epochs, 0.6 s each" in section(page, "Folds")
+    assert "3 epochs of 0.6 s" in section(page, "Folds")
 
 
 def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
