@@ -104,7 +104,7 @@ def test_a_folder_of_hugging_face_is_loaded(folder):
     ("change", "message"),
     [
         ({"architecture": "resnet18"}, "are for resnet18. Set model.name to resnet18"),
-        ({"pretrained_cfg": {"mean": [0, 0, 0]}}, "pixels of .*Set data.normalize"),
+        ({"pretrained_cfg": {"mean": [0, 0, 0]}}, "normalization .*Set data.normalize"),
     ],
 )
 def test_a_folder_of_another_model_is_refused(folder, change, message):
@@ -116,7 +116,7 @@ def test_a_folder_of_another_model_is_refused(folder, change, message):
 
 def test_a_folder_without_weights_or_description_is_refused(folder):
     (folder / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="config.json cannot be read"):
+    with pytest.raises(InputError, match="config.json is not a timm configuration"):
         local_model(replace(TOY, weights=str(folder)))
     for file in folder.iterdir():
         file.unlink()

@@ -61,7 +61,7 @@ def check_bundle(bundle: Bundle) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", bundle.user):
         raise InputError(f"--user {bundle.user} is not a Kaggle user name: copy it from your profile's URL")
     if (bundle.data is None) == (bundle.competition is None):
-        raise InputError("the source of the photos is ambiguous: pass either --data OWNER/SLUG, or --competition SLUG")
+        raise InputError("pass the source of the photos: either --data OWNER/SLUG, or --competition SLUG, not both")
     if bundle.data is not None and bundle.data.count("/") != 1:
         raise InputError(f"--data {bundle.data} must be OWNER/SLUG, as in the dataset's URL")
     if not bundle.hours > 0:
