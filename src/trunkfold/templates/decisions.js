@@ -1,6 +1,6 @@
 "use strict";
 
-// Decisions by key, kept in this browser where it allows that.
+// Decisions by key, stored in the browser if it allows that.
 class Decisions {
   constructor(place) {
     this.place = place;
@@ -27,7 +27,7 @@ class Decisions {
     try { localStorage.setItem(this.place, JSON.stringify(this.made)); } catch { this.stored = false; }
   }
 
-  get warning() { return this.stored ? "" : " (this browser stores nothing: download before you leave)"; }
+  get warning() { return this.stored ? "" : " (browser storage is not available: download before leaving this page)"; }
 }
 
 // A letter pressed on a card, unless it belongs to a control or a shortcut.

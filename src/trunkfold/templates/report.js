@@ -1,4 +1,4 @@
-// Suspected labels: decisions are kept in this browser and downloaded as the files of data.relabel and data.drop.
+// Suspected labels: store decisions in the browser and export them as the files of data.relabel and data.drop.
 (() => {
   const bar = document.getElementById("decisions");
   if (!bar) return;
@@ -66,7 +66,7 @@
   show();
 })();
 
-// Mistakes: filtered by a class, true or predicted, and sorted.
+// Mistakes: filter by true or predicted class, and sort.
 (() => {
   const form = document.getElementById("filter");
   if (!form) return;
