@@ -1,4 +1,3 @@
-
 // Pairs of photos: decided to be the same or different, and downloaded as the file that find_copies.py --links reads.
 (() => {
   const bar = document.getElementById("decisions");
