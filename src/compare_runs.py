@@ -1,4 +1,4 @@
-"""Compare finished runs: the best first, those of one split together, and whether differences are distinguishable.
+"""Compare finished runs with the same split: scores, paired differences, and whether they are distinguishable.
 
 python src/compare_runs.py submissions/*
 """
@@ -17,7 +17,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 
 def main() -> None:
-    """Find the finished runs, compare them, print the table, write it and its page."""
+    """Find the finished runs, compare them, print the table, and write it with its page."""
     options = parse_options()
     runs, others = finished_runs(options.runs)
     page = options.out.with_suffix(".html")
@@ -25,7 +25,7 @@ def main() -> None:
     comparison = compare_runs(runs)
     print(describe_comparison(comparison))
     if folders := [path.name for path in others if path.is_dir()]:
-        print(f"left out, because they are no finished runs: {', '.join(folders)}")
+        print(f"skipped, not finished runs: {', '.join(folders)}")
     write_csv(comparison, options.out)
     write_comparison(comparison, name_runs(runs), page)
     write_index()
@@ -33,11 +33,14 @@ def main() -> None:
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs; other files and folders are left out.")
+    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs; other files and folders are skipped.")
     parser.add_argument(
-        "--out", type=Path, default=SUBMISSIONS / "comparison.csv", help="CSV file of the table; the page is beside it."
+        "--out",
+        type=Path,
+        default=SUBMISSIONS / "comparison.csv",
+        help="CSV file to write, next to an HTML page.",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Export a finished run's ensemble as one file: ONNX, torch.export, or a folder that timm loads.
+"""Export a finished run: the ensemble as one ONNX or torch.export file, or one model as a timm folder.
 
 python src/export_model.py --format onnx
 python src/export_model.py --run submissions/demo --format onnx --precision int8
@@ -21,12 +21,12 @@ from trunkfold.report.index import write_index_after
 from trunkfold.run_folder import add_run_options, chosen_run
 
 logger = logging.getLogger("trunkfold")
-CALIBRATED_ON = 128  # photos that int8 takes its ranges from
+CALIBRATED_ON = 128  # training photos that determine the ranges of int8 activations
 NAMES = {"onnx": "{run}-{precision}.onnx", "torch": "{run}.pt2", "timm": "{run}-timm"}
 
 
 def main() -> None:
-    """Load the run and its held-out photos, export, compare with PyTorch, and say how the file differs."""
+    """Load the run and its held-out photos, export, and print a comparison with PyTorch."""
     options = parse_options()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     check_options(options)
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: Namespace) -> str:
-    """Write the file or folder; a line about how good it is."""
+    """Write the file or folder, and return a one-line description of its accuracy."""
     if options.format == "timm":
         return export_timm(run, out, options.fold, held_out)
     views, left_out = exportable_views(run.config.predict.views)
     if left_out:
-        logger.warning("the views %s need the original photo: exported with %s alone", left_out, views)
+        logger.warning("views %s cannot be exported, as they need the original photo; exporting %s", left_out, views)
     if options.format == "torch":
         return export_torch(run, out, held_out).describe()
     from trunkfold.deploy.onnx_file import export_onnx  # needs the extra `export`
@@ -55,41 +55,43 @@ def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: N
 
 
 def photos_to_measure_on(run: FinishedRun, options: Namespace) -> PlainPhotos | None:
-    """The held-out photos; None, with a warning, where there are none and the export can be checked without them."""
+    """Return the held-out photos; without any, None with a warning, or an error for precisions that need them."""
     try:
         return held_out_photos(run, options.root)
     except InputError as error:
         if options.precision != "fp32":
-            raise InputError(f"{error}; --precision {options.precision} needs them to measure its loss") from error
-        logger.warning("%s: the export is compared with PyTorch on noise, and its score is not measured", error)
+            raise InputError(
+                f"{error}; --precision {options.precision} needs held-out photos to measure the loss"
+            ) from error
+        logger.warning("%s: comparing the export with PyTorch on noise, without a score", error)
         return None
 
 
 def check_options(options: Namespace) -> None:
-    """Raise an `InputError` for options of another format, or packages that are not installed."""
+    """Raise an `InputError` for options of other formats and for missing packages."""
     if options.format != "onnx" and options.precision != "fp32":
-        raise InputError(f"--precision {options.precision} is for --format onnx alone")
+        raise InputError(f"--precision {options.precision} requires --format onnx")
     if options.format != "timm" and options.fold is not None:
-        raise InputError("--fold is for --format timm alone: the other formats hold the whole ensemble")
+        raise InputError("--fold requires --format timm: the other formats contain the whole ensemble")
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if package_version(name) is None]
     if options.format == "onnx" and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'trunkfold[export]'")
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     add_run_options(parser, labelled=True)
-    parser.add_argument("--format", choices=("onnx", "torch", "timm"), default="onnx", help="What to write.")
-    parser.add_argument("--out", type=Path, help="File or, for timm, folder; by default named after the run.")
+    parser.add_argument("--format", choices=("onnx", "torch", "timm"), default="onnx", help="Output format.")
+    parser.add_argument("--out", type=Path, help="File, or folder for timm; by default named after the run.")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="Arithmetic of the ONNX graph."
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="Precision of the ONNX graph."
     )
     parser.add_argument(
-        "--max_loss", type=float, default=0.01, help="Macro F1 that fp16 or int8 may lose on the hold-out."
+        "--max_loss", type=float, default=0.01, help="Largest accepted loss of hold-out macro F1 with fp16 or int8."
     )
     parser.add_argument(
-        "--fold", type=str, help="For timm: a fold's number, or average; by default whichever was measured to be good."
+        "--fold", type=str, help="For timm: a fold's number, or average; by default chosen by hold-out macro F1."
     )
     return parser.parse_args()
 

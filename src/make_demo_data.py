@@ -1,4 +1,4 @@
-"""Draw a synthetic competition to try the kit with: six kinds of damage on drawn cars, three copies of every photo."""
+"""Draw a synthetic competition to try the kit with: cars with six kinds of damage, three copies of every photo."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ def main() -> None:
         "--photos",
         type=int,
         default=DemoOptions.photos,
-        help="Labelled and unlabelled photos in total (3 : 2), rounded down to a multiple of 15; at least 45.",
+        help="Number of photos, labelled and unlabelled (3 : 2), rounded down to a multiple of 15; at least 45.",
     )
     parser.add_argument(
-        "--size", type=int, default=DemoOptions.size, help="Long side of a photo in pixels, 32 to 1024; 4 : 3 format."
+        "--size", type=int, default=DemoOptions.size, help="Long side of a photo in pixels, 32 to 1024 (4 : 3)."
     )
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="New folder to write.")
-    parser.add_argument("--seed", type=int, default=DemoOptions.seed, help="Seed of the drawing.")
+    parser.add_argument("--seed", type=int, default=DemoOptions.seed, help="Random seed.")
     options = parser.parse_args()
     out, photos = options.out, options.photos
     drawn = make_demo(out, DemoOptions(photos, options.size, options.seed))

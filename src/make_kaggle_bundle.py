@@ -1,4 +1,4 @@
-"""Write a Kaggle data set and two notebooks that train and predict without a network, and print how to push them.
+"""Write a Kaggle dataset and two notebooks that train and predict offline, and print the commands to push them.
 
 python src/make_kaggle_bundle.py --user NAME --data sudhanshu2198/ripik-hackfest --run submissions/vehicle_damage
 """
@@ -28,18 +28,20 @@ def main() -> None:
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--user", type=str, required=True, help="Your Kaggle user name.")
-    parser.add_argument("--data", type=str, help="The photos' data set on Kaggle: OWNER/SLUG.")
-    parser.add_argument("--competition", type=str, help="Instead of --data: the competition's slug.")
-    parser.add_argument("--run", type=Path, help="A finished run to predict with; by default the training notebook's.")
-    parser.add_argument("--config", type=Path, default=CHECKOUT / "configs/vehicle_damage.yaml", help="What to train.")
+    parser.add_argument("--data", type=str, help="Kaggle dataset with the photos: OWNER/SLUG.")
+    parser.add_argument("--competition", type=str, help="Slug of a competition with the photos, instead of --data.")
+    parser.add_argument("--run", type=Path, help="Finished run to predict with; by default the training notebook's.")
+    parser.add_argument(
+        "--config", type=Path, default=CHECKOUT / "configs/vehicle_damage.yaml", help="Configuration for training."
+    )
     parser.add_argument("--weights", type=Path, help="Pretrained weights; by default training downloads them.")
     parser.add_argument("--out", type=Path, default=Path("kaggle"), help="Folder to write.")
     parser.add_argument("--name", type=str, default="trunkfold-bundle", help="Name on Kaggle.")
-    parser.add_argument("--hours", type=float, default=11.0, help="Training stops and saves after so long.")
-    parser.add_argument("--resume", action="store_true", help="Continue from the training notebook's last output.")
+    parser.add_argument("--hours", type=float, default=11.0, help="Hours after which training saves and stops.")
+    parser.add_argument("--resume", action="store_true", help="Resume from the training notebook's last output.")
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ from trunkfold.training.accelerator import start_process
 
 
 def main() -> None:
-    """Read and check, predict with each run, average, decode, save and report."""
+    """Read and check the runs, predict, average, decode, save and report."""
     options = parse_options()
     runs = read_runs(options.run or [newest_run().path], options.root, options.cache)
     shares = weigh_runs(runs, options.weights)
@@ -38,15 +38,15 @@ def main() -> None:
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, nargs="+", help="Folders of runs; by default the newest.")
-    parser.add_argument("--weights", type=float, nargs="+", help="A weight for each run; by default equal ones.")
+    parser.add_argument("--weights", type=float, nargs="+", help="One weight per run; by default equal.")
     parser.add_argument(
-        "--out", type=str, help="Folder under submissions/ for the results; by default the run's, of several runs A+B."
+        "--out", type=str, help="Folder under submissions/ to write; by default the run's, or A+B for several runs."
     )
     parser.add_argument(
-        "--data.root", dest="root", type=Path, help="Where the photos are now; by default where they were."
+        "--data.root", dest="root", type=Path, help="Current folder of the photos; by default the run's data.root."
     )
     parser.add_argument("--cache.dir", dest="cache", type=Path, help="Folder for decoded photos; by default the run's.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Predict any photos with a finished run: files, folders, or patterns; a table says how far to trust each prediction.
+"""Predict photos with a finished run, and write labels, calibrated probabilities and a novelty score to a table.
 
 python src/predict_photos.py photos/ --out predictions.csv
 python src/predict_photos.py --run submissions/demo --heatmaps heat 'photos/*.jpg' > predictions.csv
@@ -22,7 +22,7 @@ logger = logging.getLogger("trunkfold")
 
 
 def main() -> None:
-    """Find the photos, load the run, predict, and write a row per photo."""
+    """Find the photos, load the run, predict, and write one row per photo."""
     options = parse_options()
     check_output(options.out)
     if options.heatmaps is not None:
@@ -31,7 +31,7 @@ def main() -> None:
     run = load_run(chosen_run(options.run))
     accelerator = start_process(run.config.train)
     if run.known is None:
-        logger.warning("%s has no embeddings of its training photos: unlike_training stays empty", run.folder)
+        logger.warning("%s has no embeddings of its training photos: the column unlike_training is empty", run.folder)
     rows = predict_files(Predictor(run, accelerator), paths, options.heatmaps)
     unreadable = write_rows(rows, run.classes.values(), options.out)
     write_index_after(options.out, options.heatmaps)
@@ -41,12 +41,12 @@ def main() -> None:
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("photos", type=str, nargs="+", help="Photo files, folders, or quoted patterns.")
     add_run_options(parser)
     parser.add_argument("--out", type=Path, help="File ending in .csv or .jsonl; by default CSV is printed.")
-    parser.add_argument("--heatmaps", type=Path, help="Folder for heat maps of the evidence (Grad-CAM).")
+    parser.add_argument("--heatmaps", type=Path, help="Folder for Grad-CAM heat maps.")
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ logger = logging.getLogger("trunkfold")
 
 
 def main() -> None:
-    """Load the run, listen, and predict photos until interrupted."""
+    """Load the run and serve the page until interrupted."""
     options = parse_options()
     limits = limits_of(options)
     if package_version("gradio") is None:
@@ -37,14 +37,14 @@ def main() -> None:
     with serving(service, options.host, options.port) as address, suppress(KeyboardInterrupt):
         if options.host not in LOCAL:
             logger.warning(
-                "%s: everybody who reaches this machine can use the page; it asks for no password", options.host
+                "--host %s: the page has no password, and everyone who can reach this machine can use it", options.host
             )
         print(f"{address} predicts with {run.folder} (Ctrl+C stops)", flush=True)
         threading.Event().wait()
 
 
 def limits_of(options: Namespace) -> Limits:
-    """Raise an `InputError` unless the limits are above 0."""
+    """Return the limits of uploads, or raise an `InputError` if one is not positive."""
     for name in ("max_megabytes", "max_megapixels"):
         if not getattr(options, name) > 0:
             raise InputError(f"--{name} {getattr(options, name):g} must be above 0")
@@ -58,18 +58,20 @@ def training_photos(run: FinishedRun, root: Path | None) -> Path | None:
     except InputError as error:
         if root is not None:
             raise
-        logger.warning("%s: similar training photos are named, not shown; pass --data.root DIR", error)
+        logger.warning("%s: only the names of similar training photos are shown; pass --data.root DIR", error)
         return None
 
 
 def parse_options() -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     add_run_options(parser, labelled=True)
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="Interface; 0.0.0.0 lets other machines in.")
+    parser.add_argument(
+        "--host", type=str, default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces."
+    )
     parser.add_argument("--port", type=int, help="Port; by default the first free one from 7860.")
     parser.add_argument("--max_megabytes", type=float, default=20.0, help="Largest upload.")
-    parser.add_argument("--max_megapixels", type=float, default=50.0, help="Largest photo, by its header.")
+    parser.add_argument("--max_megapixels", type=float, default=50.0, help="Largest photo, checked before decoding.")
     return parser.parse_args()
 
 

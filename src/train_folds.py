@@ -1,4 +1,4 @@
-"""Train all folds in lockstep, predict held-out and out-of-fold photos, and report the scores.
+"""Train all folds in lockstep, predict the held-out and out-of-fold photos, and report the scores.
 
 python src/train_folds.py --config configs/demo.yaml
 """
@@ -24,7 +24,7 @@ from trunkfold.training.trackers import log_results, tracking
 
 
 def main() -> None:
-    """Parse and check, then train, predict, save and report in the run's folder."""
+    """Check the options, train, predict, and write results and report to the run's folder."""
     config = complete(parse_config(description=__doc__))
     accelerator, watch = start_process(config.train), Stopwatch()
     run, model = check_run(config), local_model(config.model)

@@ -1,4 +1,4 @@
-"""Search hyperparameters: many short trainings of all folds, on features computed once.
+"""Search hyperparameters: many short training runs of all folds, on features computed once.
 
 python src/tune.py --config configs/tune.yaml --trials 200
 
@@ -31,19 +31,19 @@ from trunkfold.tuning.study import check_photos, finished_trials, open_study, wo
 
 
 def main() -> None:
-    """Check, search, report."""
+    """Check the options, run the search, write the results."""
     config = complete(parse_tuning(description=__doc__))
     check_alone()
     check_untracked(config)
     space = read_space(config)
     labelled = None
-    if not (SUBMISSIONS / config.run.name).exists():  # report problems before the study's folder is created
+    if not (SUBMISSIONS / config.run.name).exists():  # fail before the study's folder is created
         local_model(config.model)
         labelled = load_labelled(config)
     study, folder = open_study(config)
     if finished_trials(study) < config.tune.trials:
         search(study, folder, config, space, labelled or load_labelled(config))
-    with locked_folder(folder, "--run.name"):  # processes that share the study end at the same time
+    with locked_folder(folder, "--run.name"):  # all processes of a study finish at about the same time
         write_results(study, config, folder)
         write_page(study, folder)
         write_index()
@@ -51,16 +51,19 @@ def main() -> None:
 
 
 def check_alone() -> None:
-    """Raise an `InputError` if several processes were launched to share each step: here they share trials."""
+    """Raise an `InputError` under a distributed launcher: processes share trials, not training steps."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("start tune.py with python, once for each GPU (CUDA_VISIBLE_DEVICES): they share the study")
+        raise InputError(
+            "tune.py does not run under a distributed launcher: start it with python, once per GPU "
+            "(CUDA_VISIBLE_DEVICES); the processes share the study"
+        )
 
 
 def check_untracked(config: TuningConfig) -> None:
-    """Raise an `InputError` if trackers are configured: a study's folder and page hold its trials."""
+    """Raise an `InputError` if trackers are configured: trials are recorded in the study's folder only."""
     if config.run.trackers:
         raise InputError(
-            "run.trackers: trials are kept in the study's own folder and page; pass --run.trackers '[]', "
+            "run.trackers: tune.py records trials in the study's folder and page only; pass --run.trackers '[]', "
             "and use trackers with train_folds.py"
         )
 
@@ -78,7 +81,7 @@ def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space
         print(describe_trial(study, trial), flush=True)
         write_results(study, config, folder)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # same as Ctrl-C
     try:
         objective.rehearse()
         logging.getLogger("trunkfold").setLevel(logging.ERROR)  # the rehearsal has logged all warnings

@@ -1,4 +1,4 @@
-"""Pictures that are drawn for the tests of the search for copies, and the ways in which they are copied."""
+"""Synthetic photos for tests of the copy search, and transformations that create copies."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own that start at once: children of a server that has imported torch before."""
+"""Commands in separate processes that start fast: forks of a server that has already imported torch."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""A finished run that nobody trained: all files and metrics that a report is made of, as many photos as wanted."""
+"""A synthetic finished run of any size, with all files and metrics of the report, without training."""
 
 import json
 import re

@@ -1,14 +1,14 @@
-"""A GPU that is not there: tensors that say cuda:0 while their numbers are the CPU's.
+"""A simulated GPU: tensors that report the device cuda:0 but are computed on the CPU.
 
-PyTorch itself chooses what it would choose on a GPU: autocast's types, the loss scaler, fused and multi-tensor kernels.
-What a GPU refuses is refused, and what costs time there is counted. Only the autograd engine, which would ask a driver
-for its streams, is replaced, by `backward`.
+PyTorch dispatches as on a GPU: autocast types, loss scaling, fused and multi-tensor kernels. Operations that a GPU
+rejects are rejected, and operations that are expensive there are counted. Only the autograd engine, which would query
+the driver for its streams, is replaced by `backward`.
 
     with PretendedGpu() as gpu:
         lockstep.step(photos, targets)
     assert not gpu.waits
 
-With `numbers="meta"` tensors have shapes and no numbers: what a large model launches is counted in seconds.
+With `numbers="meta"`, tensors have shapes but no values, so that the launches of a large model are counted in seconds.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The package's docstring lists the rooms and what each may import; every import is read with `ast` and held to it."""
+"""The package's docstring lists the rooms and their imports; every import is checked against it with `ast`."""
 
 import ast
 import re

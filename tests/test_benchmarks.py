@@ -1,4 +1,4 @@
-"""The benchmarks that a GPU is measured with run on a pretended one, and name the card."""
+"""Benchmarks for GPUs run on a simulated one, and print its name."""
 
 import json
 import sys
@@ -47,5 +47,5 @@ def test_bench_epoch_runs_on_a_gpu_and_names_it(run_benchmark, tmp_path, monkeyp
     assert "a pretended GPU" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["machine"]["name"] == "a pretended GPU"
-    assert list(found["ways"]) == ["ours, all folds in lockstep", "ours, with kept views"]
+    assert list(found["ways"]) == ["trunkfold, all folds in lockstep", "trunkfold, cached views"]
     assert {part["name"] for part in found["parts"]} >= {"trunk, forward", "tails, backward", "validation"}

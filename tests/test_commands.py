@@ -1,4 +1,4 @@
-"""The commands from end to end, on a toy competition and with every shipped configuration."""
+"""The commands end to end, on a toy competition and with every shipped configuration."""
 
 import contextlib
 import io
@@ -485,7 +485,7 @@ def test_by_default_a_run_divides_no_copies_and_warns_of_nothing(searched):
     assert searched.metrics("first")["oof"]["groups"] + searched.metrics("first")["holdout"]["groups"] == 30
     page = (searched.run("first") / "report.html").read_text()
     for text in (searched.out["first"], searched.out["submit first"], page):
-        assert "by group (copies): no copy of a scored photo was trained on" in text
+        assert "by group (copies): no copy of a scored photo was used in training" in text
         assert "WARNING" not in text
         assert "RANDOM" not in text
 
@@ -611,8 +611,11 @@ def test_test_photos_take_the_label_of_a_labelled_copy_when_asked(searched, name
     assert told == {"used": used, "photos": 9, "different": different}
     assert submission.iloc[:9].tolist() == (known if used else predicted.iloc[:9]).tolist()
     assert submission.iloc[9:].tolist() == predicted.iloc[9:].tolist()
-    done = "were given" if used else "could be given"
-    line = f"labels of copies for 9 test photos {done} (decode.copy_labels), {different} of them unlike the prediction"
+    done = "were used" if used else "are available"
+    line = (
+        f"labels of copies {done} for 9 test photos (decode.copy_labels); "
+        f"{different} of them differ from the prediction"
+    )
     assert line in out
     assert line in (searched.run(name) / "report.html").read_text()
 
@@ -790,7 +793,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(competition, workplace, capsys)
         (lambda root: (root / "test/test/test.csv").write_text("image_id\n1\n"), r"test\.csv has no column filename"),
         (
             lambda root: (root / "sample_submission.csv").write_text("image_id,label\n91,1\n92,1\n"),
-            r"test\.csv has 10 ids that .*sample_submission\.csv lacks",
+            r"test\.csv has 10 ids missing from .*sample_submission\.csv",
         ),
         (lambda root: (root / "sample_submission.csv").write_text("id,label\n91,1\n"), r"has the columns id, label"),
     ],

@@ -1,4 +1,4 @@
-"""Threads follow the user, the launcher and the machine; results and errors come back in order."""
+"""The number of threads follows the user, the launcher and the machine; results and errors keep their order."""
 
 import os
 import subprocess

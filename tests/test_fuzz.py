@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, its reader gives a result or one `InputError`, never another exception."""
+"""For arbitrary bytes, readers return a result or raise an `InputError`, never another exception."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a reader sees: the pages open from the disk, ask for nothing else, fit a phone, and take no name for markup."""
+"""Pages in a browser: they open from disk, load nothing else, fit a phone, and escape names."""
 
 import json
 import re

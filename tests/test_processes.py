@@ -1,4 +1,4 @@
-"""Several processes predict what one does, whatever does not divide, and end when one of them dies or hangs."""
+"""Several processes predict the same as one, for any number of photos, and end if one of them dies or hangs."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Commands are run as the pages print them: every option exists, and the sequences of README and submissions/ work."""
+"""Commands in the README files are valid: every option exists, and the sequences work."""
 
 import argparse
 import re

@@ -1,6 +1,6 @@
-"""The README's commands are executed as printed, by a shell, in a folder where they mean a toy.
+"""The README's commands are executed by a shell as printed, in a folder with toy data.
 
-Programs on the PATH stand for those that need a network or GPUs, record their arguments, and shorten trainings.
+Stubs on the PATH replace programs that need a network or GPUs, record their arguments, and shorten training.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A run's folder is made once, found again, and never holds half a file."""
+"""The folder of a run is created once, is found again, and never contains partial files."""
 
 import ast
 import json
@@ -81,7 +81,7 @@ SPLIT = '"split": {"groups": "copies", "folds": 2, "holdout": "legacy", "seed": 
         ("[]", "metrics.json is damaged"),
         ("[" * 100_000, "nested too deeply"),
         (f'{{"format": 1, {CLASSES}}}', "split: Field required"),
-        (f'{{"format": 1, {SPLIT}, "classes": {{"1": "a"}}}}', "at least two classes"),
+        (f'{{"format": 1, {SPLIT}, "classes": {{"1": "a"}}}}', "fewer than two classes"),
         (f'{{"format": 1, {SPLIT}, {CLASSES}, "oof": {{}}}}', "oof.photos: Field required"),
         (f'{{"format": 1, {SPLIT}, {CLASSES}, "seconds": {{"training": "3"}}}}', "seconds.training: .* number"),
         (f"{{{SPLIT}, {CLASSES}}}", "it has format None, not 1: another version of trunkfold wrote it"),

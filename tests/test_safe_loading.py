@@ -1,4 +1,4 @@
-"""What is loaded can run no code: neither does the source call what would, nor does a run hold it."""
+"""Loading files cannot execute code: neither the source nor a run's files use formats that can."""
 
 import ast
 import sys

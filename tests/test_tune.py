@@ -1,4 +1,4 @@
-"""The command that searches, from end to end on a toy competition."""
+"""src/tune.py end to end, on a toy competition."""
 
 import re
 import shutil
@@ -133,11 +133,11 @@ def test_the_page_needs_no_network_and_shows_every_figure(finished):
     assert page.count("Plotly.newPlot(") >= 6
     assert len(page) < 8e6  # the library is there once
     for heading in (
-        "Scores of complete",
+        "Optimization history",
         "Learning curves",
-        "Importances",
-        "Complete trials",
-        "Scores over tail_lr and",
+        "Hyperparameter importances",
+        "Parallel coordinates",
+        "Score by tail_lr and",
     ):
         assert f"<h2>{heading}" in page
 
@@ -259,7 +259,7 @@ def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(c
     folds = Path("input/train/train/train.csv")
     table = pd.read_csv(folds)
     table.iloc[:-3].to_csv(folds, index=False)
-    assert_refused("photos, labels or folds are not those", capsys, "--trials", 9)
+    assert_refused("photos, labels or folds have changed", capsys, "--trials", 9)
     table.to_csv(folds, index=False)
     write_config(copied, space={"train.head_lr": {"low": 0.01, "high": 0.1}})
     assert_refused("tune.space", capsys)
@@ -269,7 +269,7 @@ def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(c
 
 def test_several_launched_processes_are_told_how_to_share(workplace, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_refused("start tune.py with python, once for each GPU", capsys)
+    assert_refused("start it with python, once per GPU", capsys)
 
 
 def start(folder: Path, *args: object) -> subprocess.Popen:

@@ -1,6 +1,6 @@
-"""Caches are kept apart by a version per algorithm: output that changes on a fixed input needs another version.
+"""Cache keys contain the version of each algorithm: it must increase if the output for a fixed input changes.
 
-Where one of these tests fails, raise the VERSION that it names and store what it prints.
+If one of these tests fails, increase the VERSION that it names, and store the printed values.
 """
 
 from dataclasses import astuple

@@ -1,4 +1,4 @@
-"""Models that are small enough to compute by hand."""
+"""Models small enough to compute by hand."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A toy competition that is small enough to reason about, and helpers that several tests share."""
+"""A toy competition small enough to reason about, and helpers shared by several tests."""
 
 import errno
 import os

@@ -1,8 +1,8 @@
-"""Scores computed from a run's predictions, a part of metrics.json: frozen dataclasses whose fields are its keys."""
+"""Scores of a run, part of metrics.json: frozen dataclasses whose fields are its keys."""
 
 from dataclasses import dataclass, field
 
-Interval = tuple[float, float]  # low and high end of 95 %
+Interval = tuple[float, float]  # lower and upper bound of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one set of photos; rows of the confusion matrix are the truth, columns the prediction."""
+    """Scores of one set of photos; the confusion matrix has true classes as rows and predicted ones as columns."""
 
     photos: int
     groups: int
@@ -48,7 +48,7 @@ class FoldScores:
 
 @dataclass(frozen=True)
 class PartScores:
-    """Scores of the photos of a set that share a property."""
+    """Scores of a subset of photos."""
 
     photos: int
     accuracy: float
@@ -57,7 +57,7 @@ class PartScores:
 
 @dataclass(frozen=True)
 class LeakScores:
-    """Scores of the photos with and without a copy among the training photos; None where there are no such photos."""
+    """Scores of photos with and without copies in the training set; None if there are no such photos."""
 
     with_copies: PartScores | None
     without_copies: PartScores | None
@@ -75,7 +75,7 @@ class Leak:
 class Bin:
     """A bin of a reliability diagram: mean confidence, and the share of photos predicted correctly.
 
-    The interval is the 95 % Wilson interval of as many sources.
+    The interval is the 95 % Wilson interval for the bin's number of sources.
     """
 
     confidence: float
@@ -98,7 +98,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature fitted to the out-of-fold photos, and the reliability of each set."""
+    """Temperature fitted to out-of-fold predictions, and the reliability of each set."""
 
     temperature: float
     oof: Reliability
@@ -122,7 +122,7 @@ class Draws(Range):
 
 @dataclass(frozen=True)
 class Histogram:
-    """Shares of the simulations between neighbouring edges."""
+    """Share of the simulations in each bin."""
 
     edges: list[float]
     public: list[float]
@@ -131,7 +131,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Rival:
-    """Difference in private score that two equally good submissions stay below, and the share of equal labels."""
+    """Difference in private score that equally good submissions rarely exceed, by the share of photos they agree on."""
 
     agreement: float
     difference: float
@@ -139,7 +139,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Luck:
-    """Simulated leaderboards, see `trunkfold.evaluation.leaderboard`; difference is public minus private."""
+    """Simulated leaderboards, see `trunkfold.evaluation.leaderboard`; `difference` is public minus private score."""
 
     photos: int
     public_share: float
@@ -153,13 +153,13 @@ class Luck:
 
 @dataclass(frozen=True)
 class Expected:
-    """Macro F1 that the ensemble is expected to reach on new photos, see `trunkfold.evaluation.expected`.
+    """Expected macro F1 of the ensemble on new photos, see `trunkfold.evaluation.expected`.
 
     Attributes:
-        macro_f1: The estimate.
-        interval: 95 % interval of the score on endlessly many photos.
-        leaderboard: 95 % interval of a private leaderboard's score; None where the test set is too small.
-        gain: Macro F1 of the ensemble minus that of its single models on the hold-out; None where it is not known.
+        macro_f1: Point estimate.
+        interval: 95 % interval for the score on an infinite number of photos.
+        leaderboard: 95 % interval for the score on the private leaderboard; None if the test set is too small.
+        gain: Macro F1 of the ensemble minus that of its single models on the hold-out; None if unknown.
     """
 
     macro_f1: float
@@ -170,9 +170,9 @@ class Expected:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Scores computed from a run's predictions.
+    """Scores of a run.
 
-    oof is None if the averaged runs have different splits; expected is None there, and if the split leaks.
+    `oof` is None if the averaged runs have different splits; `expected` is None in this case and if the split leaks.
     """
 
     oof: Scores | None = None
@@ -184,5 +184,5 @@ class Assessment:
     expected: Expected | None = None
 
     def by_set(self) -> dict[str, Scores]:
-        """Scores of each set that exists, hold-out first."""
+        """Return the scores of each set that exists, hold-out first."""
         return {name: found for name, found in (("holdout", self.holdout), ("oof", self.oof)) if found is not None}

@@ -14,12 +14,12 @@ LOCAL_SIZES = "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use: affinity or a container's quota may grant fewer than all."""
+    """Return the number of cores this process may use, limited by CPU affinity and a container's quota."""
     return cpu_count()
 
 
 def local_processes() -> int:
-    """Return the number of processes that were launched on this machine."""
+    """Return the number of processes launched on this machine."""
     return next((int(os.environ[name]) for name in LOCAL_SIZES if name in os.environ), 1)
 
 
@@ -29,26 +29,26 @@ def cores_of_process() -> int:
 
 
 def thread_count() -> int:
-    """Return the number of threads to compute with: OMP_NUM_THREADS if the user set it, else this process's cores."""
+    """Return the number of threads to use: OMP_NUM_THREADS if the user set it, otherwise this process's cores."""
     chosen = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if chosen == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ and not _launcher_was_given("OMP_NUM_THREADS"):
-        chosen = ""  # `accelerate launch` sets it to 1 by itself
+        chosen = ""  # `accelerate launch` sets it to 1 by default
     return int(chosen) if chosen.isdigit() and int(chosen) else cores_of_process()
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Call a function for each item, on all cores of this process.
 
-    PyTorch's threads synchronize inside each operation by spinning, which makes them several times slower if another
-    program uses a core. Here each thread runs whole single-threaded operations and then takes the next item, so threads
-    only wait at the end. Results do not depend on the number of threads as long as the items do not.
+    PyTorch's threads synchronize within each operation by spinning, which makes them several times slower if another
+    program uses a core. Here, each thread processes whole items with single-threaded operations, so threads wait only
+    at the end. Results are independent of the number of threads if the items are.
 
     Args:
         function: Called in other threads, which do not inherit PyTorch's `no_grad` and `autocast`.
         items: Largest first, or all of similar size.
 
     Returns:
-        The results in the order of the items; the first error is raised here.
+        The results in the order of the items. The first error is raised in the calling thread.
     """
     items, threads = list(items), thread_count()
     if threads == 1 or len(items) == 1:

@@ -1,4 +1,4 @@
-"""CSV files read as text, without any conversion of values; errors name the line."""
+"""Reading of CSV files as strings, without conversion of values; errors name the line."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ csv.field_size_limit(2**24)
 
 
 def read_text_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file as texts, without surrounding blanks, and check that it has rows and `columns`.
+    """Read a CSV file as strings without surrounding whitespace, and check that it has rows and `columns`.
 
     Raises:
         InputError: The file is missing, empty, not a CSV file, or lacks columns; the message names the line.
@@ -24,7 +24,7 @@ def read_text_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_numbered_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read only `columns`, and the line each row starts in: `LINE`."""
+    """Read only `columns`, and add the column `LINE` with the line in which each row starts."""
     return _read(path, columns)[[*columns, LINE]]
 
 
@@ -54,7 +54,7 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _read_rows(path: Path) -> tuple[list[int], list[list[str]]]:
-    """Return the line each row starts in and its values, without empty rows."""
+    """Return the starting line and the values of each row, without empty rows."""
     text = _read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     lines, rows, begins = [], [], 1
@@ -95,7 +95,7 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
         raise InputError(f"{path} separates its values by {separators[0]}: save it with commas")
     if missing:
         raise InputError(
-            f"{path} has no column {', '.join(missing)}: its first line must name {', '.join(columns)}, and names "
+            f"{path} has no column {', '.join(missing)}: its first line must name {', '.join(columns)}, but names "
             f"{first_few(header)}"
         )
     repeated = sorted({column for column in header if column and header.count(column) > 1})

@@ -1,4 +1,4 @@
-"""Errors the user can fix, printed as one message without a traceback."""
+"""Errors that users can fix, printed as one message without a traceback."""
 
 import difflib
 import os
@@ -10,7 +10,7 @@ SHOWN = 20
 
 
 class InputError(ValueError):
-    """Something in the data, the configuration or a run's folder is wrong; the message names it and the fix."""
+    """The data, the configuration or a run's folder is invalid; the message names the problem and the fix."""
 
 
 class DivergedError(InputError):
@@ -31,11 +31,10 @@ class MemoryFullError(InputError):
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turn an `InputError` into `error: <message>` on stderr and exit code 2, the convention of argparse.
+    """Exit with `error: <message>` on stderr and code 2 for an `InputError`, as argparse does.
 
-    `OutOfTime` becomes its message and exit code 0.
-
-    All processes but the first add their rank, because an error may occur in only one of them.
+    For `OutOfTime`, print its message and exit with code 0. Processes other than the first add their rank to errors,
+    because an error may occur in only one of them.
     """
     rank = os.environ.get("RANK", "0")
     try:

@@ -1,4 +1,4 @@
-"""Atomic writes, folders locked by one process at a time, and large arrays saved in blocks."""
+"""Atomic writes, exclusive folder locks, and large arrays saved in blocks."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from trunkfold.errors import InputError, WriteError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` once it is on the disk, and is deleted after an error.
+    """Yield a temporary path that replaces `path` at the end of the block, or is deleted after an error.
 
     Raises:
         WriteError: The file cannot be written, or the disk is full; the file at `path` is unchanged.
@@ -40,11 +40,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(paths: Iterable[Path], fix: str) -> None:
-    """Check that files can be written next to each path, before long work starts; create the folders.
+    """Check that files can be written, creating their folders; call this before long work.
 
     Args:
         paths: Files that will be written.
-        fix: What the user can do, for the message.
+        fix: Suggested fix, for the message.
 
     Raises:
         InputError: A folder is not writable, or a path is a folder.
@@ -61,7 +61,7 @@ def check_writable(paths: Iterable[Path], fix: str) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether a folder exists and is writable, by creating a file: permission bits do not apply to root."""
+    """Return whether a folder exists and is writable, by creating a file, as permission bits do not apply to root."""
     with suppress(OSError), tempfile.TemporaryFile(dir=folder):
         return True
     return False
@@ -69,9 +69,10 @@ def is_writable(folder: Path) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path, option: str) -> Iterator[Path]:
-    """Create a folder if necessary and lock it, so that one process at a time works in it.
+    """Create a folder if necessary, and lock it against other processes.
 
     Args:
+        folder: Folder to lock.
         option: Option that selects the folder, for the message.
 
     Raises:
@@ -103,8 +104,8 @@ def make_blocks(
         count: Rows in total.
         size: Rows per block.
         make: Yields one block for each of the missing row ranges, in order.
-        bar: Text of the progress bar; None shows none.
-        share: (k, n): this process computes every n-th block, starting at block k.
+        bar: Label of the progress bar; None shows none.
+        share: (k, n): this process computes every n-th block, starting with block k.
     """
     blocks = {
         block_file(name, number): slice(number * size, min((number + 1) * size, count))

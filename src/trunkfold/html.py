@@ -9,9 +9,9 @@ import jinja2
 from trunkfold.files import write_text
 
 
-@functools.cache  # which keeps the compiled templates
+@functools.cache  # keeps compiled templates
 def environment() -> jinja2.Environment:
-    """Return the environment of this package's templates; all values are escaped."""
+    """Return the Jinja environment of this package's templates; values are escaped."""
     loader = jinja2.PackageLoader("trunkfold")
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"percent": percent, "probability": probability, "duration": duration}
@@ -34,14 +34,14 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def probability(share: float) -> str:
-    """Format 0.964 as `96.4 %`, and certainty as `> 99.9 %`: no model is sure."""
+    """Format 0.964 as `96.4 %`, and values that would round to 100 % or 0 % as `> 99.9 %` or `< 0.1 %`."""
     if share >= 0.9995:
         return ">\u00a099.9\u00a0%"
     return "<\u00a00.1\u00a0%" if share < 0.0005 else percent(share, 1)
 
 
 def duration(seconds: float) -> str:
-    """`0.8 s`, `75 s`, `12 min`, `2 h 05 min`, whichever fits."""
+    """Format seconds as `0.8 s`, `75 s`, `12 min` or `2 h 05 min`."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

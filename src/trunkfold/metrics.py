@@ -1,4 +1,4 @@
-"""The content of metrics.json: frozen dataclasses whose fields are its keys, read and written as JSON."""
+"""The content of metrics.json: frozen dataclasses whose fields are its keys."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trunkfold.assessment import Assessment, Interval
 
-FORMAT = 1  # of the file; increase when a key changes its name or meaning
+FORMAT = 1  # version of the format; increase when a key changes its name or meaning
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Consensus:
-    """Effect of averaging over copies: change in macro F1 by set, and the number of test photos whose label changed."""
+    """Effect of averaging over copies: gain in macro F1 by set, and the number of test photos whose label changed."""
 
     macro_f1_gain: dict[str, float] = field(default_factory=dict)
     test_labels_changed: int | None = None
@@ -46,7 +46,7 @@ class Consensus:
 
 @dataclass(frozen=True)
 class CopyLabels:
-    """Test photos with a labelled copy: whether its label was used, how many, and how many were predicted otherwise."""
+    """Test photos with a labelled copy: whether the label was used, their number, and how many predictions differ."""
 
     used: bool
     photos: int
@@ -112,7 +112,7 @@ class MadeWith:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Assessment):
-    """The whole file; values not known yet are None or empty.
+    """The whole file; unknown values are None or empty.
 
     Attributes:
         classes: Name of each label, in the order of all tables.
@@ -136,11 +136,11 @@ class Metrics(Assessment):
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
-            raise ValueError("it needs at least two classes")
+            raise ValueError("it has fewer than two classes")
         for scores in self.by_set().values():
             shape = [len(row) for row in scores.confusion_matrix]
             if list(scores.per_class) != list(self.classes.values()) or shape != len(shape) * [len(self.classes)]:
-                raise ValueError("its scores are not of its classes")
+                raise ValueError("its scores and its classes do not match")
 
     @property
     def temperature(self) -> float:

@@ -1,4 +1,4 @@
-"""A run is a folder under submissions/: only this module knows and writes its files."""
+"""The folder of a run under submissions/; only this module defines and writes its files."""
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class FoldFiles:
 
 
 class RunFolder:
-    """Paths of a run's files; reads its metrics and writes all its files.
+    """Paths of a run's files, with methods to read its metrics and to write its files.
 
     Attributes:
         path: The folder.
@@ -49,8 +49,8 @@ class RunFolder:
         self.figures = path / "figures"
         self.augmented = self.figures / "augmented.png"  # samples of augmented photos
         self.thumbnails = self.figures / "photos"
-        self.trackers = path / "trackers"  # what run.trackers write
-        self.state = path / "state.safetensors"  # of a training that has not finished
+        self.trackers = path / "trackers"  # files of run.trackers
+        self.state = path / "state.safetensors"  # checkpoint of an unfinished run
         self.lock = path / ".lock"
 
     def __str__(self) -> str:
@@ -63,30 +63,30 @@ class RunFolder:
         return hash(self.path)
 
     def predictions(self, name: str) -> Path:
-        """Table of predictions of one of `SETS`."""
+        """Return the path of the prediction table of one of `SETS`."""
         return self.path / f"{name}.csv"
 
     def fold(self, fold: int) -> FoldFiles:
-        """Weights of one fold's tail."""
+        """Return the paths of one fold's tail."""
         folder = self.path / f"fold_{fold}"
         return FoldFiles(
             folder / "adapter_model.safetensors", folder / "adapter_config.json", folder / "tail.safetensors"
         )
 
     def saved_folds(self) -> set[str]:
-        """Names of the folders with tails."""
+        """Return the names of the folders with tails."""
         return {path.name for path in self.path.glob("fold_*")}
 
     def figure(self, name: str) -> Path:
-        """PNG file of a figure."""
+        """Return the path of a figure's PNG file."""
         return self.figures / f"{name}.png"
 
     def thumbnail(self, row: int) -> Path:
-        """Thumbnail of the photo in a row of folds.csv."""
+        """Return the path of the thumbnail of a row of folds.csv."""
         return self.thumbnails / f"{row}.jpg"
 
     def heat_map(self, row: int) -> Path:
-        """Thumbnail with the Grad-CAM heat map of its prediction."""
+        """Return the path of the thumbnail with a Grad-CAM overlay."""
         return self.thumbnails / f"{row}-cam.jpg"
 
     @property
@@ -107,7 +107,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.metrics} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise InputError(f"{self.metrics} is damaged or of another version: {error}") from error
+            raise InputError(f"{self.metrics} is damaged or was written by another version: {error}") from error
 
     def save(self, content: pd.DataFrame | Metrics | str | bytes, path: Path) -> None:
         """Write one of the run's files atomically.
@@ -127,17 +127,17 @@ class RunFolder:
             write_text(to_json(content) if isinstance(content, Metrics) else content, path)
 
     def copy_tables(self, run: "RunFolder") -> None:
-        """Copy everything the report of another run needs, without its weights."""
+        """Copy all files that the report needs from another run, without its weights."""
         tables = (run.config, run.folds, run.groups, run.history, run.label_issues, *map(run.predictions, SETS))
         for path in (*tables, *run.figures.rglob("*.*")):
             if path.exists():
                 self.save(path.read_bytes(), self.path / path.relative_to(run.path))
 
     def check_writable(self, fix: str) -> None:
-        """Check that every file can be written, before the work starts; create the folders.
+        """Check that every file can be written, creating the folders; call this before long work.
 
         Args:
-            fix: What the user can do, for the message.
+            fix: Suggested fix, for the message.
 
         Raises:
             InputError: The folder is not writable.
@@ -160,7 +160,7 @@ def newest_run() -> RunFolder:
 
 
 def chosen_run(path: Path | None) -> RunFolder:
-    """Return the run of the option `--run`, by default the newest.
+    """Return the run selected by `--run`, by default the newest.
 
     Raises:
         InputError: There is no finished run.
@@ -172,10 +172,10 @@ def add_run_options(parser: ArgumentParser, labelled: bool = False) -> None:
     """Add the options of a command that uses a finished run.
 
     Args:
-        parser: Of the command line.
+        parser: Parser of the command line.
         labelled: Whether the command also needs the labelled photos: adds `--data.root`, stored as `root`.
     """
     parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
     if labelled:
-        place = "Where the labelled photos are now; by default as in the run."
+        place = "Current folder of the labelled photos; by default the run's data.root."
         parser.add_argument("--data.root", dest="root", type=Path, help=place)

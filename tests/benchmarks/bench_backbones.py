@@ -1,11 +1,11 @@
-"""What pretrained weights are worth: ways to train on the same photos, scored out of fold and against the truth.
+"""Compare fine-tuning settings with pretrained weights, by out-of-fold and true macro F1.
 
     python tests/benchmarks/bench_backbones.py --data DIR --truth FILE --size 128 --epochs 8 --seeds 0 1 2
 
-DIR is a competition, FILE a table of image_id, source and label of all its photos. Each row trains EfficientNet-Lite0
-from its package's ImageNet weights; its options are those of `ROWS` over the first row's. Prints a table of macro F1
-that the run claims (out of fold, or on its random validation photos) and that its submission has, with seconds of
-training and megabytes per fold; --json FILE writes it after every row. --rows chooses rows by their names.
+DIR is a competition, FILE a table with image_id, source and label of all its photos. Each row trains EfficientNet-Lite0
+from its package's ImageNet weights, with the options of `ROWS` added to those of the first row. Prints the macro F1
+claimed by the run (out-of-fold, or on random validation photos), the true macro F1 of its submission, training seconds
+and megabytes per fold. --json FILE writes the table after every row; --rows selects rows by name.
 """
 
 import argparse
@@ -59,7 +59,7 @@ FLOOR = "logistic regression on the frozen trunk"
 
 
 def main() -> None:
-    """Train each row with each seed, print."""
+    """Train each row with each seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--truth", type=Path, required=True)
@@ -95,7 +95,7 @@ def main() -> None:
 def train(
     options: argparse.Namespace, truth: pd.DataFrame, groups: Path, name: str, seed: int, row: dict[str, object]
 ) -> dict[str, float | str]:
-    """Train and submit one row, its options over those all rows share, with one seed and in this process."""
+    """Train one row with one seed in this process, and write its submission."""
     run = re.sub(r"[^\w-]+", "_", f"{name}-{seed}")
     chosen = {
         "data.root": options.data,
@@ -113,7 +113,7 @@ def train(
         **row,
     }
     if row.get("split.folds") == 1:
-        chosen["train.epochs"] = max(1, round(options.epochs / 3))  # of three times as many photos
+        chosen["train.epochs"] = max(1, round(options.epochs / 3))  # an epoch has three times as many photos
     command("train_folds.py", *(word for key, value in chosen.items() for word in (f"--{key}", value)))
     command("make_submission.py", "--run", f"submissions/{run}")
     folder = options.work / "submissions" / run
@@ -130,7 +130,7 @@ def train(
 
 
 def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
-    """Macro F1 of a logistic regression on the frozen model's pooled features."""
+    """Return the macro F1 of a logistic regression on the frozen model's pooled features."""
     folder = {name: next(options.data.rglob(f"{name}.csv")).parent / "images" for name in ("train", "test")}
     files = {name: {path.stem: path for path in folder[name].iterdir()} for name in folder}
     model = create_model(MODEL, 2).eval()
@@ -157,8 +157,8 @@ def command(script: str, *words: object) -> None:
 
 
 def table(rows: list[dict]) -> Table:
-    """Mean and standard deviation over the seeds."""
-    headings = ["row", "claimed macro F1", "truth", "claimed - truth", "training, s", "MB a fold"]
+    """Return means and standard deviations over the seeds."""
+    headings = ["row", "claimed macro F1", "truth", "claimed - truth", "training, s", "MB per fold"]
     cells = []
     for row in rows:
         of = {key: np.array([result[key] for result in row["results"]]) for key in COLUMNS}

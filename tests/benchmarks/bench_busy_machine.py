@@ -1,10 +1,10 @@
-"""Seconds of a training step on an idle machine, and beside other programs that keep cores busy.
+"""Measure a training step on an idle machine, and while other programs occupy cores.
 
     python tests/benchmarks/bench_busy_machine.py
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_busy_machine.py --busy 2
 
-The demo's tiny model and ConvNeXt-Tiny, with the kit's threads and, for comparison, with threads inside PyTorch's
-operations, which wait for each other in busy loops. All take turns.
+Compares the kit's threads with PyTorch's threads within operations, which wait for each other in busy loops, for a tiny
+model and for ConvNeXt-Tiny. All settings alternate.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from trunkfold.training.lockstep import BY_THREADS, Lockstep
 
 CLASSES = 6
 TINY = ModelConfig(name="test_convnext", pretrained=False, tune="all", tune_stages=4, scale=1.0)
-# Name: model, pixels, photos a step, folds, steps a turn.
+# Name: model, pixels, photos per step, folds, steps per round.
 STEPS = {
     "test_convnext, all tuned, 24 photos": (TINY, 48, 24, 3, 8),
     "convnext_tiny, 20 photos": (ModelConfig(pretrained=False), 224, 20, 5, 1),
@@ -35,9 +35,9 @@ STEPS = {
 
 
 def main() -> None:
-    """Take turns on an idle machine, then beside busy processes, and print medians."""
+    """Measure on an idle machine, then with busy processes, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", type=int, default=1, help="other busy processes")
+    parser.add_argument("--busy", type=int, default=1, help="number of other busy processes")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     rows = []
@@ -48,11 +48,11 @@ def main() -> None:
             busy = take_turns(ways, options.rounds, steps)
         for way in ways:
             rows.append([name, way, f"{idle[way]:.3f}", f"{busy[way]:.3f}", f"{busy[way] / idle[way]:.2f}"])
-    print(Table(["a step", "threads", "idle s", f"beside {options.busy} busy s", "ratio"], rows))
+    print(Table(["step", "threads", "idle, s", f"with {options.busy} busy, s", "ratio"], rows))
 
 
 def ways_of_learning(model: ModelConfig, side: int, photos: int, folds: int) -> dict[str, Callable[[], object]]:
-    """A step of one lockstep, by the kit's threads and by threads of operations."""
+    """Return functions that run a lockstep step with the kit's threads and with PyTorch's."""
     train = TrainConfig(batch_size=photos, epochs=2)
     accelerator = start_process(train)
     backbone = build_backbone(model, CLASSES, load_weights=False)
@@ -74,7 +74,7 @@ def ways_of_learning(model: ModelConfig, side: int, photos: int, folds: int) -> 
 
 
 def take_turns(ways: dict[str, Callable[[], object]], rounds: int, steps: int) -> dict[str, float]:
-    """Median seconds of a step by way; the first round is not counted."""
+    """Return the median seconds per step of each setting; the first round is a warm-up."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds + 1):
         for way, step in ways.items():
@@ -87,7 +87,7 @@ def take_turns(ways: dict[str, Callable[[], object]], rounds: int, steps: int) -
 
 @contextmanager
 def busy_processes(number: int) -> Iterator[None]:
-    """Processes that do nothing but count."""
+    """Start processes that keep cores busy, and end them after the block."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield

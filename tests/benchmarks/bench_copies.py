@@ -1,10 +1,10 @@
-"""How long the search for copies takes, how that grows with the number of photos, and how right it is.
+"""Measure time, memory, precision and recall of the copy search by number of photos.
 
     python tests/benchmarks/bench_copies.py                   # 1,500 to 12,000 photos of 1,000 x 750 pixels
     python tests/benchmarks/bench_copies.py --photos 300 600
 
-Draws demo competitions (once, in --work), searches each in a process of its own, and prints a table; --json FILE writes
-it. The exponent is the slope of seconds over photos, both logarithmic: 1 is linear.
+Draws demo competitions (once, in --work), searches each in a separate process, and prints a table; --json FILE writes
+it. The exponent is the slope of log(seconds) over log(photos): 1 is linear.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from tqdm import tqdm
 
 from trunkfold.demo.competition import DemoOptions, make_demo
 
-DRAWN = 250  # pixels; enlarged four times, since decoding and reducing large photos is what takes the time
+DRAWN = 250  # pixels; enlarged four times, because decoding and reducing large photos dominates
 ENLARGED = 4
 COMMAND = Path(__file__).parents[2] / "src" / "find_copies.py"
 
 
 def main() -> None:
-    """Draw, search, print."""
+    """Draw the competitions, search them, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, nargs="+", default=[1500, 3000, 6000, 12000])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-copies")
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def draw(root: Path, photos: int) -> None:
-    """Draw a demo competition and enlarge its photos, unless an earlier run did."""
+    """Draw a demo competition and enlarge its photos, unless they exist."""
     if root.exists():
         return
     partial = root.with_name(f".{root.name}")
@@ -75,7 +75,7 @@ def draw(root: Path, photos: int) -> None:
 
 
 def measure(root: Path, out: Path) -> dict[str, float]:
-    """Search in a process of its own: seconds and peak memory of all of it, precision and recall of pairs."""
+    """Search in a separate process; return seconds, peak memory, and precision and recall of pairs."""
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, str(COMMAND), "--data.root", str(root), "--out", str(out)])
@@ -95,7 +95,7 @@ def measure(root: Path, out: Path) -> dict[str, float]:
 
 
 def pairs(table: pd.DataFrame, column: str) -> set[tuple[int, int]]:
-    """Pairs of ids with the same value."""
+    """Return the pairs of ids with the same value."""
     return {pair for _, ids in table.groupby(column)["image_id"] for pair in itertools.combinations(sorted(ids), 2)}
 
 

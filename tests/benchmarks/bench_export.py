@@ -1,9 +1,9 @@
-"""Photos per second of an exported ensemble: ONNX against PyTorch's ensemble and K separate models, on the processor.
+"""Compare photos per second of an ONNX ensemble, PyTorch's ensemble, and K separate models, on a CPU.
 
     python tests/benchmarks/bench_export.py              # ConvNeXt-Tiny, 224 pixels, five folds, two views
     python tests/benchmarks/bench_export.py --precision int8 --batch 1
 
-Random weights and photos: arithmetic does not ask what they show. All sides run in turn, in one process.
+Weights and photos are random, as they do not affect speed. All implementations alternate in one process.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from machine import Table, device_name, seconds_of, spread
 from trunkfold.config.schema import ModelConfig
 from trunkfold.deploy.graph import EnsembleModule
 from trunkfold.deploy.onnx_file import onnx_probabilities, quantize, write_graph
-from trunkfold.model.backbone import build_backbone, merge
+from trunkfold.model.backbone import build_backbone
+from trunkfold.model.layers import merge
 
 CLASSES, VIEWS = 6, ["plain", "hflip"]
 

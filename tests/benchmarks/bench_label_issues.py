@@ -1,9 +1,9 @@
-"""How many wrong labels a run finds: the demo competition, trained with labels that were spoilt on purpose.
+"""Measure precision and recall of suspected labels on the demo competition with corrupted labels.
 
     python tests/benchmarks/bench_label_issues.py
 
-Whole groups get another label, and single copies of other groups. Prints how many of the photos that the run suspects
-are spoilt (precision), how many of the spoilt it suspects (recall), and how often its suggestion is the true label.
+Some groups receive a wrong label as a whole, and of some others a single copy. Prints the precision and recall of
+label_issues.csv, and how often its suggestion is the true label.
 """
 
 import argparse
@@ -29,10 +29,10 @@ CONFIG = SOURCE.parent / "configs" / "demo.yaml"
 
 
 def main() -> None:
-    """Draw, spoil, train, compare."""
+    """Draw the competition, corrupt labels, train, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.05, help="Of the groups, that get another label as a whole.")
-    parser.add_argument("--copies", type=int, default=15, help="Other groups of which one photo does.")
+    parser.add_argument("--share", type=float, default=0.05, help="Share of groups that receive a wrong label.")
+    parser.add_argument("--copies", type=int, default=15, help="Number of other groups with one wrong copy.")
     parser.add_argument("--photos", type=int, default=DemoOptions.photos)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-labels")
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def spoil(root: Path, share: float, copies: int) -> pd.DataFrame:
-    """The photos that get a wrong label: image_id, label (the true one), suggestion (the wrong one)."""
+    """Choose photos and wrong labels: image_id, label (the true one), suggestion (the wrong one)."""
     rng, table = np.random.default_rng(0), Competition(root).train
     group_of = read_text_table(root / "groups.csv", ["image_id", "group"]).set_index("image_id")["group"]
     table["group"] = table["image_id"].map(group_of)
@@ -62,7 +62,7 @@ def spoil(root: Path, share: float, copies: int) -> pd.DataFrame:
 
 
 def train(work: Path, root: Path, epochs: int) -> Path:
-    """Run train_folds.py with the wrong labels and the true groups, in a process of its own."""
+    """Run train_folds.py with the wrong labels and the true groups, in a separate process."""
     words = ["--config", CONFIG, "--data.root", root, "--split.groups", root / "groups.csv", "--train.epochs", epochs]
     words += ["--data.relabel", "spoilt.csv", "--run.name", "spoilt", "--run.restart", "true"]
     subprocess.run(list(map(str, [sys.executable, SOURCE / "train_folds.py", *words])), cwd=work, check=True)
@@ -78,7 +78,7 @@ def report(run: Path, spoilt: pd.DataFrame) -> None:
     hits = suspected[suspected["image_id"].isin(spoilt["image_id"])]
     wrong = int(oof["image_id"].isin(spoilt["image_id"]).sum())
     restored = (hits["suggestion"] == hits["image_id"].map(truth)).mean()
-    header = ["photos", "spoilt", "suspected", "precision", "recall", "suggestion is the true label", "macro F1"]
+    header = ["photos", "corrupted", "suspected", "precision", "recall", "suggestion is the true label", "macro F1"]
     shares = [len(hits) / max(len(suspected), 1), len(hits) / wrong, restored, metrics.oof.macro_f1]
     print(Table(header, [[str(n) for n in (len(oof), wrong, len(suspected))] + [f"{share:.2f}" for share in shares]]))
 

@@ -1,10 +1,10 @@
-"""How many photos a second can be loaded and augmented: the seed's way, from the cache, each step, and by all cores.
+"""Measure photos per second of loading and augmentation: from files, from the cache, per transform, and on all cores.
 
     python tests/benchmarks/bench_loading.py
 
-Draws photos of 1,000 x 750 pixels (once, in --work). One core first: each row alone, the fastest of some rounds in
-which the rows take turns. Then whole batches by all cores, in loader processes and in threads. Prints a table; --json
-FILE writes it.
+Draws photos of 1,000 x 750 pixels (once, in --work). Measures each row on one core (the fastest of several alternating
+rounds), then whole batches on all cores, with data-loader workers and with threads. Prints a table; --json FILE writes
+it.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from trunkfold.images.augmentation import STANDARD, Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
 from trunkfold.split.dataset import side_to_keep
 
-SEED = "decoded, reduced and augmented as floats, the seed's way"
+SEED = "student project: decoded, reduced and augmented as floats"
 
 
 def main() -> None:
-    """Draw, measure one core, then all."""
+    """Draw the photos, and measure on one core and on all cores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=300)
     parser.add_argument("--size", type=int, default=224)
@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def table(heading: str, rates: dict[str, float]) -> Table:
-    """Photos a second, and how many times as many as in the first row."""
+    """Return photos per second, and their ratio to the first row."""
     first = next(iter(rates.values()))
     rows = [[name, f"{rate:,.0f}", f"{1e6 / rate:,.0f}", f"{rate / first:.1f}"] for name, rate in rates.items()]
     return Table([heading, "photos/s", "microseconds", "ratio"], rows)
 
 
 def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, rounds: int) -> dict[str, float]:
-    """Photos a second of each way and step."""
+    """Return photos per second of each method and transform on one core."""
     side, rows = side_to_keep(size), range(len(paths))
     seed_augment, _ = seed_transforms(size, timm.get_pretrained_cfg("convnext_tiny").to_dict())
     seed = Photos(seed_task(paths, size), np.arange(len(paths)), seed_augment)
@@ -92,7 +92,7 @@ def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, 
 
 
 def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: argparse.Namespace) -> dict[str, float]:
-    """Photos a second of whole batches: this process alone, loader processes, threads."""
+    """Return photos per second of whole batches: in this process, with data-loader workers, and with threads."""
     cores = os.cpu_count() or 1
     fold_of_row = np.arange(len(paths)) % 5
     photos = TrainingPhotos(pixels, fold_of_row, Augmentation("standard", options.size), seed=0)
@@ -117,7 +117,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
 
     ways = {
         "this process": lambda: load(0),
-        f"{cores} loader processes": lambda: load(cores),
+        f"{cores} data-loader workers": lambda: load(cores),
         f"{cores} threads": load_by_threads,
     }
     rates = dict.fromkeys(ways, 0.0)
@@ -130,19 +130,19 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
 
 
 def augmented(pixels: Iterable[np.ndarray], steps: list, size: int) -> Callable[[int], np.ndarray]:
-    """Augment a row of the cache."""
+    """Return a function that augments a row of the cache."""
     augment = Augmentation(steps, size)
     return lambda row: augment(pixels[row], row)
 
 
 def seed_task(paths: list[str], size: int) -> Task:
-    """What the seed's loader needs to know."""
+    """Return the task for the student project's loader."""
     targets = np.zeros(len(paths), int)
     return Task(paths, targets, 6, "convnext_tiny", size, 32, 0, torch.device("cpu"), "no")
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started

@@ -1,9 +1,9 @@
-"""How much faster K folds learn and predict behind one trunk than as K separate models. Both sides in one run.
+"""Compare training and prediction of K folds on one trunk with K separate models.
 
     python tests/benchmarks/bench_lockstep.py                # ConvNeXt-Tiny, 224 pixels, five folds
     python tests/benchmarks/bench_lockstep.py --pairs 20 --precision bf16 --batch 320
 
-Prints a table and, with --json FILE, writes it. Random weights and photos: arithmetic does not ask what they show.
+Prints a table; --json FILE writes it. Weights and photos are random, as they do not affect speed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CLASSES = 6
 
 
 class Separate:
-    """K models of one fold each, as an ordinary training loop has them: each its own pass through all layers."""
+    """K separate models as in an ordinary training loop, each with its own pass through all layers."""
 
     def __init__(self, accelerator: Accelerator, train: TrainConfig, backbone: Backbone, folds: int, plain: bool):
         self.accelerator, self.train = accelerator, train
@@ -60,7 +60,7 @@ class Separate:
 
 
 def use_plain_layers(model: nn.Module) -> None:
-    """Undo `use_exact_dora` and `use_fast_linear`: the forward passes of peft and PyTorch."""
+    """Undo `use_exact_dora` and `use_fast_linear`, to use the forward passes of peft and PyTorch."""
     for layer in model.modules():
         if type(layer) is ExactLinear:
             layer.__class__ = Linear
@@ -69,7 +69,7 @@ def use_plain_layers(model: nn.Module) -> None:
 
 
 def compare(ours: Callable, theirs: Callable, pairs: int, device: torch.device, what: str) -> dict[str, dict]:
-    """Run both in turn, after a round of warm-up: seconds of each and their ratio, median, lowest and highest."""
+    """Run both alternately after a warm-up; return seconds and ratio as median, lowest and highest."""
     times = [[seconds_of(call, device) for call in (ours, theirs)] for _ in tqdm(range(pairs + 1), what, leave=False)]
     fast, slow = zip(*times[1:], strict=True)
     ratios = [theirs / ours for ours, theirs in zip(fast, slow, strict=True)]
@@ -142,7 +142,7 @@ def report(options: argparse.Namespace, device: torch.device, results: dict[str,
     print(device_name(device))
     print(Table(["", "one trunk", "separate", "ratio", "lowest to highest"], rows))
     photos_a_second = options.batch / results["training step"]["ours_s"]["median"]
-    print(f"lockstep: {photos_a_second:.0f} photos a second in training, each seen by {options.folds - 1} folds")
+    print(f"lockstep: {photos_a_second:.0f} photos per second in training, each used by {options.folds - 1} folds")
     if device.type == "cuda":
         print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     if options.json:

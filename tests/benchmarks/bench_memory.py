@@ -1,13 +1,13 @@
-"""How much memory a run takes as the photos become more: the real commands, from the files to the submission.
+"""Measure the memory of the commands by number of photos, from image files to submission.
 
     python tests/benchmarks/bench_memory.py                                  # 2,000 and 10,000 photos; minutes
     python tests/benchmarks/bench_memory.py --photos 100000 --work DIR
 
-Draws photos of 64 pixels (a few hundred, each many times as a file of its own), trains one epoch of a small model
-behind a trunk, whose features are kept, predicts a tenth as many unlabelled photos, and the folder of all labelled
-ones. Memory is what the processes of a command have together (Pss_Anon of /proc: what forked processes share counts
-once); files that are mapped may be dropped at any time and do not count. What grows is told against the same commands
-with a few hundred photos. Prints a table; --json FILE writes it. Linux only.
+Draws a few hundred photos of 64 pixels, each stored in many files, trains a small model for one epoch with cached trunk
+features, and predicts a tenth as many unlabelled photos, and the folder of labelled ones. Memory is the sum over all
+processes of a command (Pss_Anon of /proc, which counts pages shared by forked processes once), without mapped files,
+which the kernel can drop at any time. The increase is relative to the same commands with a few hundred photos. Prints a
+table; --json FILE writes it. Linux only.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from trunkfold.files import write_json
 
 SOURCE = Path(__file__).parents[2] / "src"
 FEW, DRAWN, COPIES, CLASSES = 300, 300, 3, 6
-EVERY = 0.2  # seconds between two looks
+EVERY = 0.2  # seconds between measurements
 
 
 def main() -> None:
-    """Draw and run for each number of photos, the few first."""
+    """Draw photos and run the commands for each number of photos, starting with the smallest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, nargs="+", default=[2000, 10_000])
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--cached_views", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="Folder that is filled and emptied; by default a temporary one.")
+    parser.add_argument("--work", type=Path, help="Working folder, emptied at the end; by default temporary.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
-    """Training, submission and prediction of a folder as they are typed."""
+    """Return the command lines of training, submission and prediction of a folder."""
     settings = {
         **{"data.root": "input", "data.classes": "null", "data.image_size": 64, "data.workers": options.workers},
         **{"split.groups": folder / "input/groups.csv", "model.name": "test_convnext", "model.pretrained": "false"},
@@ -77,7 +77,7 @@ def commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
 
 
 def draw(root: Path, photos: int) -> None:
-    """Write a competition of so many labelled photos and a tenth as many others, three of each source."""
+    """Write a competition with `photos` labelled photos and a tenth as many others, three per source."""
     rng = np.random.default_rng(0)
     pictures = [cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (64, 64)) for _ in range(DRAWN)]
     files = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
@@ -85,7 +85,7 @@ def draw(root: Path, photos: int) -> None:
     for name, ids in (("train", range(photos)), ("test", range(photos, photos + photos // 10))):
         (root / name / "images").mkdir(parents=True)
         for number in ids:
-            # What stands behind the end of a picture makes its file another one.
+            # Bytes after the end of the image make the file unique.
             path = root / name / "images" / f"{number}.jpg"
             path.write_bytes(files[number // COPIES % DRAWN] + str(number).encode())
         table = pd.DataFrame({"image_id": ids, "filename": [f"{number}.jpg" for number in ids]})
@@ -97,10 +97,10 @@ def draw(root: Path, photos: int) -> None:
 
 
 def measure(command: list[str], folder: Path) -> dict[str, float]:
-    """Run a command: its seconds, and the most memory in GiB that its processes had together, and after how long.
+    """Run a command; return its seconds, the peak memory of all its processes in GiB, and the time of the peak.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     log = folder / "log.txt"
     started, peak, when = time.perf_counter(), 0, 0.0
@@ -117,7 +117,7 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that it started, and they."""
+    """Return a process and all its descendants."""
     parents = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
@@ -132,7 +132,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def own_memory(pid: int) -> int:
-    """Bytes of memory that no file holds, the process's share of what it shares."""
+    """Return the bytes of anonymous memory of a process, with its proportional share of shared pages."""
     lines = [line for line in _read(f"/proc/{pid}/smaps_rollup").splitlines() if line.startswith("Pss_Anon")]
     return int(lines[0].split()[1]) * 1024 if lines else 0
 
@@ -140,12 +140,12 @@ def own_memory(pid: int) -> int:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text()
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process has ended
         return ""
 
 
 def table(results: dict[int, dict[str, dict[str, float]]]) -> Table:
-    """A row for each number of photos and command."""
+    """Return one row per number of photos and command."""
     rows = [
         [
             f"{photos:,} photos, {name}",
@@ -157,7 +157,7 @@ def table(results: dict[int, dict[str, dict[str, float]]]) -> Table:
         for photos, runs in results.items()
         for name, result in runs.items()
     ]
-    return Table([device_name(torch.device("cpu")), "GiB", f"against {FEW}", "peak after s", "seconds"], rows)
+    return Table([device_name(torch.device("cpu")), "GiB", f"more than {FEW}", "peak after, s", "seconds"], rows)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What each part of the recipe adds to macro F1: ways to train, scored against the truth, as paired differences.
+"""Measure the gain in true macro F1 from each part of the recipe, as paired differences.
 
     python tests/benchmarks/bench_recipe.py --data DIR --truth FILE --rare 3 --sources 20 --seeds 0 1 2
 
-DIR is a competition, FILE a table of image_id, set, source and label of all its photos. Each seed makes its own
-testbed: all sources of the frequent classes and --sources sources of the class --rare, 60 % of each class labelled and
-the rest unlabelled; without --rare, the competition as it is. Every row trains EfficientNet-Lite0 from its package's
-ImageNet weights; its options are those of `ROWS` over the kit's. Prints macro F1 out of fold and on the unlabelled
-photos, each with the most probable class and decoded for macro F1, and the difference of the latter to the row `block`
-with the most probable class, with its 95 % interval over seeds. --json FILE is written after each run and read at the
-start, so that an interrupted benchmark resumes.
+DIR is a competition, FILE a table with image_id, set, source and label of all its photos. Each seed defines a dataset:
+all sources of the frequent classes and --sources sources of the class --rare, 60 % of each class labelled and the rest
+unlabelled; without --rare, the whole competition. Every row trains EfficientNet-Lite0 from its package's ImageNet
+weights, with the options of `ROWS` added to the defaults. Prints macro F1 out-of-fold and on the unlabelled photos,
+both with argmax and decoded for macro F1, and the difference of the decoded score to argmax of the row `block`, with a
+95 % interval over seeds. --json FILE is written after each run and read at the start, so that an interrupted benchmark
+resumes.
 """
 
 import argparse
@@ -35,17 +35,17 @@ ROWS = {
     "all, strong augmentation": {"model.tune": "all", "augment": "strong"},
     "all, 20 epochs": {"model.tune": "all", "train.epochs": 20},
 }
-PLAIN = "block"  # with the most probable class as the label
-KEPT = 4  # kept views: as many as photos are visited in 10 epochs of one copy each
+PLAIN = "block"  # the reference row, with argmax
+KEPT = 4  # cached views: the number of visits of a photo in 10 epochs with one copy each
 
 
 def main() -> None:
-    """Train each row with each seed, print."""
+    """Train each row with each seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--rare", help="Label of the rare class; by default none.")
-    parser.add_argument("--sources", type=int, default=20, help="Sources of the rare class.")
+    parser.add_argument("--sources", type=int, default=20, help="Number of sources of the rare class.")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def make_testbed(options: argparse.Namespace, seed: int) -> tuple[Path, pd.DataFrame]:
-    """Write the competition of a seed below the work folder: its folder, and the truth by image_id."""
+    """Write the dataset of a seed to the working folder; return its folder, and the true label by image_id."""
     truth = pd.read_csv(options.truth, dtype=str)
     if options.rare:
         rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def make_testbed(options: argparse.Namespace, seed: int) -> tuple[Path, pd.DataF
 
 
 def run(options: argparse.Namespace, testbed: Path, truth: pd.DataFrame, row: str, seed: int) -> dict[str, float]:
-    """Train and submit one row."""
+    """Train one row, and write its submission."""
     task = argparse.Namespace(
         data=testbed / "data", work=testbed, size=options.size, epochs=options.epochs, rows=options.rows
     )
@@ -120,8 +120,8 @@ def run(options: argparse.Namespace, testbed: Path, truth: pd.DataFrame, row: st
 
 
 def table(options: argparse.Namespace, results: dict) -> Table:
-    """Mean over the seeds, and the paired difference to `block` with the most probable class."""
-    headings = ["row", "out of fold: argmax", "decoded", "truth: argmax", "decoded", "claimed - truth"]
+    """Return means over the seeds, and paired differences to `block` with argmax."""
+    headings = ["row", "out-of-fold: argmax", "decoded", "truth: argmax", "decoded", "claimed - truth"]
     headings += ["gain on plain", "seconds"]
 
     def of(row: str, field: str) -> np.ndarray:
@@ -149,7 +149,7 @@ def table(options: argparse.Namespace, results: dict) -> Table:
 
 
 def key_of(options: argparse.Namespace, row: str, seed: int) -> str:
-    """Name a run in the JSON file."""
+    """Return the key of a run in the JSON file."""
     return f"{options.rare}/{options.sources}/{options.size}/{options.epochs}/{row}/{seed}"
 
 

@@ -1,13 +1,14 @@
-"""How much faster a trial is on kept features than in the seed's way. Both in one run, by turns.
+"""Compare a trial on cached features with a trial of the student project.
 
-    python tests/benchmarks/bench_tuning.py                                # a few photos, scaled to the seed's trial
-    python tests/benchmarks/bench_tuning.py --photos 2560 --epochs 10 --rounds 1   # all of it: hours on a CPU
+    python tests/benchmarks/bench_tuning.py                                # a few photos, scaled to a full trial
+    python tests/benchmarks/bench_tuning.py --photos 2560 --epochs 10 --rounds 1   # a full trial: hours on a CPU
 
-The trial is the seed's: ConvNeXt-Tiny at 224 pixels, one model, 1,920 photos to learn from, 640 to validate on, 10
-epochs. The seed's way (`peers.py`) decodes and augments every photo in every epoch and sends it through the frozen
-layers too; ours reads what all trials share, the cost of which is shown apart. Draws photos of 1,000 x 750 pixels
-(once, in --work). An epoch's seconds are scaled linearly from --photos to 2,560 photos; what a trial takes beside its
-epochs is not scaled. Weights are random: arithmetic does not ask what they show. --json FILE writes the numbers.
+The trial is that of the student project: ConvNeXt-Tiny at 224 pixels, one model, 1,920 photos for training and 640 for
+validation, 10 epochs. The project's loop (`peers.py`) decodes and augments every photo in every epoch, and runs the
+frozen layers; trunkfold reads cached features shared by all trials, whose computation is listed separately. Both
+alternate. Draws photos of 1,000 x 750 pixels (once, in --work). Seconds per epoch are scaled linearly from --photos to
+2,560 photos; other parts of a trial are not scaled. Weights are random, as they do not affect speed. --json FILE writes
+the results.
 """
 
 import argparse
@@ -32,24 +33,24 @@ from trunkfold.split.folds import ONLY_LEARNED
 from trunkfold.training.accelerator import start_process
 from trunkfold.tuning.objective import run_trial
 
-PHOTOS, EPOCHS, PARTS = 2560, 10, 4  # the seed's trial; it validates on one part of four
-OURS, THEIRS = "ours, on kept features", "the seed's way"
+PHOTOS, EPOCHS, PARTS = 2560, 10, 4  # the student project's trial, which validates on a quarter of the photos
+OURS, THEIRS = "trunkfold, cached features", "the student project"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of an epoch, and of all else that belongs to a trial."""
+    """Seconds per epoch, and of the other parts of a trial."""
 
     epoch: float
     rest: float
 
     def trial(self, photos: int) -> float:
-        """Seconds of the seed's trial, from a measurement with `photos` photos."""
+        """Scale the seconds, measured with `photos` photos, to a full trial."""
         return self.rest + EPOCHS * self.epoch * PHOTOS / photos
 
 
 def main() -> None:
-    """Draw, keep the features, take turns, print."""
+    """Draw the photos, cache the features, measure alternately, and print."""
     options = parse_options()
     root = draw_labelled(options.work, options.photos)
     with tempfile.TemporaryDirectory(dir=options.work) as cache:
@@ -57,14 +58,14 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="convnext_tiny")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--views", type=int, default=4, help="kept augmented views of each photo")
-    parser.add_argument("--photos", type=int, default=90, help="three quarters of them to learn from")
-    parser.add_argument("--epochs", type=int, default=1, help="a turn; their mean counts")
+    parser.add_argument("--views", type=int, default=4, help="cached augmented views per photo")
+    parser.add_argument("--photos", type=int, default=90, help="three quarters of them are for training")
+    parser.add_argument("--epochs", type=int, default=1, help="per turn; their mean is used")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"], help="of ours")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-tuning")
@@ -75,7 +76,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_config(options: argparse.Namespace, root: Path, cache: Path) -> Config:
-    """The experiment of the trial."""
+    """Return the configuration of the trial."""
     return Config(
         data=DataConfig(root=root, image_size=options.size),
         split=SplitConfig(groups=str(root / "groups.csv"), folds=PARTS, holdout=0.0),
@@ -91,9 +92,9 @@ def make_config(options: argparse.Namespace, root: Path, cache: Path) -> Config:
 
 
 def measure(options: argparse.Namespace, config: Config) -> None:
-    """The features once, then both ways by turns."""
+    """Compute the features once, then measure both implementations alternately."""
     accelerator = start_process(config.train)
-    logging.getLogger("trunkfold").setLevel(logging.ERROR)  # random weights are meant
+    logging.getLogger("trunkfold").setLevel(logging.ERROR)  # hides the warning about random weights
     started = now(accelerator.device)
     with quietly():
         labelled = one_model(load_labelled(config))
@@ -119,13 +120,13 @@ def measure(options: argparse.Namespace, config: Config) -> None:
 
 
 def one_model(labelled: Labelled) -> Labelled:
-    """A quarter of the photos to validate on, the others to learn from."""
+    """Assign a quarter of the photos to validation, and the others to training."""
     fold = np.where(labelled.fold_of_row == 0, 0, ONLY_LEARNED)
     return replace(labelled, table=labelled.table.assign(fold=fold))
 
 
 def our_turn(config: Config, labelled: Labelled, accelerator: Accelerator) -> Turn:
-    """A trial as src/tune.py runs it."""
+    """Run a trial like src/tune.py."""
     started = now(accelerator.device)
     history = run_trial(config, labelled, accelerator, lambda epoch, macro_f1: None)
     seconds = now(accelerator.device) - started
@@ -134,7 +135,7 @@ def our_turn(config: Config, labelled: Labelled, accelerator: Accelerator) -> Tu
 
 
 def seed_turn(task: Task, fold_of_row: np.ndarray, epochs: int) -> Turn:
-    """The same trial in the seed's way."""
+    """Run the same trial with the student project's loop."""
     started = now(task.device)
     loop = SeedWay(task, np.flatnonzero(fold_of_row != 0), np.flatnonzero(fold_of_row == 0))
     rest = now(task.device) - started
@@ -155,12 +156,10 @@ def report(options: argparse.Namespace, turns: dict[str, list[Turn]], once: floa
         for name, own in turns.items()
     ]
     print(f"\n{device_name(device)}; {options.model}, {options.size} pixels, {options.photos} photos")
-    print(Table(["", "epoch, s", "beside epochs, s", f"a trial of {PHOTOS} photos and {EPOCHS} epochs, s"], rows))
-    print("a trial is {median:.1f} ({lowest:.1f} to {highest:.1f}) times as fast".format(**ratio))
+    print(Table(["", "epoch, s", "other, s", f"trial with {PHOTOS} photos and {EPOCHS} epochs, s"], rows))
+    print("a trial is {median:.1f} ({lowest:.1f} to {highest:.1f}) times faster".format(**ratio))
     shared = once * PHOTOS / options.photos
-    print(
-        f"once for all trials: {shared:.0f} s to decode {PHOTOS} photos, and for features of {options.views + 1} views"
-    )
+    print(f"shared by all trials: {shared:.0f} s to decode {PHOTOS} photos and to compute {options.views + 1} views")
     if options.json:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         results = {"trial_s": {name: spread(own) for name, own in trials.items()}, "ratio": ratio, "features_s": shared}

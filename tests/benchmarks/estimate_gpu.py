@@ -1,11 +1,11 @@
-"""What an epoch takes on GPUs by arithmetic: operations, bytes and launches, counted without a GPU.
+"""Estimate the time of an epoch on GPUs from operations, bytes and launches, counted without a GPU.
 
     python tests/benchmarks/estimate_gpu.py                # ConvNeXt-Tiny, 224 pixels, five folds, 7,200 photos
     python tests/benchmarks/estimate_gpu.py --batch 320
 
-A step runs on a pretended GPU (`pretended_gpu.py`) whose tensors have shapes and no numbers. Each operation is taken to
-last as long as its arithmetic or its memory traffic needs, whichever is longer; the processor launches one operation
-after another meanwhile, and the loader's workers prepare photos. The slowest of the three bounds the epoch.
+A step runs on a simulated GPU (`pretended_gpu.py`) whose tensors have shapes but no values. The time of an operation is
+the larger of its arithmetic and memory time. Meanwhile, the CPU launches operations, and data-loader workers prepare
+photos. The slowest of the three determines the epoch.
 """
 
 import argparse
@@ -38,14 +38,14 @@ OPERATIONS_OF = {**flop_registry, torch.ops.aten.convolution_backward: shape_wra
 
 @dataclass(frozen=True)
 class Card:
-    """A machine with GPUs of one kind; peaks are the vendor's.
+    """A machine with GPUs, with the vendor's peak rates.
 
     Attributes:
         count: Number of GPUs, which share each batch.
-        precision: What `train.mixed_precision auto` chooses there.
-        operations: Of one GPU per second, dense, in that precision; a multiply-add counts as two.
-        bytes: That one GPU's memory moves per second.
-        cores: Of the processor: one loader worker each.
+        precision: Precision selected by `train.mixed_precision auto`.
+        operations: Dense operations per second and GPU in this precision; a multiply-add counts as two.
+        bytes: Memory bandwidth per GPU, in bytes per second.
+        cores: Number of CPU cores, each with one data-loader worker.
     """
 
     count: int
@@ -60,14 +60,14 @@ CARDS = {
     "H100": Card(1, "bf16", 989e12, 3.35e12, 16),
     "H200": Card(1, "bf16", 989e12, 4.8e12, 16),
 }
-OF_PEAK, OF_BANDWIDTH = 0.4, 0.8  # shares that large products and elementwise kernels usually reach
-LAUNCH = 6e-6  # seconds of the processor for an operation of PyTorch that is not compiled
-PHOTOS_PER_CORE = 2003  # that a core augments per second, from the cache
+OF_PEAK, OF_BANDWIDTH = 0.4, 0.8  # shares that large matrix products and elementwise kernels usually reach
+LAUNCH = 6e-6  # CPU seconds to launch an operation in eager mode
+PHOTOS_PER_CORE = 2003  # photos per second that one core loads from the cache and augments
 
 
 @dataclass(frozen=True)
 class Work:
-    """One operation: floating-point operations, and bytes read and written."""
+    """An operator call: floating-point operations, and bytes read and written."""
 
     operations: float
     bytes: float
@@ -75,7 +75,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Counts:
-    """Operations of a training step, of its trunk alone, and of validating as many photos."""
+    """Operations of a training step, of its trunk alone, and of the validation of as many photos."""
 
     step: list[Work]
     trunk: list[Work]
@@ -83,14 +83,14 @@ class Counts:
 
 
 class Meter(PretendedGpu):
-    """A pretended GPU without numbers that notes the work of each operation."""
+    """A simulated GPU without values that records the work of each operation."""
 
     def __init__(self) -> None:
         super().__init__(numbers="meta")
         self.work: list[Work] = []
 
     def measure(self, call: Callable[[], object]) -> list[Work]:
-        """The operations of a call."""
+        """Return the operations of a call."""
         self.work.clear()
         call()
         return list(self.work)
@@ -110,7 +110,7 @@ def _bytes(tree: object) -> int:
 
 
 def _changed(function, args: tuple) -> list:
-    """Arguments that an operation without a result writes to."""
+    """Return the arguments that an operation without a result writes to."""
     kinds = function._schema.arguments
     return [arg for arg, kind in zip(args, kinds, strict=False) if kind.alias_info and kind.alias_info.is_write]
 
@@ -123,11 +123,11 @@ def count(options: argparse.Namespace, backbone: Backbone, precision: str, batch
         train = TrainConfig(epochs=30, batch_size=batch, mixed_precision=precision)
         batches = FoldBalancedBatches(np.arange(batch) % options.folds, batch, 0, accelerator)
         lockstep = Lockstep(accelerator, train, copy.deepcopy(backbone), batches)
-        lockstep.pieces = 1  # to find it takes numbers
+        lockstep.pieces = 1  # the search for it would need values
         photos = torch.zeros(batch, options.size, options.size, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
         targets = torch.zeros(batch, dtype=torch.long, device="cuda")
         step = lambda: lockstep.step(photos, targets)  # noqa: E731
-        step()  # the first one makes the optimizer's state
+        step()  # the first step creates the optimizer's state
 
         @torch.no_grad()
         def trunk() -> torch.Tensor:
@@ -145,7 +145,7 @@ def count(options: argparse.Namespace, backbone: Backbone, precision: str, batch
 
 
 def estimate(options: argparse.Namespace, card: Card, counts: Counts) -> dict[str, float]:
-    """Totals and seconds of an epoch."""
+    """Return totals and seconds of an epoch."""
     steps = round(options.photos / options.batch)
     epoch = [*counts.step, *counts.validation]
     arithmetic = [one.operations / (OF_PEAK * card.operations) for one in epoch]
@@ -163,13 +163,13 @@ def estimate(options: argparse.Namespace, card: Card, counts: Counts) -> dict[st
 
 
 def main() -> None:
-    """Count, and print the table."""
+    """Count operations, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="convnext_tiny")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=40, help="photos of a step, shared by the GPUs")
-    parser.add_argument("--photos", type=int, default=7200, help="of an epoch")
+    parser.add_argument("--batch", type=int, default=40, help="photos per step, over all GPUs")
+    parser.add_argument("--photos", type=int, default=7200, help="photos per epoch")
     options = parser.parse_args()
     backbone = build_backbone(ModelConfig(name=options.model, pretrained=False), CLASSES, load_weights=False)
     rows = []
@@ -192,7 +192,7 @@ def main() -> None:
     print(
         f"{options.model}, {options.size} pixels, {options.folds} folds, batch {options.batch}, {options.photos} photos"
     )
-    headings = ["", "TFLOP", "GB", "launches", "operations a step", "of the trunk"]
+    headings = ["", "TFLOP", "GB", "launches", "operations per step", "of the trunk"]
     print(Table([*headings, "arithmetic s", "memory s", "GPU s", "launching s", "loading s", "bound"], rows))
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks share: the machine's name and measured limits, the clock, and tables for terminal, JSON and page."""
+"""Shared by benchmarks: the machine's name and measured peak rates, timing, and tables for terminal, JSON and page."""
 
 import io
 import os
@@ -23,12 +23,12 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class Machine:
-    """A device and what it can do at most, as measured on it.
+    """A device with its measured peak rates.
 
     Attributes:
-        name: Processor or GPU, and how many cores and threads.
-        operations: Floating-point operations a second of a large product of matrices; a multiply-add counts as two.
-        bytes: Bytes read and written a second while a large tensor is copied.
+        name: GPU, or processor with its numbers of cores and threads.
+        operations: Floating-point operations per second of a large matrix product; a multiply-add counts as two.
+        bytes: Bytes read and written per second when copying a large tensor.
     """
 
     name: str
@@ -36,30 +36,30 @@ class Machine:
     bytes: float
 
     def floor(self, operations: float = 0, moved: float = 0) -> float:
-        """Seconds that a piece of work takes at least: operations over peak or bytes over bandwidth, the longer."""
+        """Return a lower bound in seconds: operations over peak or bytes over bandwidth, whichever is larger."""
         return max(operations / self.operations, moved / self.bytes)
 
     def describe(self) -> str:
-        """Name and limits in one line."""
+        """Return name and peak rates in one line."""
         return f"{self.name}; {self.operations / 1e9:,.0f} GFLOP/s, {self.bytes / 1e9:,.0f} GB/s measured"
 
 
 def measure_machine(device: torch.device, precision: str) -> Machine:
-    """Measure a device in the precision that training uses there: no, fp16 or bf16."""
+    """Measure a device in a precision: no, fp16 or bf16."""
     return Machine(device_name(device), peak_operations(device, DTYPES[precision]), peak_bytes(device))
 
 
 def device_name(device: torch.device) -> str:
-    """What a reader needs to know to compare: the GPU, or processor, cores and threads."""
+    """Return the GPU's name, or the processor with cores and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def peak_operations(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of one large matrix product, by the faster of two libraries.
+    """Measure operations per second of a large matrix product, with the faster of two libraries.
 
-    On a CPU PyTorch multiplies matrices with MKL and convolves with oneDNN, and which is faster depends on the maker.
+    On a CPU, PyTorch uses MKL for matrix products and oneDNN for convolutions; which is faster depends on the CPU.
     """
     side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -70,39 +70,39 @@ def peak_operations(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_bytes(device: torch.device) -> float:
-    """Bytes a second that a copy between two tensors, too large for any cache, reads and writes."""
+    """Measure bytes per second read and written by a copy between two tensors larger than any cache."""
     size = (2**31 if device.type == "cuda" else 2**28) // 4
     source, target = torch.ones(size, device=device), torch.empty(size, device=device)
     return 2 * 4 * size / fastest(lambda: target.copy_(source), device)
 
 
 def fastest(call: Callable[[], object], device: torch.device) -> float:
-    """The least seconds of several calls after a first one: what the machine can do, not what disturbed it."""
+    """Return the minimum over several calls after a warm-up, which excludes disturbances."""
     return min([seconds_of(call, device) for _ in range(REPEATS + 1)][1:])
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, until the device has done all of it."""
+    """Return the seconds of one call, with synchronization of the device."""
     started = now(device)
     call()
     return now(device) - started
 
 
 def now(device: torch.device) -> float:
-    """The clock, once the device has done all that it was told to do."""
+    """Return the time after synchronizing the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, lowest and highest of repeated measurements."""
+    """Return median, lowest and highest of repeated measurements."""
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under headings, the first column naming the rows."""
+    """A table of strings with headings; the first column names the rows."""
 
     headings: list[str]
     rows: list[list[str]]
@@ -117,7 +117,7 @@ class Table:
 
 
 def write_results(path: Path, machine: Machine, options: Mapping[str, object], **results: object) -> None:
-    """Write what a benchmark measured, with the machine and the options that it ran with, as JSON."""
+    """Write results with the machine and the options of the benchmark as JSON."""
     chosen = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     write_json({"machine": asdict(machine), "options": chosen, **results}, path)
 
@@ -126,11 +126,11 @@ def write_page(path: Path, title: str, lines: Sequence[str], tables: Mapping[str
     """Write one self-contained page.
 
     Args:
-        path: Where to.
-        title: Its heading.
-        lines: Paragraphs below it: the machine, and what was measured how.
-        tables: By heading.
-        chart: Draws the figure at the end.
+        path: File to write.
+        title: Title of the page.
+        lines: Paragraphs below the title: the machine, and how the results were measured.
+        tables: Tables by heading.
+        chart: Draws the figure at the end of the page.
     """
     with plt.rc_context(STYLE):
         figure = chart()

@@ -1,8 +1,7 @@
-"""Other ways to train one fold, each as the examples of its tool have it: what `bench_epoch.py` compares with.
+"""Peers of `bench_epoch.py`: training of one fold, implemented as in the examples of each library.
 
-All start from the same JPEG files and learn from the same photos for as many epochs, with augmentation of the same
-strength as far as their tools offer it. The frozen part is the same as ours: gradients stop where the tuned blocks
-begin.
+All read the same JPEG files and train on the same photos for as many epochs, with augmentation of the same strength as
+far as the library supports it. The same layers are frozen: gradients stop before the tuned blocks.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""An experiment is what its file and its options say, and nothing that they do not know."""
+"""Configurations contain the options of files and command lines; unknown ones are errors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -100,8 +100,8 @@ def test_what_is_dumped_loads_as_an_equal_configuration(args, tmp_path):
         (["--predict.views", "[]"], "predict.views must be a list of at least one view"),
         (["--run.name", "a/b"], "run.name 'a/b' must be a plain folder name"),
         (["--run.name", ".."], "run.name"),
-        (["--run.name", "copies"], "run.name copies is the folder of the copy searches: choose another name"),
-        (["--data.classes", "{1: a, '1': b}"], "data.classes names a label twice, once as a number"),
+        (["--run.name", "copies"], "run.name copies is reserved for the results of copy searches: choose another name"),
+        (["--data.classes", "{1: a, '1': b}"], "data.classes lists a label twice, as a number"),
         (["--data.classes", "{1: a, 2: a}"], "data.classes must have at least two labels with distinct names"),
         (["--data.classes", "{}"], "data.classes must have at least two labels"),
     ],
@@ -205,6 +205,6 @@ def test_a_config_file_named_copies_needs_a_run_name_of_its_own(tmp_path):
     """Its run would lie where the searches do."""
     (tmp_path / "copies.yaml").write_text("train: {epochs: 3}")
     args = ["--config", str(tmp_path / "copies.yaml")]
-    with pytest.raises(InputError, match="run.name copies is the folder"):
+    with pytest.raises(InputError, match="run.name copies is reserved"):
         parse_config(args)
     assert parse_config([*args, "--run.name", "copies2"]).run.name == "copies2"

@@ -1,6 +1,6 @@
-"""The table of all options in configs/README.md is the one that the dataclasses give.
+"""The table of all options in configs/README.md is up to date.
 
-`python tests/config/test_reference.py` writes it anew after an option was changed.
+Run `python tests/config/test_reference.py` to regenerate it after changing an option.
 """
 
 import json
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- options: begin -->\n", "<!-- options: end -->\n"
 
 
 def options_table() -> str:
-    """Markdown tables, one per section: option, default, what it does and which values it takes."""
+    """Return Markdown tables, one per section: option, default, meaning and accepted values."""
     lines, values, types = [], option_values(Config()), option_types(Config)
     for section in fields(Config):
         nested = is_dataclass(section.type)

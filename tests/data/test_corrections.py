@@ -1,4 +1,4 @@
-"""Photos that are left out are nowhere, photos that are relabelled have the other label everywhere."""
+"""Dropped photos are absent everywhere, and relabelled photos have the new label everywhere."""
 
 import contextlib
 import io
@@ -114,12 +114,12 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
     [
         ("missing", None, ["{drop} does not exist"]),
         (None, "missing", ["{relabel} does not exist"]),
-        ("id\n1\n", None, ["{drop} has no column image_id: its first line must name image_id, and names id"]),
+        ("id\n1\n", None, ["{drop} has no column image_id: its first line must name image_id, but names id"]),
         (
             None,
             "image_id\n1\n",
             [
-                "{relabel} has no column suggestion: its first line must name image_id, suggestion, and names image_id",
+                "{relabel} has no column suggestion: its first line must name image_id, suggestion, but names image_id",
             ],
         ),
         ("image_id\n", None, ["{drop} has a header but no rows"]),
@@ -130,11 +130,11 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
             ["data.relabel {relabel}: 1 image_id not in train.csv: 91"],
         ),
         (None, "image_id,suggestion\n91,1\n", ["data.relabel {relabel}: 1 image_id not in train.csv: 91"]),
-        ("image_id\n1\n2\n1\n", None, ["data.drop {drop}: 1 values of image_id occur twice or more: 1"]),
+        ("image_id\n1\n2\n1\n", None, ["data.drop {drop}: 1 duplicate image_id: 1"]),
         (
             None,
             "image_id,suggestion\n1,2\n1,3\n",
-            ["data.relabel {relabel}: 1 values of image_id occur twice or more: 1"],
+            ["data.relabel {relabel}: 1 duplicate image_id: 1"],
         ),
         (
             None,
@@ -148,16 +148,16 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
             None,
             "image_id,label,suggestion\n1,1,2\n4,1,3\n",
             [
-                "data.relabel {relabel}: label differs from train.csv for image_id 4: the file was made for other "
-                "labels; review these photos again, and correct the column label or remove it"
+                "data.relabel {relabel}: label differs from train.csv for image_id 4: the file was written for "
+                "different labels; review these photos again, then correct or remove the column label"
             ],
         ),
         (
             "image_id,label\n1,1\n4,3\n",
             None,
             [
-                "data.drop {drop}: label differs from train.csv for image_id 4: the file was made for other "
-                "labels; review these photos again, and correct the column label or remove it"
+                "data.drop {drop}: label differs from train.csv for image_id 4: the file was written for "
+                "different labels; review these photos again, then correct or remove the column label"
             ],
         ),
         (
@@ -168,7 +168,7 @@ def test_a_strange_label_can_be_corrected(competition, tmp_path):
         (
             "image_id\n" + "\n".join(str(number) for number in range(1, 91)),
             None,
-            ["data.drop {drop} names every photo of train.csv: no photo is left to train on"],
+            ["data.drop {drop} lists every photo of train.csv: no photo is left to train on"],
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_file_that_the_new_run_would_delete_is_refused(competition, tmp_path, 
     config = Config(data=data, split=SplitConfig(str(competition / "groups.csv")), run=RunConfig("toy", restart=True))
     for option in ("drop", "relabel"):
         for path in (own, own.absolute()):
-            with pytest.raises(InputError, match=rf"data.{option} .*toy/label_issues.csv would be deleted .* copy it"):
+            with pytest.raises(InputError, match=rf"data.{option} .*toy/label_issues.csv would be deleted .* move it"):
                 load_labelled(replace(config, data=replace(data, **{option: path})))
         load_labelled(replace(config, data=replace(data, **{option: other})))
         load_labelled(replace(config, data=replace(data, **{option: own}), run=RunConfig("toy")))

@@ -1,4 +1,4 @@
-"""Any picture file becomes upright RGB of the right colours; a file that is none is reported by name."""
+"""Any image file is decoded to upright RGB; other files are reported by name."""
 
 from pathlib import Path
 

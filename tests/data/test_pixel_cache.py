@@ -1,4 +1,4 @@
-"""Photos are decoded once: for all runs, whoever asks, whatever interrupts it, until a file's content changes."""
+"""Photos are decoded once for all runs and processes, until the content of a file changes."""
 
 import os
 import pickle

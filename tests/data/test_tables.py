@@ -1,4 +1,4 @@
-"""The competition's tables stay what their files say, and what is wrong with them is told by line, id and fix."""
+"""Tables keep ids and labels as strings, and report problems with line, id and fix."""
 
 from pathlib import Path
 
@@ -66,8 +66,8 @@ def test_a_byte_order_mark_windows_lines_and_outer_blanks_do_no_harm(tmp_path):
 def test_repeated_ids_and_file_names_are_all_named(tmp_path):
     problems = problems_of(tmp_path, HEADER + "1,a.jpg,x\n1,b.jpg,x\n2,b.jpg,x\n2,c.jpg,x\n")
     assert problems == [
-        "train.csv: 2 values of image_id occur twice or more: 1, 2",
-        "train.csv: 1 values of filename occur twice or more: b.jpg",
+        "train.csv: 2 duplicate image_ids: 1, 2",
+        "train.csv: 1 duplicate filename: b.jpg",
     ]
 
 
@@ -147,7 +147,7 @@ def test_a_folder_with_a_tables_name_is_not_a_table(tmp_path):
 def test_several_tables_are_all_named(tmp_path):
     for name in ("first", "second"):
         write_train(tmp_path / name, HEADER)
-    with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; point data.root"):
+    with pytest.raises(InputError, match=r"several train.csv .*first/train.csv, .*second/train.csv; set data.root"):
         find_table(tmp_path, "train.csv")
 
 

@@ -1,4 +1,4 @@
-"""The drawn competition has the columns, the imbalance, the copies and the difficulty that the kit is tried on."""
+"""The demo competition has the expected columns, imbalance, copies and difficulty."""
 
 import json
 import subprocess
@@ -210,12 +210,12 @@ def test_a_run_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DemoOptions(photos=0), "photos 0 is too few.*at least 45"),
-        (DemoOptions(photos=-3600), "photos -3600 is too few"),
-        (DemoOptions(photos=44), "photos 44 is too few"),
+        (DemoOptions(photos=0), "--photos 0 is too small.*at least 45"),
+        (DemoOptions(photos=-3600), "--photos -3600 is too small"),
+        (DemoOptions(photos=44), "--photos 44 is too small"),
         (DemoOptions(size=31), "size 31 must be 32 to 1024"),
         (DemoOptions(size=1025), "size 1025 must be 32 to 1024"),
-        (DemoOptions(seed=-1), "seed -1 must not be negative"),
+        (DemoOptions(seed=-1), "--seed -1 must not be negative"),
     ],
 )
 def test_bad_values_are_named_before_anything_is_written(tmp_path: Path, options: DemoOptions, message: str):
@@ -226,14 +226,14 @@ def test_bad_values_are_named_before_anything_is_written(tmp_path: Path, options
 
 def test_an_out_below_a_file_is_an_input_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write beside"):
+    with pytest.raises(InputError, match="cannot write to"):
         make_demo(tmp_path / "file" / "demo", SMALL)
 
 
 def test_the_script_exits_with_2_and_no_traceback_on_bad_values(tmp_path: Path):
     result = run_script("--photos", 0, "--out", tmp_path / "demo")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: photos 0 is too few")
+    assert result.stderr.startswith("error: --photos 0 is too small")
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 

@@ -1,4 +1,4 @@
-"""One finished toy run for all tests of this room, and its page."""
+"""A finished toy run, and its page, for all tests of this room."""
 
 from collections.abc import Iterator
 from pathlib import Path

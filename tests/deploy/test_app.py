@@ -1,4 +1,4 @@
-"""The page's HTTP API predicts what the commands predict, and refuses what is no photo, too large, or not uploaded."""
+"""The HTTP API predicts like the commands, and rejects invalid, oversized and foreign files."""
 
 import http.client
 import io
@@ -118,7 +118,7 @@ REFUSED = {
     "nothing": (b"", r"not an image"),
     "half a JPEG": (b"\xff\xd8\xff\xe0" + bytes(50), r"."),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"not an image"),
-    "a bomb": (png_of(30_000, 30_000), r"30000 x 30000 pixels are more than 1 million"),
+    "a bomb": (png_of(30_000, 30_000), r"30000 x 30000 pixels exceed 1 million"),
     "half a PNG": (png_of(60, 60), r"."),
 }
 
@@ -156,7 +156,7 @@ def test_other_files_of_this_machine_and_other_servers_are_not_read(server, phot
             assert "probabilities" not in str(found)
     assert call(server, {"url": "data:image/png;base64,AAAA", "meta": FILE}, endpoint)[0] == 500
     address = {"path": "https://example.org/a.jpg", "meta": FILE}
-    assert call(server, address, endpoint)[1]["error"] == "upload the photo: addresses are not downloaded"
+    assert call(server, address, endpoint)[1]["error"] == "upload the photo: URLs are not downloaded"
 
 
 def test_a_request_without_a_photo_is_one_message(server):

@@ -1,4 +1,4 @@
-"""What somebody sees who drops a photo on the page, in a real browser without a network."""
+"""The page in a real browser without network access."""
 
 import re
 import shutil
@@ -83,7 +83,7 @@ def test_a_photo_of_another_kind_is_warned_of_and_the_next_one_is_not(page, phot
     ("name", "content", "problem"),
     [
         ("page.jpg", PAGE, "not an image"),
-        ("bomb.png", png_of(30_000, 30_000), "30000 x 30000 pixels are more than 1 million"),
+        ("bomb.png", png_of(30_000, 30_000), "30000 x 30000 pixels exceed 1 million"),
         ("large.jpg", bytes(LIMITS.bytes + 1), "exceed the maximum allowed size"),
         (f"{MARKUP.replace('/', '')}.jpg", b"x", "not an image"),
     ],

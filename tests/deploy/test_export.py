@@ -1,4 +1,4 @@
-"""An exported ensemble predicts what the run predicts, says what it is, and is not written where it does not."""
+"""Exported ensembles predict like the run and carry metadata; deviating ones are not written."""
 
 import json
 import re
@@ -161,7 +161,7 @@ def test_timm_loads_one_fold_or_the_average(run, tmp_path, fold):
     torch.testing.assert_close(load_file(out / "model.safetensors")["head.fc.weight"], expected)
     assert json.loads((out / "config.json").read_text())["label_names"] == ["crack", "dent", "lamp broken"]
     card = (out / "README.md").read_text()
-    assert "macro F1 of this model's most probable class on the hold-out | 1.0000" in card
+    assert "hold-out macro F1 of this model (argmax) | 1.0000" in card
     assert "license: other" in card
 
 
@@ -199,13 +199,13 @@ def test_views_that_need_the_photo_are_left_out():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--format", "torch", "--precision", "int8"], r"--precision int8 is for --format onnx alone"),
-        (["--format", "onnx", "--fold", "1"], r"--fold is for --format timm alone"),
+        (["--format", "torch", "--precision", "int8"], r"--precision int8 requires --format onnx"),
+        (["--format", "onnx", "--fold", "1"], r"--fold requires --format timm"),
         (["--format", "timm", "--fold", "7"], r"--fold 7: choose one of 0, 1, 2, or average"),
         (["--format", "timm", "--out", "."], r"--out \. exists"),
         (["--format", "tflite"], r"format"),
         (["--out", "file/x.onnx"], r"--out: cannot write to file"),
-        (["--precision", "int8", "--data.root", "."], r"no train.csv.*needs them to measure its loss"),
+        (["--precision", "int8", "--data.root", "."], r"no train.csv.*needs held-out photos to measure the loss"),
         (["--run", "gone"], r"gone is not a run"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The bundle holds what Kaggle takes; its prediction notebook needs no network and leaves its inputs alone."""
+"""The bundle meets Kaggle's rules; its notebooks work offline and with read-only inputs."""
 
 import hashlib
 import json
@@ -86,7 +86,7 @@ def test_without_a_run_prediction_takes_the_training_notebooks_output(run, tmp_p
         ([], r"--data OWNER/SLUG, or --competition SLUG"),
         (["--data", "a/b", "--competition", "c"], r"not both"),
         (["--data", "photos"], r"--data photos must be OWNER/SLUG"),
-        (["--data", "a/b", "--name", "My Bundle"], r"--name My Bundle: Kaggle takes"),
+        (["--data", "a/b", "--name", "My Bundle"], r"--name My Bundle must be 6 to 42"),
         (["--data", "a/b", "--user", "Some Body"], r"--user Some Body is not a Kaggle user name"),
         (["--data", "a/b", "--hours", "0"], r"--hours 0.* must be above 0"),
         (["--data", "a/b", "--config", "gone.yaml"], r"--config gone.yaml is not a file"),

@@ -1,4 +1,4 @@
-"""Any photos are predicted as test photos are; what cannot be read has a row that says so."""
+"""Any photos are predicted like test photos; unreadable ones are reported in their row."""
 
 import json
 import os
@@ -130,7 +130,7 @@ def test_a_name_with_brackets_is_a_file_not_a_pattern(tmp_path):
 
 def test_words_that_name_nothing_are_all_named(tmp_path):
     (tmp_path / "bare").mkdir()
-    with pytest.raises(InputError, match=r"bare \(a folder without photos\).*gone.jpg \(nothing.*x\*.jpg"):
+    with pytest.raises(InputError, match=r"bare \(a folder without photos\).*gone.jpg \(not found.*x\*.jpg"):
         find_photos([str(tmp_path / "bare"), str(tmp_path / "gone.jpg"), str(tmp_path / "x*.jpg")])
 
 

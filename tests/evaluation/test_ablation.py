@@ -1,4 +1,4 @@
-"""What a part adds is what is lost without it, as computed by hand."""
+"""The gain from each part equals a computation by hand."""
 
 import json
 from dataclasses import asdict
@@ -63,7 +63,7 @@ def test_the_averaging_of_weights_adds_what_raw_ones_lose():
     raw = [list(row) for row in MIRRORED]
     raw[2][1] = raw[5][0] = 0.99
     found = ablate(make_predicted(MIRRORED), FOLDS, CLASSES, ["hflip"], False, "accuracy", raw=make_predicted(raw))
-    oof, holdout = (rows_by_part(getattr(found, name))["averaging of weights (EMA)"] for name in ("oof", "holdout"))
+    oof, holdout = (rows_by_part(getattr(found, name))["weight averaging (EMA)"] for name in ("oof", "holdout"))
     assert oof.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert (holdout.accuracy, holdout.macro_f1) == (1 / 2, pytest.approx((2 / 3 + 0) / 2))
     assert holdout.gain == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""Reliability is what a look at the table says, and the temperature is the one that spoilt the probabilities."""
+"""Reliability equals a computation by hand, and temperature scaling recovers a known temperature."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Shares add up by hand, and sets are called different when they differ by more than sampling makes them."""
+"""Class shares equal a computation by hand, and only significant shifts are reported."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Copies share one prediction, or the label of one of them; nobody else does."""
+"""Copies, and only copies, share a prediction or a label."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Decoding for macro F1 against all labellings of small sets, and against the most probable class on skewed ones."""
+"""Decoding for macro F1 finds the optimum of small sets, and improves on argmax for skewed ones."""
 
 import itertools
 

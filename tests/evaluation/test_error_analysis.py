@@ -1,4 +1,4 @@
-"""The photos that the report shows are wrong, sure, of different sources, and found again by the same tables."""
+"""The report's photos are confident mistakes of different sources, and the selection is reproducible."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""A run is scored as a whole, by fold and on its hold-out, with what its split leaks, its calibration and its luck."""
+"""Assessments contain scores by set and fold, leakage, calibration and simulated leaderboards."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The expected score is out-of-fold plus the gain of averaging, and its interval covers what it should."""
+"""The expected score is the out-of-fold score plus the gain from averaging, with a valid interval."""
 
 import numpy as np
 import pandas as pd

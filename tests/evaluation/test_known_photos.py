@@ -1,4 +1,4 @@
-"""The threshold compares each photo with photos of other folds and groups, never with its copies."""
+"""The novelty threshold compares photos with other folds and groups only, never with copies."""
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,6 @@ def test_held_out_photos_are_not_known(tmp_path):
 def test_a_file_of_other_folds_is_refused(tmp_path):
     folds = table([0, 1, -1], ["a", "b", "c"])
     save_known_photos(RunFolder(tmp_path, write=True), on_circle(0, 20, 90).astype(np.float16), folds)
-    with pytest.raises(InputError, match=r"does not fit .*folds.csv"):
+    with pytest.raises(InputError, match=r"does not match .*folds.csv"):
         load_known_photos(RunFolder(tmp_path), folds[:2])
     assert load_known_photos(RunFolder(tmp_path / "elsewhere"), folds) is None

@@ -1,4 +1,4 @@
-"""Suspected are the photos that the model is sure about in another way, and those whose copies say otherwise."""
+"""Suspected labels contradict confident predictions or the labels of copies."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Simulated leaderboards spread as freshly drawn test sets do, and rivals are as good as the model."""
+"""Simulated leaderboards vary like new test sets, and rivals are as good as the model."""
 
 import json
 from dataclasses import asdict

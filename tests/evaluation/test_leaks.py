@@ -1,4 +1,4 @@
-"""What was learned from is told apart from what was not, photo by photo."""
+"""Leakage is detected photo by photo."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Tables of probabilities are complete when they are made, and checked when they are read."""
+"""Tables of probabilities are validated when they are created and when they are read."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def test_a_scored_table_has_the_truth_beside_the_prediction():
     ids=["repeated id", "nan", "sum"],
 )
 def test_incomplete_predictions_are_never_made_into_a_table(ids, probabilities):
-    with pytest.raises(RuntimeError, match="predictions are incomplete"):
+    with pytest.raises(RuntimeError, match="predictions are invalid"):
         probability_table(pd.Series(ids), probabilities, CLASSES)
 
 
@@ -58,8 +58,8 @@ def test_what_is_written_is_read_again(tmp_path):
     [
         (None, "p.csv does not exist"),
         ("image_id,p_a\n1,1\n", "p.csv has no column p_b"),
-        ("image_id,p_a,p_b\n1,0.5,half\n", r"p.csv: .*half.* in the columns p_a, p_b, which hold probabilities"),
-        ("image_id,p_a,p_b\n1,0.5,0.5\n1,0.1,0.9\n", "p.csv: image_id occurs twice or more: 1"),
+        ("image_id,p_a,p_b\n1,0.5,half\n", r"p.csv: .*half.* in the columns of probabilities \(p_a, p_b\)"),
+        ("image_id,p_a,p_b\n1,0.5,0.5\n1,0.1,0.9\n", "p.csv: duplicate image_id: 1"),
         ("image_id,p_a,p_b\n1,0.5,0.5\n2,0.5,0.4\n3,nan,1\n", "do not sum to 1 for image_id 2, 3"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scores equal those computed by hand, and intervals are as wide as the independent photos allow."""
+"""Scores equal a computation by hand, and intervals reflect the number of independent photos."""
 
 import numpy as np
 import pandas as pd

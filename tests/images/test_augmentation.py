@@ -1,4 +1,4 @@
-"""Augmentation is a function of the photo and a seed, and gives the model's size whatever the photo's is."""
+"""Augmentation is a function of photo and seed, with a fixed output size."""
 
 import multiprocessing
 import pickle
@@ -127,7 +127,7 @@ def test_a_transform_that_needs_the_size_is_given_it_and_lists_become_its_tuples
             "augment: albumentations has no transform 'HorizontalFlop'; the nearest is HorizontalFlip",
         ),
         ([{"Compose": {"transforms": []}}], "has no transform 'Compose'"),
-        ([{"HorizontalFlip": {"chance": 1}}], "augment: HorizontalFlip takes no chance; it takes p"),
+        ([{"HorizontalFlip": {"chance": 1}}], "augment: HorizontalFlip has no argument chance; it has p"),
         ([{"HorizontalFlip": {"p": 2}}], r"augment: HorizontalFlip does not accept \{'p': 2\}"),
         ([{"RandomCrop": {"height": 99, "width": 99}}], "augment: the transforms fail on a photo of 64 x 64 pixels"),
         ([{"Normalize": {}}], "augment: the transforms return float32 instead of uint8"),

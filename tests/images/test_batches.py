@@ -1,4 +1,4 @@
-"""Batches hold every fold equally, cover every photo before any comes again, and do not depend on who draws them."""
+"""Batches are fold-balanced, cover every photo before repeating any, and do not depend on the process."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -287,7 +287,7 @@ def test_too_many_workers_are_warned_of_once(monkeypatch, caplog):
     for _ in range(3):
         choose_workers(DataConfig(workers=70, image_size=64), Launched(1, torch.device("cpu")))
         choose_workers(DataConfig(workers=3, image_size=64), Launched(1, torch.device("cpu")))
-    assert caplog.messages == ["data.workers 70 is cut to 3: there are 3 usable cores"]
+    assert caplog.messages == ["data.workers 70 is reduced to 3: there are 3 usable cores"]
 
 
 @pytest.mark.parametrize(("megabytes", "processes", "workers"), [(64, 1, 6), (64, 2, 3), (5, 1, 0), (4096, 1, 16)])

@@ -1,4 +1,4 @@
-"""The contact sheet shows the photos themselves, then what the augmentation makes of them."""
+"""The contact sheet shows the photos, followed by augmented versions."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The mean and standard deviation of photos are those of their pixels, not of their squares or of single photos."""
+"""Mean and standard deviation are those of all pixels, not averages over photos."""
 
 import numpy as np
 import pytest

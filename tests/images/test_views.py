@@ -1,4 +1,4 @@
-"""A view shows a part of the photo; mirroring twice is nothing, and the plain view leaves nothing out."""
+"""A view shows a region of the photo; mirroring twice is the identity, and the plain view is the whole photo."""
 
 from dataclasses import replace
 

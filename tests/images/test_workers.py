@@ -1,4 +1,4 @@
-"""An error in a data-loader worker names its photo, and a killed worker ends the run with a clear message."""
+"""Errors in data-loader workers name the photo, and killed workers end the run with a clear message."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""The faster gradient of depthwise kernels is PyTorch's."""
+"""The faster kernel gradient of depthwise convolutions equals PyTorch's."""
 
 import copy
 

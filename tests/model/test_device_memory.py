@@ -1,4 +1,4 @@
-"""What fits is found by trying, in all processes alike, and what does not is told with what to lower."""
+"""Batch sizes that fit are found by trial, equal in all processes; errors suggest options to lower."""
 
 import threading
 from types import SimpleNamespace

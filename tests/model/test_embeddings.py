@@ -1,4 +1,4 @@
-"""One unit vector per photo, whichever process pooled it."""
+"""There is one unit vector per photo, independent of the process."""
 
 import numpy as np
 import torch

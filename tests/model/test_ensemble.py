@@ -1,4 +1,4 @@
-"""The ensemble is the mean of K whole models, and what is saved is what was trained."""
+"""The ensemble equals the mean of K whole models, also after saving and loading."""
 
 import shutil
 from dataclasses import replace

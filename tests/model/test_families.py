@@ -1,4 +1,4 @@
-"""Every family: cut, tuned, saved and looked into, on the smallest models that timm's classes can make."""
+"""Every family can be cut, tuned, saved and explained, on the smallest models of timm's classes."""
 
 import copy
 from pathlib import Path

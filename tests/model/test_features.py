@@ -1,4 +1,4 @@
-"""Kept features are those of the trunk, are computed once for all runs, and change whenever they must."""
+"""Cached features equal the trunk's output, are computed once for all runs, and are invalidated correctly."""
 
 import copy
 import pickle

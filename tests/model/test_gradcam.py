@@ -1,4 +1,4 @@
-"""Grad-CAM on tails that are small enough to compute by hand."""
+"""Grad-CAM on tails small enough to compute by hand."""
 
 import numpy as np
 import pytest

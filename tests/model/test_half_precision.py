@@ -1,4 +1,4 @@
-"""Weights cast once give what autocast gives by casting them in every call, to the bit."""
+"""Weights cast once give bit-identical results to autocast, which casts them in every call."""
 
 import copy
 

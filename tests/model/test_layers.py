@@ -1,4 +1,4 @@
-"""Our layers are the same functions as PyTorch's and peft's, with the same gradients, names and weights."""
+"""Layers compute the same functions and gradients as PyTorch's and peft's, and keep names and weights."""
 
 import copy
 

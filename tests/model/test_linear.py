@@ -1,4 +1,4 @@
-"""The faster linear map is the same function with the same gradients, and keeps names and weights."""
+"""The faster linear layer computes the same function and gradients, and keeps names and weights."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Weights come from files, folders and packages; what does not fit is refused with its first differing tensors."""
+"""Weights are loaded from files, folders and packages; mismatches are rejected with the first differing tensors."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def test_local_weights_are_loaded_whatever_their_head(tmp_path, suffix):
 def test_weights_of_another_architecture_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext2", num_classes=3).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(
-        InputError, match=r"w\.safetensors do not fit model.name test_convnext: .*are missing.*of another shape"
+        InputError, match=r"w\.safetensors do not fit model.name test_convnext: .*are missing.*of a different shape"
     ):
         build_backbone(replace(TOY, weights=str(tmp_path / "w.safetensors")), 3)
 
@@ -103,8 +103,8 @@ def test_a_folder_of_hugging_face_is_loaded(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "resnet18"}, "are of resnet18. Set model.name resnet18"),
-        ({"pretrained_cfg": {"mean": [0, 0, 0]}}, "pixels of .*Set data.normalize"),
+        ({"architecture": "resnet18"}, "are for resnet18. Set model.name to resnet18"),
+        ({"pretrained_cfg": {"mean": [0, 0, 0]}}, "normalization .*Set data.normalize"),
     ],
 )
 def test_a_folder_of_another_model_is_refused(folder, change, message):
@@ -116,7 +116,7 @@ def test_a_folder_of_another_model_is_refused(folder, change, message):
 
 def test_a_folder_without_weights_or_description_is_refused(folder):
     (folder / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="config.json cannot be read"):
+    with pytest.raises(InputError, match="config.json is not a timm configuration"):
         local_model(replace(TOY, weights=str(folder)))
     for file in folder.iterdir():
         file.unlink()

@@ -1,4 +1,4 @@
-"""Every shipped config's model is built without weights and cut as its options say."""
+"""The models of all shipped configurations can be built and cut as configured."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs are averaged by image id, and scored only where they share a split."""
+"""Runs are averaged by image id, and scored only if they share a split."""
 
 import logging
 from pathlib import Path
@@ -112,14 +112,14 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     Path("submissions/a+b/oof.csv").write_text("of an earlier blend")
     with caplog.at_level(logging.WARNING):
         folder = blend_runs(runs)
-    assert "the runs have different splits: no honest score of their blend exists" in caplog.text
+    assert "the runs have different splits, so the blend has no unbiased score" in caplog.text
     metrics = metrics_of(folder)
     assert (metrics["oof"], metrics["holdout"], metrics["folds"], metrics["leak"]) == (None, None, [], None)
     assert metrics["calibration"] is metrics["luck"] is None
     assert not (folder / "oof.csv").exists()
     assert len(read(folder / "test_probabilities.csv")) == 3
     report_on(folder)
-    assert "no honest score" in (folder / "report.html").read_text()
+    assert "no unbiased score" in (folder / "report.html").read_text()
     assert "out-of-fold" not in summary_of(folder)
 
 
@@ -127,8 +127,8 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     ("classes", "ids", "message"),
     [
         ({"1": "crack", "2": "lamp"}, "789", "b and submissions/a have different classes"),
-        (CLASSES, "78", "test_probabilities.csv and .* are about different photos"),
-        (CLASSES, "781", "are about different photos"),
+        (CLASSES, "78", "test_probabilities.csv and .* list different photos"),
+        (CLASSES, "781", "list different photos"),
     ],
 )
 def test_only_runs_of_the_same_classes_and_photos_are_averaged(classes, ids, message):
@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused(weights, message):
 
 def test_a_training_run_is_never_overwritten():
     runs = [make_run("a", 0.1), make_run("b", 0.9)]
-    with pytest.raises(InputError, match=r"submissions/a is a training run: choose another --out"):
+    with pytest.raises(InputError, match=r"submissions/a contains a trained run: choose another --out"):
         blend_runs(runs, name="a")
 
 
@@ -165,7 +165,7 @@ def test_a_blend_lies_right_under_submissions(name):
 
 
 def test_a_blend_may_not_lie_where_the_searches_for_copies_do():
-    with pytest.raises(InputError, match="--out copies is the folder of the copy searches"):
+    with pytest.raises(InputError, match="--out copies is reserved for"):
         blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="copies")
 
 

@@ -1,4 +1,4 @@
-"""What is written of predictions, and the size of the test set that luck is simulated for."""
+"""Files of predictions, and the size of the test set for simulated leaderboards."""
 
 from dataclasses import replace
 from pathlib import Path

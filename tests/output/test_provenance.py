@@ -1,4 +1,4 @@
-"""What a run was made with is looked up, not believed, and what cannot be known is null."""
+"""Provenance is measured; unknown values are null."""
 
 import os
 import subprocess

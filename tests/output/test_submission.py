@@ -1,4 +1,4 @@
-"""What the competition would refuse is refused here, with the reason."""
+"""Submissions that the competition would reject are rejected with the reason."""
 
 import pandas as pd
 import pytest
@@ -24,14 +24,14 @@ def test_a_photo_without_a_prediction_is_named():
 
 @pytest.mark.parametrize("order", [[0, 2, 1], [0, 1], [0, 1, 1], [0, 1, 2, 2]], ids=str)
 def test_ids_that_are_missing_repeated_or_in_another_order_are_refused(order):
-    with pytest.raises(InputError, match="submission.csv is not written: the ids are not those of test.csv"):
+    with pytest.raises(InputError, match="submission.csv was not written: the ids do not match test.csv"):
         check_submission(SUBMISSION.iloc[order], TEST, LABELS, None)
 
 
 @pytest.mark.parametrize("label", ["7", None, "nan", ""])
 def test_unknown_and_missing_labels_are_refused(label):
     wrong = SUBMISSION.assign(label=["1", label, "2"])
-    with pytest.raises(InputError, match=f"1 labels are none of the competition's: {label or ''}"):
+    with pytest.raises(InputError, match=f"unknown labels in 1 row: {label or ''}"):
         check_submission(wrong, TEST, LABELS, None)
 
 
@@ -47,8 +47,8 @@ def test_a_sample_of_the_same_ids_in_any_order_is_content(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,label\n9,1\n07,1\n8,1\n5,1\n", r"sample_submission.csv wants 1 ids that test.csv lacks: 5"),
-        ("image_id,label\n9,1\n07,1\n", r"test.csv has 1 ids that .*sample_submission.csv lacks: 8"),
+        ("image_id,label\n9,1\n07,1\n8,1\n5,1\n", r"sample_submission.csv has 1 id missing from test.csv: 5"),
+        ("image_id,label\n9,1\n07,1\n", r"test.csv has 1 id missing from .*sample_submission.csv: 8"),
         ("id,label\n9,1\n", r"sample_submission.csv has the columns id, label, not image_id, label"),
         ("image_id,label\n", r"sample_submission.csv has a header but no rows"),
     ],

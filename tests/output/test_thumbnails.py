@@ -1,4 +1,4 @@
-"""Thumbnails show the photos, the heat lies where it belongs, and nothing is left half written."""
+"""Thumbnails show the photos, heat maps are aligned with them, and files are written atomically."""
 
 import base64
 import io

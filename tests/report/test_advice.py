@@ -1,4 +1,4 @@
-"""Each piece of advice is given for its reason, and only then; the most urgent comes first, and there are few."""
+"""Each recommendation appears only for its reason; the most urgent comes first, and their number is limited."""
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ def test_the_weakest_class_is_named_with_its_sources_and_what_it_is_taken_for(ru
     per_class(run, a=0.9, b=0.9, c=0.5)
     # every second of the 60 photos is in either fold; labels take turns, and groups hold six photos of a fold
     assert (
-        "The weakest class is $\\oops$ & up: F1 0.50 out-of-fold. It is trained on 20 sources, and most often "
+        "The weakest class is $\\oops$ & up: out-of-fold F1 0.50. It has 20 sources in training and is most often "
         "predicted as crack." in advice(run)
     )
 
@@ -69,7 +69,7 @@ def test_classes_that_are_alike_have_no_weakest(run):
 
 def test_a_score_that_still_rises_wants_more_epochs(run):
     write_history(run, list(np.linspace(1, 0.5, 10)), list(np.linspace(0.3, 0.8, 10)))
-    assert "still rising at the end, by 0.111 in the last fifth: train for more than 10 epochs" in advice(run)
+    assert "still rising: it gained 0.111 in the last fifth of training. Train for more than 10 epochs" in advice(run)
 
 
 def test_a_loss_that_rises_again_is_learning_by_heart(run):
@@ -113,7 +113,7 @@ def test_a_temperature_near_one_is_not(temperature, run):
 
 def test_parts_that_harm_for_sure_are_to_be_left_out(run):
     change_metrics(run, ablation=extra_metrics()["ablation"])
-    assert "Leave out consensus: on the hold-out photos the score is higher without." in advice(run)
+    assert "Leave out consensus: the hold-out score is higher without." in advice(run)
 
 
 def test_parts_that_may_be_luck_are_not(run):
@@ -125,7 +125,7 @@ def test_parts_that_may_be_luck_are_not(run):
 
 def test_luck_is_that_of_a_rival_that_agrees_on_nine_of_ten_photos(run):
     change_metrics(run, luck=extra_metrics()["luck"])
-    assert "by less than 0.026: two equally good ones that agree on 90 % of the photos" in advice(run)
+    assert "by less than 0.026: two equally good submissions that agree on 90 % of the photos" in advice(run)
 
 
 def test_test_photos_of_another_mixture_are_told(tmp_path):
@@ -133,12 +133,12 @@ def test_test_photos_of_another_mixture_are_told(tmp_path):
     labels = "\n".join(f"{number},3" for number in range(1000, 1600))
     (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
     told = advice(run)
-    assert "The class shares of the test photos differ: $\\oops$ & up is 100 % of the predictions there" in told
+    assert "Class shares of the test photos differ: 100 % of the test photos are predicted as $\\oops$ & up" in told
 
 
 def test_without_a_simulated_leaderboard_the_interval_says_what_can_be_told_apart(run):
     change_metrics(run, luck=None)
     low, high = metrics_of(run)["oof"]["intervals"]["macro_f1"]
-    assert f"macro F1 is known to within {(high - low) / 2:.3f}." in advice(run)
+    assert f"macro F1 has a margin of error of ±{(high - low) / 2:.3f}." in advice(run)
     change_metrics(run, luck=extra_metrics()["luck"])
-    assert "known to within" not in advice(run)
+    assert "margin of error" not in advice(run)

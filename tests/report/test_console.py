@@ -1,4 +1,4 @@
-"""The summary says how good a run is, how that was measured, and what is wrong with it; the page says the same."""
+"""The summary states the score, how it was measured, and problems; the page agrees with it."""
 
 import html
 import json
@@ -42,7 +42,7 @@ def told(scores: dict) -> str:
 def test_a_split_by_group_names_its_groups_and_warns_of_nothing(choice, tmp_path):
     run = make_run(tmp_path, choice)
     assert_warned(run, [])
-    sentence = f"by group ({choice}): no copy of a scored photo was trained on"
+    sentence = f"by group ({choice}): no copy of a scored photo was used in training"
     assert f"<p>Split {sentence}.</p>" in read_page(run)[0]
     assert f"split: {sentence}" in summary_of(run).splitlines()
 
@@ -95,7 +95,7 @@ def test_where_all_photos_have_copies_there_are_no_others(tmp_path):
     change_metrics(run, leak={"oof": {"with_copies": copies, "without_copies": None}, "holdout": None}, holdout=None)
     line = (
         "WARNING: out-of-fold, accuracy 1.000, macro F1 1.000 on 60 photos whose copies were in training; "
-        "there are no others"
+        "there are no other photos"
     )
     assert_warned(run, [line])
 
@@ -133,19 +133,19 @@ def test_what_the_consensus_did_is_told(consensus, line, run):
 @pytest.mark.parametrize(
     ("labels", "line"),
     [
-        ({"used": True, "photos": 12, "different": 3}, "12 test photos were given (decode.copy_labels), 3"),
-        ({"used": False, "photos": 12, "different": 0}, "12 test photos could be given"),
-        ({"used": True, "photos": 1, "different": 1}, "1 test photo were given (decode.copy_labels), 1"),
-        ({"used": False, "photos": 1, "different": 1}, "1 test photo could be given"),
+        ({"used": True, "photos": 12, "different": 3}, "were used for 12 test photos (decode.copy_labels); 3"),
+        ({"used": False, "photos": 12, "different": 0}, "are available for 12 test photos"),
+        ({"used": True, "photos": 1, "different": 1}, "were used for 1 test photo (decode.copy_labels); 1"),
+        ({"used": False, "photos": 1, "different": 1}, "are available for 1 test photo"),
     ],
 )
 def test_what_labelled_copies_say_is_told(labels, line, run):
     change_metrics(run, copy_labels=labels)
     report_on(run)
-    lines = [found for found in summary_of(run).splitlines() if found.startswith("labels of copies for ")]
+    lines = [found for found in summary_of(run).splitlines() if found.startswith("labels of copies ")]
     assert len(lines) == 1
     assert line in lines[0]
-    assert f"{labels['different']} of them unlike the prediction" in lines[0]
+    assert f"{labels['different']} of them differ from the prediction" in lines[0]
     assert f">{lines[0]}.</p>" in read_page(run)[0]
 
 

@@ -1,4 +1,4 @@
-"""What the report is made of is read from the run, or of an average from its runs, and compared fairly."""
+"""The report reads the files of the run, or of the averaged runs, and compares class shares correctly."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def test_the_test_photos_are_compared_by_what_is_predicted_of_both(tmp_path):
     predictions = [label for name in ("oof", "holdout") for label in pd.read_csv(run / f"{name}.csv")["prediction"]]
     lines = "\n".join(f"{number},{label}" for number, label in enumerate(predictions))
     (run / "submission.csv").write_text(f"image_id,label\n{lines}\n")
-    shift = read_findings(RunFolder(run)).shifts["What was predicted for the test photos and for the labelled ones"]
+    shift = read_findings(RunFolder(run)).shifts["Predicted class shares of the test photos and of the labelled photos"]
     assert shift.distance == pytest.approx(0)
 
 
@@ -77,7 +77,7 @@ def test_copies_of_test_photos_are_one_draw(tmp_path):
     run = make_run(tmp_path, copies=1, rows=(120, 48))
     labels = "\n".join(f"{number},{1 + number % 2}" for number in range(300))
     (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
-    name = "What was predicted for the test photos and for the labelled ones"
+    name = "Predicted class shares of the test photos and of the labelled photos"
     alone = read_findings(RunFolder(run)).shifts[name]
     groups = "\n".join(f"{number},test,{number // 30}" for number in range(300))
     (run / "groups.csv").write_text(f"image_id,set,group\n{groups}\n")

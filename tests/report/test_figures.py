@@ -1,4 +1,4 @@
-"""Figures show the numbers that they are given, in both modes of the page, whatever the classes are called."""
+"""Figures show the given values in light and dark mode, for any class names."""
 
 import base64
 import xml.etree.ElementTree as ElementTree
@@ -140,7 +140,7 @@ def test_the_figure_of_luck_shows_both_histograms_and_their_ranges():
     luck = typed(luck=extra_metrics()["luck"]).luck
     axis = draw_luck(luck).axes[0]
     heights = {stairs.get_label(): stairs.get_data().values for stairs in axis.patches if stairs.get_label()}
-    assert list(heights) == ["private: 95 % from 0.561 to 0.743", "public: 95 % from 0.512 to 0.787"]
+    assert list(heights) == ["private: 95 % in 0.561 to 0.743", "public: 95 % in 0.512 to 0.787"]
     for name, values in zip(("private", "public"), heights.values(), strict=True):
         counts = np.array(getattr(luck.histogram, name))
         np.testing.assert_allclose(values, 100 * counts / counts.sum())

@@ -1,4 +1,4 @@
-"""The page of all runs lists what is there, newest first, and never fails a command."""
+"""The page of all runs lists existing runs, newest first, and never fails a command."""
 
 import os
 import re

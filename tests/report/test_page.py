@@ -1,4 +1,4 @@
-"""The page shows the run's own numbers, stands alone, leaves out what a run lacks, and takes no name for markup."""
+"""The page shows the run's values, is self-contained, omits missing sections, and escapes names."""
 
 import html
 import json
@@ -82,9 +82,9 @@ def test_the_headline_is_the_expected_score_of_the_ensemble(reported):
     )
     oof, holdout = metrics["oof"]["macro_f1"], metrics["holdout"]["macro_f1"]
     told = texts(section(page, "Result"))
-    assert f"Out-of-fold, single models reach a macro F1 of {oof:.3f}. On the hold-out the ensemble" in told
-    assert f"reaches {holdout:.3f} and its single models {holdout - expected['gain']:.3f}." in told
-    assert f"The gain of averaging the folds, {expected['gain']:+.3f}, is added." in told
+    assert f"Single models reach an out-of-fold macro F1 of {oof:.3f}. On the hold-out, the ensemble" in told
+    assert f"reaches {holdout:.3f} and single models {holdout - expected['gain']:.3f}." in told
+    assert f"The gain from averaging the folds, {expected['gain']:+.3f}, is added." in told
 
 
 def test_the_results_numbers_are_those_of_the_metrics(reported):
@@ -116,7 +116,7 @@ def test_each_class_has_a_plain_sentence_with_its_sources(reported):
     wrong = own[own["prediction"] == "1"]
     sentence = (
         f"<script>alert(1)</script>: {percent(1 - len(wrong) / len(own))} of {len(own)} photos of "
-        f"{own['group'].nunique()} sources are recognised; most often it is mistaken for crack ({len(wrong)} photos of "
+        f"{own['group'].nunique()} sources are correct; most often confused with crack ({len(wrong)} photos of "
         f"{wrong['group'].nunique()} sources)."
     )
     told = html.unescape(section(page, "Classes"))
@@ -157,10 +157,10 @@ def test_luck_is_told_with_its_numbers(reported):
     """The difference of metrics.json is public minus private, -0.131 to 0.129; the page turns it round."""
     page, metrics = read_page(reported)
     told = texts(section(page, "Leaderboard luck")).replace("\xa0", " ")
-    assert "In 10,000 simulated draws of 4,800 photos, 30 % of them public" in told
+    assert "In 10,000 simulated samples of 4,800 photos, 30 % of them public" in told
     assert "reaches 0.561 to 0.743 on the private part" in told
     assert "0.512 to 0.787 on the public part" in told
-    assert "Its private score minus its public score is between -0.129 and +0.131." in told
+    assert "The private minus the public score is between -0.129 and +0.131." in told
     assert "80.0 % of the photos 0.037 90.0 % of the photos 0.026" in told
 
 
@@ -181,8 +181,8 @@ def test_folds_are_shown_with_mean_and_spread(reported):
         assert [str(fold["fold"]), *values, str(fold["photos"])] in found
     mean, spread = folds.mean(), folds.std(ddof=0)
     values = [f"{mean[key]:.4f} ± {spread[key]:.4f}" for key in ("macro_f1", "accuracy")]
-    assert ["mean ± spread", *values, ""] in found
-    assert "3 epochs, 0.6 s each" in section(page, "Folds")
+    assert ["mean ± std", *values, ""] in found
+    assert "3 epochs of 0.6 s" in section(page, "Folds")
 
 
 def test_mistakes_have_photo_heat_probabilities_and_copies(reported):
@@ -228,7 +228,7 @@ def test_the_prediction_is_shown_where_it_is_not_the_most_probable_class(tmp_pat
 def test_suspected_labels_are_shown_with_what_to_do(reported):
     page, _ = read_page(reported)
     told = texts(section(page, "Suspected labels")).replace("\xa0", " ")
-    assert "Labelled $\\oops$ & up , predicted as crack" in told
+    assert "Labelled $\\oops$ & up , suggested crack" in told
     assert "$\\oops$ & up 1.2 % crack 97.7 % far <off>" in told
     assert "--data.relabel configs/relabel.csv --data.drop configs/drop.csv" in told
     choice = re.search(r'data-choice="(.*?)"', section(page, "Suspected labels"))[1]
@@ -255,17 +255,17 @@ def test_suspected_copies_of_one_source_share_a_card(tmp_path, undrawn):
 def test_data_tell_sizes_groups_and_the_submission(reported):
     page, _ = read_page(reported)
     told = texts(section(page, "Data")).replace("\xa0", " ")
-    assert "Photos are 48 to 999 pixels wide (median 640) and 36 to 888 high (median 480)." in told
-    assert "Most frequent: 640 x 480 (70), 48 x 36 (14)." in told
+    assert "Photos are 48 to 999 pixels wide (median 640) and 36 to 888 pixels high (median 480)." in told
+    assert "Most frequent sizes: 640 x 480 (70), 48 x 36 (14)." in told
     assert "Copies: 5 sources of 1 photo, 26 sources of 3 photos." in told
     assert ["crack", "1"] in rows(section(page, "Data"))
     assert ["$\\oops$ & up", "2"] in rows(section(page, "Data"))
-    assert "The labels of the hold-out and of the folds differ by 0.0 %" in told
+    assert "Class shares of the hold-out and of the folds differ by 0.0 %" in told
 
 
 def test_what_each_part_adds_is_told_with_its_interval(reported):
     page, _ = read_page(reported)
-    found = rows(section(page, "What each part adds"))
+    found = rows(section(page, "Ablation"))
     assert ["mirrored view (TTA)", "+0.0321", "-0.0100 to +0.0500", "0.6543", "0.7654"] in found
     assert ["consensus", "-0.0111", "-0.0200 to -0.0030", "0.6789", "0.7777"] in found
     assert ["fold 0", "0.6111", "0.7111"] in found
@@ -273,8 +273,8 @@ def test_what_each_part_adds_is_told_with_its_interval(reported):
 
 def test_how_it_was_made_is_complete(reported):
     page, _ = read_page(reported)
-    made = section(page, "How it was made")
-    assert "14,399,238 of 27,920,000 trainable parameters per fold" in made
+    made = section(page, "Reproducibility")
+    assert "14,399,238 of 27,920,000 parameters are trainable per fold" in " ".join(made.split())
     assert "123 photos per second" in made
     assert "reading photos 1.2 s, training 62 s." in made
     assert ["device", "a GPU <fast>"] in rows(made)
@@ -305,7 +305,7 @@ def test_an_older_run_shows_what_it_has(run):
     change_metrics(run, luck=None, calibration=None)
     report_on(run)
     titles = re.findall(r"<h2>(.*?)</h2>", read_page(run)[0])
-    expected = ["Result", "What to do next", "Classes", "Most confident mistakes", "Folds", "Data", "How it was made"]
+    expected = ["Result", "Next steps", "Classes", "Most confident mistakes", "Folds", "Data", "Reproducibility"]
     assert titles == expected
 
 
@@ -315,7 +315,7 @@ def test_photos_of_one_size_are_told_as_such(run):
     made = extra_metrics()["made_with"]
     change_metrics(run, made_with={**made, "data": {"sizes": sizes, "group_sizes": {}}})
     report_on(run)
-    assert "All photos are 9 x 8 pixels large." in section(read_page(run)[0], "Data")
+    assert "All photos are 9 x 8 pixels." in section(read_page(run)[0], "Data")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -330,7 +330,7 @@ def test_no_mistake_is_not_told_as_certainty(run):
     change_metrics(run, holdout={**holdout, "intervals": {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}})
     report_on(run)
     told = html.unescape(section(read_page(run)[0], "Result"))
-    assert "makes no mistake, which leaves open that up to 5.0\u00a0% of such sources are mistaken" in told
+    assert "makes no mistakes, which is compatible with an error rate of up to 5.0\u00a0% of sources" in told
     assert told.count(">no mistake<") == 2
     assert "1.000 to 1.000" not in told
 
@@ -354,7 +354,7 @@ def test_parts_of_the_newer_metrics_may_be_null(run):
     report_on(run)
     page, _ = read_page(run)
     assert "hold-out" not in texts(section(page, "Calibration"))
-    assert "commit" not in section(page, "How it was made")
+    assert "commit" not in section(page, "Reproducibility")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -363,7 +363,7 @@ def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
     (run / "holdout.csv").unlink()
     report_on(run)
     told = section(read_page(run)[0], "Result")
-    assert "The gain of averaging the folds is" in told
+    assert "The gain from averaging the folds is unknown" in told
     assert told.count('<div class="card">') == 3
     assert not (run / "figures" / "confusion_holdout.png").exists()
 
@@ -373,8 +373,8 @@ def test_a_single_model_has_no_folds_to_average(run):
     change_metrics(run, split={"groups": "copies", "folds": 1, "holdout": 0.1, "seed": 1})
     report_on(run)
     told = texts(section(read_page(run)[0], "Result"))
-    assert "On its validation photos the model reaches a macro F1 of" in told
-    assert "gain of averaging" not in told
+    assert "The model reaches a macro F1 of" in told
+    assert "gain from averaging" not in told
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -383,7 +383,7 @@ def test_a_leak_is_the_headline(tmp_path):
     report_on(run)
     page, _ = read_page(run)
     lead = re.search(r'<p class="lead leaky">(.*?)</p>', page)[1]
-    assert lead.startswith("No score can be expected: copies of scored photos were in training")
+    assert lead.startswith("No expected score: copies of scored photos were in training")
     assert '<div class="leaky">' in section(page, "Result")
     assert "expected macro F1" not in page
 
@@ -410,7 +410,7 @@ def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tm
     mistakes = section(page, "Most confident mistakes")
     assert "data:image/jpeg" in mistakes
     assert "areas that drove" not in mistakes.partition("<h3>")[2]
-    assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "How it was made")
+    assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "Reproducibility")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -419,7 +419,7 @@ def test_runs_of_different_splits_have_no_score(run):
     for name in ("oof.csv", "holdout.csv", "folds.csv", "history.csv"):
         (run / name).unlink()
     report_on(run)
-    assert "no honest score of their average exists" in section(read_page(run)[0], "Result")
+    assert "their average has no unbiased score" in section(read_page(run)[0], "Result")
 
 
 @pytest.mark.usefixtures("undrawn")

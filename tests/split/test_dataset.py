@@ -1,4 +1,4 @@
-"""A competition is read whole, and everything wrong with it is told at once."""
+"""Datasets are read completely, and all problems are reported at once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_everything_wrong_is_told_at_once(competition):
         load_labelled(make_config(competition))
     assert str(raised.value).splitlines() == [
         "6 problems:",
-        "  - train.csv: 1 values of image_id occur twice or more: 3",
+        "  - train.csv: 1 duplicate image_id: 3",
         "  - train.csv: no label in line 2",
         "  - class 'rare' has 1 groups of photos, too few for 5 folds and a hold-out of 13.5%: "
         "lower split.folds or split.holdout, or remove the class",

@@ -1,4 +1,4 @@
-"""Copies are never separated, every photo has its place, and only the split's own options move it."""
+"""Copies are never separated, every photo is assigned, and folds depend on the split's options only."""
 
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def test_a_class_with_too_few_groups_is_named_with_both_fixes():
 
 def test_a_hold_out_that_cannot_hold_every_class_is_an_error():
     with pytest.raises(
-        InputError, match=r"set of 1.0% of 100 groups cannot hold every class .*raise split.holdout, or set"
+        InputError, match=r"set of 1.0% of 100 groups cannot contain every class .*raise split.holdout, or set"
     ):
         assign_folds(TABLE, SplitConfig(holdout=0.01))
 

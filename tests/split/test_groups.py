@@ -1,4 +1,4 @@
-"""Groups are read from a file or searched for, and each photo finds its own, of whichever set it is."""
+"""Groups are read from a file or found by a search, and matched to photos by id and set."""
 
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def test_groups_stand_at_the_index_of_the_ids():
     [
         (None, "groups.csv does not exist"),
         ("image_id,source\n1,a\n", "groups.csv has no column group"),
-        ("image_id,group\n1,a\n1,b\n2,a\n", "groups.csv: 1 values of image_id occur twice or more: 1"),
-        ("image_id,set,group\n1,train,a\n1,test,b\n2,test,a\n2,test,a\n", "1 values of image_id occur .*: 2$"),
+        ("image_id,group\n1,a\n1,b\n2,a\n", "groups.csv: 1 duplicate image_id: 1"),
+        ("image_id,set,group\n1,train,a\n1,test,b\n2,test,a\n2,test,a\n", "1 duplicate image_id: 2$"),
         ("image_id,set,group\n1,Train,a\n", "groups.csv: set must be train or test, not Train"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
 def test_an_id_with_and_without_a_set_is_ambiguous_and_named(tmp_path):
     """Which of the two groups is photo 1 of the training set in?"""
     file = write_groups(tmp_path, "image_id,set,group\n1,train,a\n1,,b\n2,,c\n")
-    with pytest.raises(InputError, match=r"1 values of image_id occur twice or more: 1"):
+    with pytest.raises(InputError, match=r"1 duplicate image_id: 1"):
         read_groups(file)
 
 

@@ -1,4 +1,4 @@
-"""A process is given what a large run needs."""
+"""Processes are set up for large runs."""
 
 import resource
 

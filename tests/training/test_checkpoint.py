@@ -1,4 +1,4 @@
-"""A state comes back as it was, or is said to be damaged; the one before it stays until then."""
+"""A state is restored unchanged or reported as damaged; the previous one is kept until then."""
 
 import math
 
@@ -82,5 +82,5 @@ def test_what_does_not_read_back_does_not_replace_the_last_state(tmp_path, monke
 
 
 def test_only_what_can_come_back_is_taken(tmp_path):
-    with pytest.raises(TypeError, match="cannot hold set"):
+    with pytest.raises(TypeError, match="cannot contain set"):
         write_state({"a": {1}}, tmp_path / "state")

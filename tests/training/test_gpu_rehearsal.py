@@ -1,4 +1,4 @@
-"""What users run on a GPU, on a pretended one: with the CPU's numbers, without waiting for it, in few kernels."""
+"""Training and prediction on a simulated GPU: results equal the CPU's, without synchronization, in few kernels."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lockstep is a speed-up, not another method: K tails together learn what K separate models learn."""
+"""Lockstep training of K tails gives the same weights as training K separate models."""
 
 import copy
 from unittest import mock

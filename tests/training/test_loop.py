@@ -1,4 +1,4 @@
-"""The epochs: every photo is learned from, every fold is scored, and the right weights are left."""
+"""Every photo is trained on, every fold is scored, and the right weights are kept."""
 
 import time
 from collections import Counter
@@ -218,7 +218,7 @@ def test_within_an_epoch_the_state_is_saved_as_often_as_wanted(accelerator, tmp_
 def test_a_state_of_other_photos_is_refused(accelerator, tmp_path):
     train(*prepare(accelerator, epochs=1), checkpoint(tmp_path / "state", accelerator))
     other = Checkpoint(tmp_path / "state", accelerator, TrainConfig(), "others", 0.0)
-    with pytest.raises(InputError, match=r"photos are not those that .* was started with.*--run\.restart"):
+    with pytest.raises(InputError, match=r"photos have changed since .* was started.*--run\.restart"):
         train(*prepare(accelerator, epochs=1), other)
 
 

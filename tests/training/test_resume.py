@@ -1,4 +1,4 @@
-"""A run can be killed at any instant and goes on by the same command to the same end; nothing else may enter it."""
+"""A run can be killed at any time and resumes to the same result, with unchanged options and photos only."""
 
 import multiprocessing
 import os
@@ -224,7 +224,7 @@ def test_another_configuration_is_refused_by_its_differences(unfinished, options
 
 def test_a_longer_training_goes_on_with_a_warning(unfinished, caplog):
     assert check_run(config(epochs=20)).path == unfinished
-    assert "train.epochs is 20 now and was 10" in caplog.text
+    assert "train.epochs is now 20 instead of 10" in caplog.text
 
 
 def test_a_finished_run_is_not_touched(unfinished):

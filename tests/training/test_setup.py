@@ -1,4 +1,4 @@
-"""What a run is prepared with where an option leaves it open."""
+"""Defaults that depend on model, photos or device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Trackers get what the run's own files hold; one that fails is left out, and the training goes on."""
+"""Trackers receive the same values as the run's files; one that fails is disabled, and training continues."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def test_tensorboard_gets_configuration_epochs_and_scores_beside_a_tracker_that_
     assert "train.batch_size: 12" in next(folder.glob("*/hparams.yml")).read_text()
     assert [call[0] for call in broken.calls] == ["__init__", "start", "store_init_configuration", "log"]
     assert [record.message for record in caplog.records if "trackers" in record.message] == [
-        "run.trackers: wandb failed and logs nothing from here on (no connection)"
+        "run.trackers: wandb failed and is disabled for the rest of the run (no connection)"
     ]
     assert run.report.exists()
 

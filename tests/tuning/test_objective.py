@@ -1,4 +1,4 @@
-"""What becomes of a trial that goes well, badly or wrong."""
+"""Outcomes of a trial: complete, pruned or failed."""
 
 from collections.abc import Callable
 

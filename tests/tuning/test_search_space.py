@@ -1,4 +1,4 @@
-"""The search space holds what the options accept, and nothing else gets in."""
+"""The search space accepts exactly the values that the options accept."""
 
 from dataclasses import replace
 
@@ -112,21 +112,21 @@ def test_names_of_other_modules_and_trunks_are_tried_one_at_a_time():
         ("train.tail_lr", {"low": 0.1, "high": 0.01}, "0.01"),
         ("train.tail_lr", {"low": 0.0, "high": 0.01, "log": True}, "log"),
         ("train.tail_lr", {"low": "little", "high": 1}, "low must be a number, not 'little'"),
-        ("train.tail_lr", {"low": 0.1}, "needs low and high"),
-        ("train.tail_lr", {"low": 0.1, "high": 1, "base": 10}, "needs low and high"),
+        ("train.tail_lr", {"low": 0.1}, "give low and high"),
+        ("train.tail_lr", {"low": 0.1, "high": 1, "base": 10}, "give low and high"),
         ("train.tail_lr", {"low": 0.1, "high": 1, "choices": [1]}, "or choices alone"),
         ("train.label_smoothing", {"low": 0.0, "high": 1.5}, "train.label_smoothing"),
         ("train.batch_size", {"low": 20, "high": 40}, "train.batch_size 21 must be a multiple of split.folds 5"),
         ("train.batch_size", {"choices": [20, 42]}, "train.batch_size 42 must be a multiple"),
-        ("train.batch_size", {"low": 20, "high": 42.5}, "high must be a whole number, not 42.5"),
+        ("train.batch_size", {"low": 20, "high": 42.5}, "high must be an integer, not 42.5"),
         ("model.tune", {"low": 0, "high": 1}, "is not a number: give choices"),
         ("train.one_copy_per_epoch", {"low": 0, "high": 1}, "is not a number: give choices"),
         ("model.tune", {"choices": ["block", "most"]}, "model.tune"),
         ("model.tune_stages", {"low": 1, "high": 5}, "model.tune_stages"),
         ("train.clip_grad", {"choices": []}, "choices must be a list of at least one value"),
         ("train.clip_grad", {"choices": 1.0}, "choices must be a list of at least one value"),
-        ("train.optimizer_args", {"choices": [{"betas": [0.9, 0.99]}]}, "a choice must be a number, a text"),
-        ("train.epochs", {"low": 1, "high": 9}, "cannot be searched: trials that are compared epoch by epoch"),
+        ("train.optimizer_args", {"choices": [{"betas": [0.9, 0.99]}]}, "a choice must be a number, a string"),
+        ("train.epochs", {"low": 1, "high": 9}, "cannot be searched: the pruner compares trials epoch by epoch"),
         ("split.folds", {"low": 2, "high": 5}, "cannot be searched: all trials must be scored on the same folds"),
         ("data.image_size", {"choices": [96]}, "cannot be searched: it changes the cached features"),
         ("augment", {"choices": ["none"]}, "cannot be searched: it changes the cached features"),

@@ -1,4 +1,4 @@
-"""A study loses nothing, whatever becomes of the processes that work on it."""
+"""A study loses no trials if its processes are killed."""
 
 import os
 import shutil
@@ -223,7 +223,7 @@ def test_a_process_that_counted_as_dead_is_told_so_and_loses_nothing():
         trial.report(rate, 1)
         return rate
 
-    with pytest.raises(InputError, match="another process took over the trial of this one.*tune.heartbeat"):
+    with pytest.raises(InputError, match="another process took over this process's trial.*tune.heartbeat"):
         run(tuning(), objective)
 
 
@@ -233,7 +233,7 @@ def test_a_database_that_fails_during_a_study_is_an_error_and_finished_trials_ar
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
         return draw(trial)
 
-    with pytest.raises(InputError, match="database or disk is full.*Finished trials are intact"):
+    with pytest.raises(InputError, match="database or disk is full.*finished trials are intact"):
         run(tuning(), objective)
     assert states(open_study(tuning())[0])[:2] == ["COMPLETE"] * 2
     assert len(rates(run(tuning()))) == 4
@@ -256,7 +256,7 @@ def test_a_study_is_not_gone_on_with_otherwise(change, names):
     other = replace(
         config, **{key: replace(getattr(config, key), **v) if isinstance(v, dict) else v for key, v in change.items()}
     )
-    with pytest.raises(InputError, match="was started with other options") as refused:
+    with pytest.raises(InputError, match="was started with different options") as refused:
         open_study(other)
     assert all(name in str(refused.value) for name in names)
     assert str(refused.value).count("in the study") >= len(names)
@@ -285,7 +285,7 @@ def test_other_photos_or_folds_are_refused():
     check_photos(open_study(tuning())[0], labelled())
     check_photos(open_study(tuning())[0], labelled(filename=["elsewhere", "y"]))
     for changed in (labelled("other"), labelled(fold=[1, 0]), labelled(label=["a", "a"])):
-        with pytest.raises(InputError, match="photos, labels or folds are not those"):
+        with pytest.raises(InputError, match="photos, labels or folds have changed"):
             check_photos(open_study(tuning())[0], changed)
 
 

@@ -1,6 +1,6 @@
-"""Experiments from YAML files and dotted command-line options, validated, and written back as YAML.
+"""Parsing of YAML files and dotted command-line options to a `Config`, and dumping as YAML.
 
-A file is data: nothing in it is imported or executed, whatever it names.
+Files are data: nothing in them is imported or executed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from trunkfold.errors import InputError, nearest, raise_problems
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser; errors are `InputError`s, and an unknown option is answered with the nearest one."""
+    """An `argparse.ArgumentParser` that raises `InputError`s, and suggests the nearest option for an unknown one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown and not unknown[0].startswith("-"):
-            raise InputError(f"{unknown[0]!r} belongs to no option: write options as --name value (--help lists them)")
+            raise InputError(f"unexpected argument {unknown[0]!r}: write options as --name value (--help lists them)")
         if unknown:
             name = unknown[0].partition("=")[0]
             close = nearest(name, self._option_string_actions)
@@ -47,16 +47,16 @@ class Parser(argparse.ArgumentParser):
 def parse_config(
     args: Sequence[str] | None = None, description: str = "", kind: type[AnyConfig] = Config, **aliases: str
 ) -> AnyConfig:
-    """Read `--config FILE` and dotted options from the command line; options override files, wherever they are.
+    """Parse `--config FILE` and dotted options; options override files, regardless of their order.
 
     Args:
-        args: Command-line words; None uses those of the program.
+        args: Arguments; None uses `sys.argv`.
         description: First lines of --help.
         kind: Type of the configuration.
         **aliases: Short names of options: `trials="tune.trials"` adds --trials.
 
     Raises:
-        InputError: An unknown option, a wrong value, or a combination that cannot work; the message names the option.
+        InputError: An option is unknown, a value is invalid, or options are incompatible; the message names them.
     """
     options = vars(_parser(kind, description, aliases).parse_args(args))
     files, print_config = options.pop("config"), options.pop("print_config")
@@ -88,7 +88,7 @@ def load_config(path: Path) -> Config:
 
 
 def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
-    """Return the configuration with other values of some options, given by dotted name.
+    """Return a copy of the configuration with new values of some options, given by dotted name.
 
     Raises:
         InputError: As `parse_config`.
@@ -99,7 +99,7 @@ def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
 
 
 def dump_config(config: Config) -> str:
-    """Return the configuration as YAML, which `load_config` reads back to an equal one."""
+    """Return the configuration as YAML; `load_config` restores an equal one."""
     writer = YAML(typ="safe", pure=True)
     writer.Representer = _Representer
     writer.default_flow_style, writer.sort_base_mapping_type_on_output = False, False
@@ -109,15 +109,15 @@ def dump_config(config: Config) -> str:
 
 
 def load_yaml(text: str) -> Any:
-    """Return the content of a YAML 1.2 text: mappings, lists, texts, numbers, true, false and null.
+    """Parse YAML 1.2: mappings, lists, strings, numbers, true, false and null.
 
     Raises:
-        YAMLError: Wrong syntax, a repeated key, a tag or an alias.
+        YAMLError: Invalid syntax, a duplicate key, a tag or an alias.
     """
     reader = YAML(typ="safe", pure=True)
     reader.Constructor = _Constructor
     try:
-        if any(isinstance(event, AliasEvent) for event in reader.parse(text)):  # a few aliases can expand without end
+        if any(isinstance(event, AliasEvent) for event in reader.parse(text)):  # aliases can expand exponentially
             raise YAMLError("aliases (*name) are not supported: repeat the value")
         return reader.load(text)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError) as error:  # `[[[[ ...`
@@ -125,11 +125,11 @@ def load_yaml(text: str) -> Any:
 
 
 class _Constructor(SafeConstructor):
-    """Reads a date such as 2024-01-31, which may be a run's name, as text."""
+    """Reads dates such as 2024-01-31, which may be names of runs, as strings."""
 
 
 class _Representer(SafeRepresenter):
-    """Writes a path as text."""
+    """Writes paths as strings."""
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -140,7 +140,7 @@ def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) ->
     parser = Parser(description=description, usage="%(prog)s [--config FILE] [--OPTION VALUE ...]")
     parser.add_argument("--config", action="append", type=Path, default=[], help="YAML file of options, see configs/.")
     parser.add_argument("--print_config", action="store_true", help="Print all options as YAML and exit.")
-    common, groups, texts = parser.add_argument_group("most used options"), {}, {}
+    common, groups, texts = parser.add_argument_group("common options"), {}, {}
     for section in fields(kind):
         nested = is_dataclass(section.type)
         docstring = docstring_parser.parse((section.type if nested else Config).__doc__)
@@ -158,7 +158,7 @@ def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) ->
 
 
 def _merge_file(config: AnyConfig, path: Path) -> AnyConfig:
-    """Override the options given in a file; every `InputError` begins with the file's name."""
+    """Override options with those of a file; every `InputError` starts with the file's name."""
     try:
         return _override(config, _dotted(_read(path), type(config)))
     except InputError as error:
@@ -177,12 +177,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     except YAMLError as error:
         raise InputError(_describe_error(error)) from error
     if not isinstance(options, Mapping | None):
-        raise InputError(f"must contain options, such as `train: {{epochs: 5}}`, not {str(options)[:200]!r}")
+        raise InputError(f"must be a mapping of options, such as `train: {{epochs: 5}}`, not {str(options)[:200]!r}")
     return options or {}
 
 
 def _dotted(options: Mapping[Any, Any], kind: type[Config]) -> Iterator[tuple[str, Any]]:
-    """Yield options by dotted name; an empty section has none."""
+    """Yield options by dotted name; empty sections yield none."""
     sections = {option.name for option in fields(kind) if is_dataclass(option.type)}
     for key, value in options.items():
         if key not in sections:
@@ -194,7 +194,7 @@ def _dotted(options: Mapping[Any, Any], kind: type[Config]) -> Iterator[tuple[st
 
 
 def _override(config: AnyConfig, options: Iterable[tuple[str, Any]], check: Callable = validate) -> AnyConfig:
-    """Return the configuration with validated options, or raise one error with all problems."""
+    """Return the configuration with validated options, or raise one error that lists all problems."""
     problems, values, types = [], {}, option_types(type(config))
     for name, value in options:
         try:
@@ -213,7 +213,7 @@ def _override(config: AnyConfig, options: Iterable[tuple[str, Any]], check: Call
 
 
 def _validate_word(name: str, word: str, hint: Any) -> Any:
-    """Validate a value from the command line: YAML, or plain text if the option accepts text."""
+    """Validate a value from the command line: YAML, or a plain string if the option accepts strings."""
     structured = word.lstrip().startswith(("[", "{"))
     try:
         return validate(name, load_yaml(word), hint)

@@ -1,4 +1,4 @@
-"""The options by dotted name, the values each accepts, and the combinations that cannot work."""
+"""Validation of options by dotted name, and of combinations of options."""
 
 import functools
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def option_values(config: Config) -> dict[str, Any]:
 
 
 def check_option(name: str, kind: type[Config] = Config) -> None:
-    """Raise an `InputError` that names the nearest option unless there is one of this dotted name."""
+    """Raise an `InputError` that suggests the nearest option if there is none of this dotted name."""
     known, sections = option_types(kind), [option.name for option in fields(kind)]
     if name not in known:
         close = nearest(name, known if "." in name else [*known, *sections])
@@ -37,10 +37,10 @@ def check_option(name: str, kind: type[Config] = Config) -> None:
 
 
 def validate(name: str, value: Any, hint: Any) -> Any:
-    """Return a value as the type of its option.
+    """Convert a value to the type of its option.
 
     Raises:
-        InputError: The type does not accept the value.
+        InputError: The option does not accept the value.
     """
     try:
         return _adapter(hint).validate_python(value)
@@ -51,7 +51,7 @@ def validate(name: str, value: Any, hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """Describe the values of a type: `a positive integer or null`."""
+    """Describe the values that a type accepts: `a positive integer or null`."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return next((text for text in hint.__metadata__ if isinstance(text, str)), describe(parts[0]))
@@ -69,22 +69,22 @@ def describe(hint: Any) -> str:
 
 
 def check_config(config: Config) -> None:
-    """Raise an `InputError` that names the options if their values cannot work together."""
+    """Raise an `InputError` that names the options if their values are incompatible."""
     raise_problems(_problems(config))
 
 
 def check_run_name(option: str, name: str) -> None:
-    """Raise an `InputError` unless a run's name is that of a visible folder directly under submissions/."""
+    """Raise an `InputError` unless a run's name is a valid name of a visible folder directly under submissions/."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise InputError(f"{option} {name!r} must be a plain folder name")
     if name == "copies":
-        raise InputError(f"{option} copies is the folder of the copy searches: choose another name")
+        raise InputError(f"{option} copies is reserved for the results of copy searches: choose another name")
 
 
 def _problems(config: Config) -> Iterator[str]:
     classes, split, batch_size = config.data.classes, config.split, config.train.batch_size
     if classes is not None and len({str(label) for label in classes}) < len(classes):
-        yield "data.classes names a label twice, once as a number and once as text"
+        yield "data.classes lists a label twice, as a number and as text: remove one of them"
     if classes is not None and (len(classes) < 2 or len(set(classes.values())) < len(classes)):
         yield "data.classes must have at least two labels with distinct names"
     if split.holdout == "legacy" and split.groups != "none":
@@ -92,8 +92,8 @@ def _problems(config: Config) -> Iterator[str]:
     if batch_size % split.folds:
         fits = max(batch_size // split.folds, 1) * split.folds
         yield (
-            f"train.batch_size {batch_size} must be a multiple of split.folds {split.folds}, because each batch has "
-            f"the same number of photos from every fold: use {fits}, for example"
+            f"train.batch_size {batch_size} must be a multiple of split.folds {split.folds}, because each batch "
+            f"contains equal numbers of photos of all folds: use {fits}, for example"
         )
     if config.run.name is not None:
         check_run_name("run.name", config.run.name)

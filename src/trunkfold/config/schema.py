@@ -1,4 +1,4 @@
-"""The options of an experiment: typed, frozen dataclasses with one attribute per option."""
+"""All options: typed, frozen dataclasses with one attribute per option."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +34,13 @@ class DataConfig:
 
     Attributes:
         root: Folder searched for train.csv and test.csv, each with an images/ folder beside it.
-        image_size: Side in pixels of the square the model sees; null uses the model's own.
+        image_size: Side of the model's input in pixels; null uses the size of the model's pretraining.
         normalize: "model" uses the mean and standard deviation of the model's pretraining, "dataset" those of the
             training photos; or give {mean: [r, g, b], std: [r, g, b]}.
         classes: Name of each label in train.csv, in the order used by all tables; null uses the labels as names.
-        drop: CSV file with image_id: labelled photos to exclude.
-        relabel: CSV file with image_id and suggestion: labelled photos to relabel. A reviewed label_issues.csv of a
-            run can be used for either option.
+        drop: CSV file with labelled photos to exclude (column image_id).
+        relabel: CSV file with labelled photos to relabel (columns image_id and suggestion). A reviewed label_issues.csv
+            of a run can be used for either option.
         workers: Data-loader workers per training process, limited to one per core in total; null means one per core
             with a GPU and none on a CPU, where the model needs the cores. 0 loads photos in the training process.
     """
@@ -61,7 +61,7 @@ class SplitConfig:
     Attributes:
         groups: Photos of one group (copies of one source photo) are never separated. "copies" detects the groups; a
             path reads them from a CSV file with image_id and group (and set, train or test, if the two share ids).
-            "none" splits at random, which measures memorization if there are copies; the report says how much.
+            "none" splits at random, which inflates scores if there are copies; the report says by how much.
         folds: Number of folds, and of models in the ensemble; 1 trains a single model, validated on 16 % of the photos.
         holdout: Share of the photos that no fold trains on, 0 for none; "legacy" is the unstratified 13.5 % used by
             student projects on the vehicle damage data, which ignores copies.
@@ -76,19 +76,19 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network, and which part of it is tuned.
+    """The network, and the part of it that is tuned.
 
     Attributes:
         name: A timm model: ConvNeXt and ConvNeXtV2, ViT (DeiT, DINOv2, SigLIP 2), DINOv3, EVA02, Swin, EfficientNet or
             ResNet.
         pretrained: Start from timm's pretrained weights (downloaded once); false starts from random weights.
-        weights: Initial weights for machines without a network: a file (safetensors or a PyTorch state dict), a folder
+        weights: Local initial weights, instead of a download: a file (safetensors or a PyTorch state dict), a folder
             with model.safetensors and config.json, or package:NAME for an installed Python package.
         tune: Parameters trained in the tuned stages. adapters: DoRA, final norm and head; block: also depthwise
             convolutions, norms and layer scale; all: also the base weights that DoRA adapts. Batch norms keep the
             statistics of pretraining.
-        tune_stages: Number of last stages to tune, of four (a transformer's are quarters of its blocks); 4 also tunes
-            the stem and leaves no shared trunk.
+        tune_stages: Number of stages to tune, counted from the last of four (in transformers, quarters of the blocks);
+            4 also tunes the stem and leaves no shared trunk.
         rank: Rank of the DoRA update.
         scale: Scale of the DoRA update (peft's lora_alpha is rank x scale).
         drop_path: Stochastic depth rate of the last tuned block; it decreases linearly towards earlier blocks.
@@ -110,32 +110,33 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training photos.
-        one_copy_per_epoch: Use one photo of each group per epoch, a different one each time. Costs a third if every
-            photo exists three times.
-        cached_views: Number of augmented views per photo whose features are computed once and reused in turn; 0
-            augments a photo afresh each time; null means 0 with a GPU, and on a CPU a quarter of the epochs, at most 8,
-            if these are 8 or more.
-        batch_size: Photos per step over all processes, the same number from each fold; each tail trains on those of
+        one_copy_per_epoch: Use one photo of each group per epoch, a different one each time. An epoch takes a third of
+            the time if every photo exists three times.
+        cached_views: Number of augmented views per photo whose features are computed once and reused cyclically; 0
+            disables caching, so that photos are augmented in every epoch. null means 0 with a GPU; on a CPU, a quarter
+            of the epochs (at most 8), or 0 for fewer than 8 epochs.
+        batch_size: Photos per step over all processes, in equal numbers from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head.
         head_lr: Peak learning rate of the new classification layer.
         tail_weight_decay: Weight decay of the tail (never applied to biases, norms and magnitudes).
         head_weight_decay: Weight decay of the head's weight matrix.
         optimizer: Any timm optimizer.
-        optimizer_args: Additional optimizer arguments, such as {betas: [0.9, 0.99]}.
+        optimizer_args: Additional arguments of the optimizer, such as {betas: [0.9, 0.99]}.
         scheduler: Any timm scheduler, stepped once per update: cosine, multistep, plateau ...
         scheduler_args: Additional arguments of timm's create_scheduler_v2, such as {decay_milestones: [75, 150]}.
         warmup_epochs: Epochs of linear warm-up from a learning rate of 0.
-        label_smoothing: Share of the target distributed evenly over all classes.
-        class_weights: balanced weights each class by its inverse frequency in the training photos.
+        label_smoothing: Share of the target distributed uniformly over all classes.
+        class_weights: balanced weights classes by their inverse frequency in the training photos.
         ema_decay: Decay of the exponential moving average of the weights (with warm-up); null uses the raw weights.
         clip_grad: Maximum gradient norm per fold; null disables clipping.
         mixed_precision: auto selects bf16 or fp16 depending on the GPU, and no on a CPU.
         keep: last keeps the weights of the last epoch, so that out-of-fold scores are unbiased; best selects each
-            fold's epoch by validation accuracy, which makes these scores optimistic.
-        seed: Seed of initial weights, data order and augmentation; CPU runs are reproducible bit for bit.
-        save_minutes: Minutes between checkpoints within an epoch; there is also one after every epoch.
-        max_hours: Hours after which to save a checkpoint and stop; rerun the same command to resume. null: no limit.
+            fold's best epoch by validation accuracy, which makes these scores optimistic.
+        seed: Seed of initial weights, data order and augmentation; runs on a CPU are reproducible bit for bit.
+        save_minutes: Minutes between checkpoints within an epoch; one is also saved after every epoch.
+        max_hours: Hours after which to save a checkpoint and stop; rerun the same command to resume. null means no
+            limit.
     """
 
     epochs: Count = 30
@@ -168,7 +169,7 @@ class PredictConfig:
 
     Attributes:
         views: Views for test-time augmentation, whose probabilities are averaged; see trunkfold.images.views.VIEWS.
-        consensus: Average the probabilities of the photos of each group.
+        consensus: Average the probabilities over the photos of each group.
         batch_size: Photos per forward pass; null means 64 on a CPU and up to 512, limited by memory, on a GPU.
     """
 
@@ -184,9 +185,9 @@ class DecodeConfig:
     """Conversion of probabilities to labels.
 
     Attributes:
-        metric: macro_f1 chooses the labels with the highest expected macro F1 over the predicted set; accuracy the most
-            probable class of each photo.
-        copy_labels: Give an unlabelled photo the label of its labelled copy, if there is one.
+        metric: macro_f1 selects the labels with the highest expected macro F1 over the predicted set; accuracy selects
+            the most probable class of each photo.
+        copy_labels: Assign an unlabelled photo the label of its labelled copy, if there is one.
     """
 
     metric: Literal["macro_f1", "accuracy"] = "macro_f1"
@@ -221,7 +222,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """An experiment.
+    """Configuration of a run.
 
     Attributes:
         augment: "standard", "strong", "seed", "none", or albumentations transforms, [{HorizontalFlip: {p: 0.5}}, ...].

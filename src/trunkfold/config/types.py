@@ -1,4 +1,4 @@
-"""Types of option values; pydantic checks them, and the last annotation describes them in --help and in errors."""
+"""Types of option values. Pydantic validates them; the last annotation describes them in --help and errors."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The competition on disk: tables, label corrections, and photos decoded once.
+"""The competition's files: tables, label corrections, and decoded photos.
 
-In: train.csv, test.csv and image files. Out: checked tables of text, and uint8 photos mapped into memory.
+In: train.csv, test.csv and image files. Out: validated tables of strings, and memory-mapped uint8 photos.
 """

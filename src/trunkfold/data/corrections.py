@@ -15,7 +15,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 @dataclass(frozen=True)
 class Corrections:
-    """Rows of the files `data.drop` and `data.relabel`; without a file, there are none.
+    """Rows of the files `data.drop` and `data.relabel`; empty tables if no file is configured.
 
     Attributes:
         data: Options with the paths and the classes.
@@ -50,13 +50,14 @@ class Corrections:
             )
 
     def apply(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Exclude and relabel photos; invalid rows, which `problems` reports, are ignored.
+        """Exclude and relabel photos. Invalid rows are ignored; `problems` reports them.
 
         Args:
             table: `Competition.train`.
 
         Returns:
-            The remaining rows, with their order and index; and the number of photos "dropped" and "relabelled".
+            The remaining rows in the same order with the same index, and the number of photos "dropped" and
+            "relabelled".
 
         Raises:
             InputError: No photo is left.
@@ -66,7 +67,7 @@ class Corrections:
         label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
         kept = table.assign(label=label)[~table["image_id"].isin(self.drop["image_id"])]
         if kept.empty:
-            raise InputError(f"data.drop {self.data.drop} names every photo of train.csv: no photo is left to train on")
+            raise InputError(f"data.drop {self.data.drop} lists every photo of train.csv: no photo is left to train on")
         return kept, {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
 
 
@@ -82,15 +83,15 @@ def read_corrections(data: DataConfig) -> Corrections:
 
 
 def check_corrections_stay(config: Config) -> None:
-    """Raise an `InputError` if a file of corrections is in the folder of the earlier run that this run replaces."""
+    """Raise an `InputError` if a file of corrections is in the folder of the run that this run replaces."""
     if not config.run.restart:
         return
     folder = SUBMISSIONS / config.run.name
     for option, path in {"data.drop": config.data.drop, "data.relabel": config.data.relabel}.items():
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise InputError(
-                f"{option} {path} would be deleted with the earlier run in {folder}: copy it elsewhere, for example "
-                "to configs/, or choose another --run.name"
+                f"{option} {path} would be deleted with the earlier run in {folder}: move it, for example to "
+                "configs/, or choose another --run.name"
             )
 
 
@@ -102,7 +103,7 @@ def _row_problems(file: str, listed: pd.DataFrame, table: pd.DataFrame) -> Itera
     ids = listed["image_id"]
     repeated = ids[ids.duplicated()].unique()
     if len(repeated):
-        yield f"{file}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}"
+        yield f"{file}: {counted(len(repeated), 'duplicate image_id')}: {first_few(repeated)}"
     known = ids.isin(table["image_id"])
     if not known.all():
         yield f"{file}: {counted(int((~known).sum()), 'image_id')} not in train.csv: {first_few(ids[~known])}"
@@ -111,6 +112,6 @@ def _row_problems(file: str, listed: pd.DataFrame, table: pd.DataFrame) -> Itera
         other = ids[known & (listed["label"] != given)]
         if len(other):
             yield (
-                f"{file}: label differs from train.csv for image_id {first_few(other)}: the file was made for "
-                "other labels; review these photos again, and correct the column label or remove it"
+                f"{file}: label differs from train.csv for image_id {first_few(other)}: the file was written for "
+                "different labels; review these photos again, then correct or remove the column label"
             )

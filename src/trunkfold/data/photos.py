@@ -1,4 +1,4 @@
-"""Photos decoded from any image file to upright three-channel uint8."""
+"""Decoding of image files to upright RGB uint8 arrays."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 
 from trunkfold.errors import counted, first_few
 
-MOST_PIXELS = 2**28  # phones take 200 million; a small file can declare any number and exhaust the memory
+MOST_PIXELS = 2**28  # phones take 200 megapixels; the limit protects memory from decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is lower: it warns at 89 million and fails at 179 million
-MOST_ELONGATED = 4  # a more elongated photo is reduced further, which limits its memory
+MOST_ELONGATED = 4  # aspect ratio above which photos are reduced further, to limit memory
 
 
 @dataclass
@@ -57,7 +57,7 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         uint8 of shape (height, width, 3), upright RGB.
 
     Raises:
-        ValueError: The file cannot be decoded; the message gives only the reason.
+        ValueError: The file cannot be decoded; the message contains only the reason.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,30 +73,30 @@ def decode_photo(
     most_pixels: int = MOST_PIXELS,
     formats: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Decode one picture from a file or from memory.
+    """Decode one photo from a path or an open file.
 
     Args:
         file: A path, or an open binary file.
         side: See `read_photo`.
-        most_pixels: Pixels above which a picture is refused by what its header says, before it is decoded.
-        formats: Pillow's names of the formats to try; None tries all.
+        most_pixels: Maximum number of pixels; checked in the header, before decoding.
+        formats: Formats to try, by Pillow's names; None tries all.
 
     Returns:
         See `read_photo`.
 
     Raises:
-        ValueError: It cannot be decoded; the message is the reason alone.
+        ValueError: The photo cannot be decoded; the message contains only the reason.
     """
     try:
         with Image.open(file, formats=formats) as image:
             if image.width * image.height > most_pixels:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {most_pixels // 10**6} million")
+                raise ValueError(f"{image.width} x {image.height} pixels exceed {most_pixels // 10**6} million")
             if side is not None:
                 image.draft("RGB", (side, side))  # decodes JPEG at 1/2, 1/4 or 1/8, several times faster
             image.load()
             with suppress(Exception):  # damaged EXIF data do not affect the pixels
                 image = ImageOps.exif_transpose(image)
-            return np.array(_reduce(_to_rgb(image), side))  # not asarray: tensors need writable memory
+            return np.array(_reduce(_to_rgb(image), side))  # a copy, because tensors need writable memory
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "not an image" if unknown else str(error).partition("\n")[0]
@@ -104,12 +104,12 @@ def decode_photo(
 
 
 def missing_photos(paths: Sequence[str]) -> Photos:
-    """Return the missing files as unreadable photos, without decoding any."""
+    """Return missing files as unreadable photos, without decoding the others."""
     return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255
         wide = np.asarray(image).astype(np.float32)
         return Image.fromarray((wide / 257 + 0.5).clip(0, 255).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:

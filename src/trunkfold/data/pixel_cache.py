@@ -1,4 +1,4 @@
-"""Photos decoded once for all runs: pixels on disk, mapped into the memory of all processes."""
+"""A cache of decoded photos on disk, shared by all runs and memory-mapped by all processes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ SIZES = np.dtype(np.uint32)  # heights and widths, at the start of each block
 class CachedPhotos(Sequence):
     """Decoded photos by row, read-only uint8 arrays of shape (height, width, 3) in mapped files.
 
-    Pickled by folder and file names, without the pixels.
+    Pickling stores the folder and file names, not the pixels.
 
     Attributes:
         folder: Folder of the blocks.
         paths: File of each row.
-        side: Side of the black square returned for an unreadable photo.
+        side: Side in pixels of the black square returned for an unreadable photo.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str], side: int) -> None:
@@ -50,7 +50,7 @@ class CachedPhotos(Sequence):
 
     @property
     def key(self) -> str:
-        """Identifies the pixels and their order."""
+        """Key of the pixels and their order."""
         return self.folder.name
 
     @property
@@ -62,8 +62,8 @@ class CachedPhotos(Sequence):
 def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
     """Load photos from the cache, decoding the missing ones first.
 
-    The cache is keyed by the content of the files, not by names or dates. One process decodes, with one thread per
-    core, while the others wait; an interrupted process resumes at the last complete block.
+    The cache is keyed by file content, not by name or date. One process decodes with one thread per core while the
+    others wait; an interrupted run resumes after the last complete block.
 
     Args:
         paths: File of each row.

@@ -1,4 +1,4 @@
-"""The competition's tables, found, read as text and checked; ids and labels are never converted."""
+"""Reading and validation of the competition's tables. Ids and labels stay strings."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 
 from trunkfold.csv_table import LINE, read_numbered_table
-from trunkfold.errors import InputError, first_few
+from trunkfold.errors import InputError, counted, first_few
 
 
 class Competition:
@@ -49,7 +49,7 @@ def table_problems(table: pd.DataFrame, name: str) -> Iterator[str]:
             yield f"{name}: no {column} in line {first_few(empty)}"
         repeated = table.loc[table[column].duplicated() & (table[column] != ""), column].unique()
         if len(repeated) and column != "label":
-            yield f"{name}: {len(repeated)} values of {column} occur twice or more: {first_few(repeated)}"
+            yield f"{name}: {counted(len(repeated), f'duplicate {column}')}: {first_few(repeated)}"
     outside = table[[_leaves_folder(filename) for filename in table["filename"]]]
     if len(outside):
         named = first_few(outside["filename"] + " in line " + outside[LINE].astype(str))
@@ -57,7 +57,7 @@ def table_problems(table: pd.DataFrame, name: str) -> Iterator[str]:
 
 
 def label_problems(table: pd.DataFrame, classes: Mapping[int | str, str] | None) -> Iterator[str]:
-    """Yield labels that are not classes, classes without photos, and the lack of a second class.
+    """Yield problems with labels: unknown labels, classes without photos, and fewer than two classes.
 
     Args:
         table: `Competition.train`, possibly corrected.
@@ -77,7 +77,7 @@ def label_problems(table: pd.DataFrame, classes: Mapping[int | str, str] | None)
             "or pass --data.classes null to use the labels as names"
         )
     absent = {label: name for label, name in classes.items() if str(label) not in labels}
-    if absent:  # its F1 would be 0 in every macro F1
+    if absent:  # the class would contribute an F1 of 0 to every macro F1
         yield (
             f"train.csv: no photo has the label {first_few(_labels_with_names(absent))} of data.classes: "
             "remove it there, or pass --data.classes null to use the labels as names"
@@ -99,7 +99,7 @@ def find_table(root: Path, name: str) -> Path:
     if not found:
         raise InputError(f"no {name} under data.root {root} (searched three folders deep)")
     if len(found) > 1:
-        raise InputError(f"several {name} under {root}: {first_few(found)}; point data.root at one competition")
+        raise InputError(f"several {name} under {root}: {first_few(found)}; set data.root to one competition")
     return found[0]
 
 
@@ -137,7 +137,7 @@ def _leaves_folder(filename: str) -> bool:
 
 
 def _spelling_problems(labels: pd.Series) -> Iterator[str]:
-    """Yield labels that are one number in several spellings, such as 1 and 1.0, and would be two classes."""
+    """Yield labels that spell one number in several ways, such as 1 and 1.0, and would become two classes."""
     distinct = pd.Series(sorted(set(labels) - {""}), dtype=object)
     for _, spellings in distinct.groupby(pd.to_numeric(distinct, errors="coerce")):
         if len(spellings) > 1:

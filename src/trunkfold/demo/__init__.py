@@ -1,4 +1,4 @@
-"""A drawn competition to try the kit with: damaged cars, three augmented copies of each.
+"""A synthetic competition to try the kit with: drawings of damaged cars, three augmented copies of each.
 
-In: number of photos, size and seed. Out: an input folder, the same to the byte for the same seed.
+In: number of photos, size and seed. Out: an input folder, byte-identical for the same seed.
 """

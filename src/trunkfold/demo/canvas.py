@@ -1,6 +1,6 @@
-"""A picture that is drawn on with OpenCV, and the shapes that cars are made of.
+"""An image to draw on with OpenCV, and basic shapes.
 
-Lengths are in heights of the picture: x runs from 0 to 4/3, y from 0 (top) to 1.
+The unit of length is the image's height: x ranges from 0 to 4/3, y from 0 (top) to 1.
 """
 
 import cv2
@@ -8,12 +8,12 @@ import numpy as np
 
 Colour = tuple[float, float, float]
 ASPECT = 4 / 3
-SHIFT = 4  # OpenCV draws at 1/16 pixel: without it outlines jump from pixel to pixel on small photos
+SHIFT = 4  # fractional bits of coordinates: OpenCV draws with a precision of 1/16 pixel
 TURN = 2 * np.pi
 
 
 class Canvas:
-    """An RGB picture, and drawing on it in heights of the picture."""
+    """An RGB image with drawing methods; the unit of length is the image's height."""
 
     def __init__(self, height: int):
         self.height = height
@@ -33,7 +33,7 @@ class Canvas:
         self._blend(layer, alpha)
 
     def mask(self, points: np.ndarray) -> np.ndarray:
-        """Return the share of each pixel inside the polygon, (height, width, 1) in 0..1."""
+        """Return the share of each pixel that is inside the polygon: (height, width, 1), from 0 to 1."""
         layer = np.zeros(self.pixels.shape[:2], np.uint8)
         cv2.fillPoly(layer, [self._fixed(points)], 255, cv2.LINE_AA, SHIFT)
         return layer[..., None] / np.float32(255)
@@ -43,15 +43,15 @@ class Canvas:
         self.pixels = np.clip(self.pixels * factor, 0, 255).astype(np.uint8)
 
     def soften(self, contrast: float, grey: float) -> None:
-        """Draw all pixels towards `grey` (0..255), so that `contrast` (0..1) is left."""
+        """Reduce the contrast to `contrast` (0..1) by blending with `grey` (0..255)."""
         self.pixels = cv2.addWeighted(self.pixels, contrast, np.full_like(self.pixels, round(grey)), 1 - contrast, 0)
 
     def keep(self, before: np.ndarray, mask: np.ndarray) -> None:
-        """Undo outside `mask` what was drawn since the pixels were `before`."""
+        """Restore the pixels `before` outside `mask`."""
         self.pixels = (before + (self.pixels.astype(np.float32) - before) * mask).astype(np.uint8)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of every pixel, (height, width, 1) each."""
+        """Return x and y of every pixel, each of shape (height, width, 1)."""
         y, x = np.mgrid[: self.pixels.shape[0], : self.pixels.shape[1]].astype(np.float32) / self.height
         return x[..., None], y[..., None]
 
@@ -71,7 +71,7 @@ def jagged(
     centred: bool = True,
     wild: float = 0.022,
 ) -> np.ndarray:
-    """A zigzag (9, 2) of `length` from `start`, or around it; `wild` is how far its corners stray."""
+    """Return a random zigzag (9, 2) of `length`, starting at or centred on `start`; `wild` scales its deviations."""
     along = np.array((np.cos(angle), np.sin(angle)))
     steps = (np.linspace(0, 1, 9) - 0.5 * centred)[:, None] * length
     stray = rng.uniform(-wild, wild, (9, 2)) * (np.arange(9) > 0)[:, None]
@@ -79,11 +79,11 @@ def jagged(
 
 
 def ellipse(middle: np.ndarray | tuple[float, float], wide: float, high: float, corners: int = 32) -> np.ndarray:
-    """A polygon (corners, 2) around `middle` with the half-axes `wide` and `high`."""
+    """Return an ellipse around `middle` with half-axes `wide` and `high`, as a polygon (corners, 2)."""
     angles = np.arange(corners) * TURN / corners
     return np.asarray(middle) + np.stack((np.cos(angles) * wide, np.sin(angles) * high), 1)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """A rectangle (4, 2)."""
+    """Return a rectangle (4, 2)."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])

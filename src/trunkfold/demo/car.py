@@ -1,7 +1,7 @@
-"""The undamaged car of the demo's photos: its shape, and how it and the street are drawn.
+"""The undamaged car of the demo's photos, and the street behind it.
 
-Every photo shows a wheel, a window, a lamp, seams, a door handle and reflections, whatever its damage, so that their
-presence says nothing about the class. Lengths are in heights of the picture.
+Every photo shows a wheel, a window, a lamp, seams, a door handle and reflections, so that their presence is not
+informative about the class. The unit of length is the image's height.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from trunkfold.demo.canvas import TURN, Canvas, Colour, box, ellipse
 
 @dataclass(frozen=True)
 class Car:
-    """Positions of a car's parts: polygons (n, 2), points (2,) and lengths, in heights of the picture."""
+    """Positions of a car's parts: polygons (n, 2), points (2,) and lengths, in units of the image's height."""
 
     ground: float
     body: np.ndarray
@@ -33,12 +33,12 @@ def draw_car(canvas: Canvas, car: Car, sunk: bool, rng: np.random.Generator) -> 
     _draw_window(canvas, car, rng)
     _draw_lamp(canvas, car, rng)
     _draw_wheel(canvas, car, rng.uniform(0.6, 0.8) if sunk else 0.0, rng)
-    canvas.soften(0.4, rng.uniform(140, 170))  # a hazy day: what is whole has less contrast than what is broken
+    canvas.soften(0.4, rng.uniform(140, 170))  # haze: intact parts have less contrast than damage
     _draw_tar(canvas, car, rng)
 
 
 def design_car(rng: np.random.Generator) -> Car:
-    """Choose the shape, the paint and the place of a car."""
+    """Draw random shape, paint and position of a car."""
     ground = rng.uniform(0.74, 0.94)
     zoom, shift = rng.uniform(0.8, 1.08), rng.uniform(0.0, 0.2)
     hood, roof, sill = rng.uniform(-0.52, -0.44), rng.uniform(-0.9, -0.8), -0.1
@@ -145,7 +145,7 @@ def _draw_lamp(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
 
 
 def _draw_wheel(canvas: Canvas, car: Car, flatness: float, rng: np.random.Generator) -> None:
-    """The wheel; `flatness` is the share of the rubber's width (0 to 1) that the weight has squeezed out below."""
+    """Draw the wheel; `flatness` (0 to 1) is the share of the tyre's thickness that is flattened at the bottom."""
     radius, hub = car.radius, car.wheel
     canvas.fill(ellipse(hub, radius * 1.2, radius * 1.18), (22, 22, 24))  # the arch
     rim = radius * rng.uniform(0.6, 0.68)
@@ -170,7 +170,7 @@ def _draw_wheel(canvas: Canvas, car: Car, flatness: float, rng: np.random.Genera
 
 
 def _draw_tar(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    """Draw patches of tar: most photos have something dark on the street, not only those of flat tyres."""
+    """Draw patches of tar, so that dark areas on the street do not give away flat tyres."""
     for _ in range(rng.integers(1, 4)):
         spot = (rng.uniform(0.1, 1.3), car.ground + rng.uniform(0.02, 0.08))
         canvas.fill(ellipse(spot, rng.uniform(0.06, 0.22), rng.uniform(0.015, 0.035)), (30, 30, 32))

@@ -1,4 +1,4 @@
-"""The demo competition: drawn cars in the competition's layout, with its imbalance and its three copies a source."""
+"""The demo competition: drawings in the original layout, with its class imbalance and three copies per source."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for news, seconds when offline
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import checks for updates, slow when offline
 
 import albumentations as A
 import cv2
@@ -22,8 +22,8 @@ from trunkfold.errors import InputError
 
 COPIES = 3
 COMPETITION_COUNTS = {1: 171, 2: 2349, 3: 534, 4: 2079, 5: 1185, 6: 882}
-FEWEST_SOURCES = 8  # a class needs one for each of five folds and some to hold out
-BATCH = 5 * COPIES  # 3 labelled sources and 2 unlabelled ones: the least that keeps 3 : 2 exact
+FEWEST_SOURCES = 8  # per class: one for each of five folds, and three for the hold-out
+BATCH = 5 * COPIES  # photos of 3 labelled and 2 unlabelled sources, which keeps the ratio 3 : 2 exact
 FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one per class
 
 
@@ -32,9 +32,9 @@ class DemoOptions:
     """Options that determine every byte of a demo competition.
 
     Attributes:
-        photos: Labelled and unlabelled photos together, 3 : 2; rounded down to a multiple of 15.
-        size: Long side of a photo in pixels; the short one is three quarters of it.
-        seed: Seed of everything that is drawn.
+        photos: Number of photos, labelled and unlabelled in a ratio of 3 : 2; rounded down to a multiple of 15.
+        size: Long side of a photo in pixels; the aspect ratio is 4 : 3.
+        seed: Random seed.
     """
 
     photos: int = 900
@@ -43,16 +43,16 @@ class DemoOptions:
 
 
 def make_demo(out: Path, options: DemoOptions) -> bool:
-    """Draw a demo competition and write it under `out`, in the layout that Kaggle unpacks.
+    """Draw a demo competition and write it to `out`, in the layout of Kaggle's archive.
 
-    Beside the competition's own files there are groups.csv (image_id, group), which says what is a copy of what, and
-    answer_key.csv (image_id, set, source, label), which nothing but a curious person should read.
+    In addition to the competition's files, it contains groups.csv (image_id, group) with the true groups of copies,
+    and answer_key.csv (image_id, set, source, label), which the kit never reads.
 
     Returns:
-        Whether it was drawn; False where `out` already holds a competition drawn with the same options.
+        True if the competition was drawn, False if `out` already contains one drawn with the same options.
 
     Raises:
-        InputError: An option makes no sense, or `out` exists and is something else.
+        InputError: An option is out of range, or `out` exists and is something else.
     """
     _check(options)
     if out.exists():
@@ -64,9 +64,9 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise InputError(f"cannot write beside {out} ({error.strerror}): choose another --out") from error
+        raise InputError(f"cannot write to {out.parent} ({error.strerror}): choose another --out") from error
     try:
-        content = partial / "content"  # mkdtemp's own folder is for its owner's eyes only, and rename keeps that
+        content = partial / "content"  # mkdtemp creates its folder with mode 700, which rename would keep
         _write_tables(content, table, options)
         _write_photos(content, table, options)
         content.rename(out)
@@ -76,7 +76,7 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
 
 
 def plan_photos(photos: int, seed: int) -> pd.DataFrame:
-    """Decide what each photo shows, before anything is drawn.
+    """Plan source, label and set of each photo, before drawing.
 
     Returns:
         One row per photo, in the order of image_id (1, 2, ...; labelled photos first): image_id, filename, set ("train"
@@ -86,7 +86,7 @@ def plan_photos(photos: int, seed: int) -> pd.DataFrame:
     batches = photos // BATCH
     train = share_out(3 * batches, COMPETITION_COUNTS, min(FEWEST_SOURCES, 3 * batches // len(COMPETITION_COUNTS)))
     test = share_out(2 * batches, train, 1)
-    # Numbered at random, not class by class, or a group's number would give the label away.
+    # Numbered at random: in order of classes, the group numbers would reveal the labels.
     numbers = iter(1 + rng.permutation(5 * batches))
     parts = []
     for name, counts in (("train", train), ("test", test)):
@@ -102,12 +102,12 @@ def plan_photos(photos: int, seed: int) -> pd.DataFrame:
 
 
 def share_out(total: int, shares: dict[int, int], fewest: int) -> dict[int, int]:
-    """Split `total` in proportion to `shares`, each part at least `fewest`; exact, by largest remainders."""
+    """Split `total` in proportion to `shares` by the largest-remainder method, with at least `fewest` per part."""
     exact = np.array(list(shares.values())) / sum(shares.values()) * total
     parts = np.maximum(np.floor(exact).astype(int), fewest)
     while (missing := total - parts.sum()) != 0:
         gap = exact - parts
-        if missing < 0:  # the minimum was paid out of nothing: take it back where most is left
+        if missing < 0:  # raising parts to the minimum exceeded the total: reduce the other parts
             gap[parts <= fewest] = np.inf
         parts[np.argmax(gap) if missing > 0 else np.argmin(gap)] += np.sign(missing)
     return dict(zip(shares, parts.tolist(), strict=True))
@@ -116,13 +116,13 @@ def share_out(total: int, shares: dict[int, int], fewest: int) -> dict[int, int]
 def _check(options: DemoOptions) -> None:
     if options.photos < FEWEST_PHOTOS:
         raise InputError(
-            f"photos {options.photos} is too few: {len(COMPETITION_COUNTS)} classes with {COPIES} copies a source, "
-            f"labelled and unlabelled, need at least {FEWEST_PHOTOS}"
+            f"--photos {options.photos} is too small: {len(COMPETITION_COUNTS)} classes with {COPIES} copies per "
+            f"source, labelled and unlabelled, need at least {FEWEST_PHOTOS}"
         )
     if not 32 <= options.size <= 1024:
-        raise InputError(f"size {options.size} must be 32 to 1024 pixels: on smaller photos no damage can be seen")
+        raise InputError(f"--size {options.size} must be 32 to 1024 pixels: damage is invisible on smaller photos")
     if options.seed < 0:
-        raise InputError(f"seed {options.seed} must not be negative")
+        raise InputError(f"--seed {options.seed} must not be negative")
 
 
 def _recorded_options(out: Path) -> Any:
@@ -154,9 +154,9 @@ def _write_photos(root: Path, table: pd.DataFrame, options: DemoOptions) -> None
         (root / name / name / "images").mkdir()
     with tqdm(total=len(table), desc="drawing", unit="photo") as bar:
         for (source, label), copies in table.groupby(["source", "label"]):
-            # Streams of its own for each source: a photo depends on seed and number, not on what was drawn before.
+            # One random stream per source: a photo depends on seed and source only, not on earlier photos.
             rng = np.random.default_rng([options.seed, 1, source])
-            drawn = draw_photo(label, round(2 * options.size / ASPECT), rng)  # twice the size: room to crop and turn
+            drawn = draw_photo(label, round(2 * options.size / ASPECT), rng)  # twice the size, for crops and rotations
             for name, filename, copy in zip(copies["set"], copies["filename"], copies["copy"], strict=True):
                 augment.set_random_seed(int(np.random.default_rng([options.seed, 2, source, copy]).integers(2**31)))
                 pixels = cv2.cvtColor(augment(image=drawn)["image"], cv2.COLOR_RGB2BGR)
@@ -166,7 +166,7 @@ def _write_photos(root: Path, table: pd.DataFrame, options: DemoOptions) -> None
 
 
 def _copier(size: int) -> A.Compose:
-    """Return the augmentation that makes copies of a source like those of the competition."""
+    """Return the augmentation that creates copies similar to those of the competition."""
     height = round(size / ASPECT)
     return A.Compose(
         [

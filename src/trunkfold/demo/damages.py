@@ -1,7 +1,7 @@
-"""One schematic photo of a parked car with one damage: crack, scratch, flat tyre, dent, shattered glass or broken lamp.
+"""Schematic photos of a parked car with one damage: crack, scratch, flat tyre, dent, shattered glass or broken lamp.
 
-Most damages are as dark as they are bright: what tells them is their pattern, which a linear model of pixels cannot
-learn and a small network can. Lengths are in heights of the picture.
+Most damages have balanced dark and bright parts, so that classes differ in patterns, which a small network can learn
+but a linear model of pixels cannot. The unit of length is the image's height.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from trunkfold.demo.car import Car, design_car, draw_car
 
 
 def draw_photo(label: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one car with the damage `label` (1..6, the competition's numbers).
+    """Draw one car with the damage `label` (1..6, the competition's labels).
 
     Returns:
         (height, 4/3 height, 3) uint8, RGB.
@@ -111,13 +111,13 @@ def _draw_broken_lamp(canvas: Canvas, car: Car, rng: np.random.Generator) -> Non
         ragged = rng.uniform(0.03, 0.1, (9, 1)) * np.stack((np.cos(angles), np.sin(angles)), 1)
         canvas.fill(hole + ragged, (14, 13, 16))
         canvas.line(hole + ragged, (245, 248, 250), 0.006, 0.9, closed=True)
-        for angle in rng.uniform(0, TURN, 4):  # cracks in what is left of the lens
+        for angle in rng.uniform(0, TURN, 4):  # cracks in the rest of the lens
             canvas.line(jagged(hole, angle, 0.2, rng, centred=False, wild=0.01), (30, 30, 34), 0.007)
     canvas.keep(before, canvas.mask(car.lamp))
     for place in rng.uniform((low[0] - 0.03, high[1]), (high[0] - 0.04, car.ground + 0.04), (rng.integers(9, 14), 2)):
         angles = rng.uniform(0, TURN) + np.array((0, 2, 4)) + rng.uniform(-0.5, 0.5, 3)
         shard = place + rng.uniform(0.02, 0.05) * np.stack((np.cos(angles), np.sin(angles)), 1)
-        canvas.fill(shard, (245, 250, 255))  # splinters on their way down
+        canvas.fill(shard, (245, 250, 255))  # falling splinters
         canvas.line(shard, (30, 30, 35), 0.006, closed=True)
 
 
@@ -132,13 +132,13 @@ DAMAGES: dict[int, Callable[[Canvas, Car, np.random.Generator], None]] = {
 
 
 def _panel_point(car: Car, rng: np.random.Generator) -> np.ndarray:
-    """A point on bare metal: on the doors, or between them and the wheel."""
+    """Return a random point on bare metal: on the doors, or between them and the wheel."""
     low = np.array((car.wheel[0] + car.radius * 1.2, car.window[0, 1]))
     high = np.array((ASPECT, car.body[:, 1].max()))
     return low + (high - low) * rng.uniform((0.15, 0.4), (0.65, 0.6))
 
 
 def _bare_panel(canvas: Canvas, car: Car) -> np.ndarray:
-    """Mask (height, width, 1) of the body without window, lamp and wheel: where a panel can be damaged."""
+    """Return the mask (height, width, 1) of the panels that can be damaged: the body without window, lamp and wheel."""
     wheel = canvas.mask(ellipse(car.wheel, car.radius * 1.2, car.radius * 1.2))
     return canvas.mask(car.body) * (1 - canvas.mask(car.window)) * (1 - canvas.mask(car.lamp)) * (1 - wheel)

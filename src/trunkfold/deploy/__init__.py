@@ -1,4 +1,4 @@
-"""A finished run in use: predicted folders of photos, exported models, a web page, a Kaggle bundle.
+"""Deployment of a finished run: batch prediction, model export, a web page, Kaggle notebooks.
 
-In: a run's folder and any photos. Out: tables of predictions, model files, and pages that need no training code.
+In: a run's folder and any photos. Out: tables of predictions, model files, a served page, and a Kaggle bundle.
 """

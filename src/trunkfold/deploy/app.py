@@ -1,4 +1,4 @@
-"""A web page and an HTTP API of a finished run, with Gradio; needs the extra `app`."""
+"""A Gradio page and HTTP API for a finished run. Requires the extra `app`."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,9 +17,9 @@ from trunkfold.html import probability
 from trunkfold.run_folder import SETS
 
 LOCAL = ("127.0.0.1", "localhost")
-CLEANING = (600, 3600)  # seconds between deletions of uploads, and their age
-UNLIKE = "This photo is unlike all training photos: do not rely on its prediction."
-# gr.Label rounds to whole percents, up to 100 %: the labels hold the probabilities instead.
+CLEANING = (600, 3600)  # seconds between deletions of uploads, and the age at which they are deleted
+UNLIKE = "This photo differs from all training photos. Do not rely on the prediction."
+# gr.Label rounds to whole percents, even to 100 %; the labels contain the probabilities instead.
 STYLE = """
 #classes .confidence, #classes .line { display: none }
 .alarm { border-left: .4rem solid #c0392b; padding: .4rem 1rem }
@@ -27,7 +27,7 @@ STYLE = """
 
 
 def build_app(service: PhotoService) -> gr.Blocks:
-    """Build the page, with the endpoints `predict` (JSON) and `explain` (what the page shows)."""
+    """Build the page and its API endpoints `predict` (returns JSON) and `explain` (returns the page's content)."""
 
     def predict(photo: dict | None) -> dict:
         if photo is None:
@@ -46,7 +46,7 @@ def build_app(service: PhotoService) -> gr.Blocks:
 
     with gr.Blocks(title=service.run.folder.name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gr.HTML(_heading(service))
-        buttons = ["download", "fullscreen"]  # without sharing, which uploads to another server
+        buttons = ["download", "fullscreen"]  # not "share", which uploads to another server
         with gr.Row():
             photo = gr.Image(label="Photo", sources=["upload", "clipboard"], height=320, elem_id="photo")
             photo.async_move_resource_to_block_cache = _without_downloads(photo.async_move_resource_to_block_cache)
@@ -54,13 +54,13 @@ def build_app(service: PhotoService) -> gr.Blocks:
                 unlike = gr.HTML(f'<p class="alarm" role="alert">{UNLIKE}</p>', visible=False, elem_id="unlike")
                 classes = gr.Label(label="Calibrated probabilities", elem_id="classes")
         with gr.Row():
-            title = "What speaks for the predicted class"
+            title = "Evidence for the predicted class (Grad-CAM)"
             heat = gr.Image(label=title, interactive=False, height=320, buttons=buttons, elem_id="heat")
             title = "Most similar training photos"
             similar = gr.Gallery(label=title, interactive=False, columns=3, buttons=buttons, elem_id="similar")
         results = [unlike, classes, heat, similar]
-        # Gradio would decode the photo (preprocess); this kit's decoder has limits. A refused photo must not
-        # stand beside the results of the one before it.
+        # preprocess=False: Gradio's own decoder has no size limit. Results are cleared first, so that a rejected photo
+        # is not shown next to those of the previous one.
         cleared = photo.change(_nothing, None, results, api_visibility="private", show_progress="hidden")
         cleared.then(explain, photo, results, preprocess=False, api_name="explain")
         numbers = gr.JSON(visible=False)
@@ -70,20 +70,20 @@ def build_app(service: PhotoService) -> gr.Blocks:
 
 @contextmanager
 def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]:
-    """Serve the page until the block ends, and delete uploads then.
+    """Serve the page until the end of the block, then delete all uploads.
 
     Args:
-        service: Predicts.
-        host: Name or address of the interface.
-        port: None takes the first free one from 7860.
+        service: Service that predicts photos.
+        host: Hostname or address to listen on.
+        port: Port to listen on; None selects the first free one from 7860.
 
     Yields:
         URL to open in a browser.
 
     Raises:
-        InputError: The address is taken or not this machine's.
+        InputError: The address is in use or does not belong to this machine.
     """
-    # A website must not reach this machine's page through a name of its own (DNS rebinding).
+    # Rejects requests with other host names, which websites could use to reach the page (DNS rebinding).
     hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))] if host in LOCAL else []
     app = build_app(service)
     try:
@@ -111,7 +111,7 @@ def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Show the reason why an upload is refused."""
+    """Show the reason of an `UploadError` on the page."""
     try:
         yield
     except UploadError as error:
@@ -123,21 +123,21 @@ def _refusal(reason: str) -> gr.Error:
 
 
 def _without_downloads(keep: Callable[[str], Awaitable[str | None]]) -> Callable[[str], Awaitable[str | None]]:
-    """Refuse addresses, which Gradio would download."""
+    """Reject URLs, which Gradio would download."""
 
     async def refuse_or_keep(place: str) -> str | None:
         if "://" in place:
-            raise _refusal("upload the photo: addresses are not downloaded")
+            raise _refusal("upload the photo: URLs are not downloaded")
         return await keep(place)
 
     return refuse_or_keep
 
 
 def _uploaded(photo: dict) -> Path:
-    """Path of an upload; Gradio refuses other files only where the request says that they are files."""
+    """Return the path of an upload; Gradio rejects other paths only in requests that declare them as files."""
     path = Path(photo["path"] or "").resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise _refusal("this photo was not uploaded")
+        raise _refusal("the path is not that of an uploaded photo")
     return path
 
 
@@ -158,5 +158,5 @@ def _heading(service: PhotoService) -> str:
         low, high = scores.intervals.macro_f1
         about += f" Macro F1 {scores.macro_f1:.3f} on the {SETS[name]} photos"
         about += f" (95 % interval {low:.3f} to {high:.3f})."
-    about += f" Photos of up to {limits.bytes / 1e6:.3g} MB and {limits.pixels / 1e6:.3g} megapixels."
+    about += f" Accepts photos of up to {limits.bytes / 1e6:.3g} MB and {limits.pixels / 1e6:.3g} megapixels."
     return f"<h1>{escape(run.folder.name)}</h1><p>{escape(about)}</p>"

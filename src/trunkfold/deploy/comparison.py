@@ -1,4 +1,4 @@
-"""An exported ensemble beside the run's own, measured before a file is written; and the torch.export format."""
+"""Comparison of an exported model with PyTorch before the file is written, and export with torch.export."""
 
 import json
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from trunkfold.errors import InputError
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import whole_file
 
-EXACT = 1e-4  # largest difference of a probability between a float32 file and PyTorch
+EXACT = 1e-4  # largest accepted difference between probabilities of a float32 file and of PyTorch
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of uint8 photos (batch, 3, side, side)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model file beside PyTorch's float32 ensemble, on the held-out photos or, without any, on noise.
+    """Comparison of a model file with PyTorch's float32 ensemble, on the held-out photos or on noise.
 
     Attributes:
-        difference: The largest of any probability.
-        same_label: Share of the photos that both predict the same label for.
-        photos: Held-out photos that were scored; 0 without any.
-        macro_f1: Of the file on them; None without any.
-        macro_f1_pytorch: Of PyTorch on them; None without any.
+        difference: Largest absolute difference between probabilities.
+        same_label: Share of photos with the same predicted label.
+        photos: Number of scored held-out photos; 0 without a hold-out.
+        macro_f1: Macro F1 of the file on these photos; None without a hold-out.
+        macro_f1_pytorch: Macro F1 of PyTorch on these photos; None without a hold-out.
     """
 
     difference: float
@@ -39,27 +39,27 @@ class Comparison:
 
     @property
     def loss(self) -> float:
-        """Macro F1 that the file loses against PyTorch."""
+        """Loss of macro F1 relative to PyTorch."""
         return 0.0 if self.macro_f1 is None else self.macro_f1_pytorch - self.macro_f1
 
     def describe(self) -> str:
-        """One line for the console."""
-        same = f"probabilities differ from PyTorch's by up to {self.difference:.1g}, {self.same_label:.1%} same labels"
+        """Describe the comparison in one line."""
+        same = f"probabilities differ from PyTorch's by up to {self.difference:.1g}, {self.same_label:.1%} equal labels"
         if self.macro_f1 is None:
             return f"{same}; score not measured"
         scores = f"macro F1 {self.macro_f1:.4f} on {self.photos} held-out photos (PyTorch {self.macro_f1_pytorch:.4f})"
         return f"{scores}; {same}"
 
     def metadata(self) -> dict[str, str]:
-        """All of it, as texts."""
+        """Return all attributes as strings for the metadata of the file."""
         return {f"holdout_{name}": json.dumps(value) for name, value in vars(self).items()}
 
 
 def export_torch(run: FinishedRun, out: Path, held_out: PlainPhotos | None) -> Comparison:
-    """Write a program for `torch.export.load`, with a dynamic batch; its metadata is the extra file metadata.json.
+    """Write a file for `torch.export.load` with a dynamic batch size; metadata is in its extra file metadata.json.
 
     Raises:
-        InputError: The file differs from PyTorch, or cannot be written.
+        InputError: The exported model differs from PyTorch, or the file cannot be written.
     """
     module = ensemble_module(run)
     dynamic = ({0: torch.export.Dim("batch", min=1)},)
@@ -77,7 +77,7 @@ def export_torch(run: FinishedRun, out: Path, held_out: PlainPhotos | None) -> C
 def compare(
     module: EnsembleModule, exported: Probabilities, held_out: PlainPhotos | None, run: FinishedRun
 ) -> Comparison:
-    """Run both on the held-out photos or, without any, on noise."""
+    """Run both models on the held-out photos or, without a hold-out, on noise."""
     batches = [example_photos(run, 5).numpy()] if held_out is None else held_out.batches()
     pairs = [(module(torch.from_numpy(photos)).numpy(), exported(photos)) for photos in batches]
     expected, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -89,15 +89,15 @@ def compare(
 
 
 def check(compared: Comparison, precision: str, most_loss: float) -> None:
-    """Raise an `InputError` unless a file is as good as its precision promises."""
+    """Raise an `InputError` if an exported model deviates too much for its precision."""
     if precision == "fp32" and not compared.difference <= EXACT:
         raise InputError(
-            f"the exported model's probabilities differ from PyTorch's by up to {compared.difference:.1g}: nothing is "
-            "written; try another version of torch or onnxscript"
+            f"the exported model's probabilities differ from PyTorch's by up to {compared.difference:.1g}, so no file "
+            "was written: try another version of torch or onnxscript"
         )
     if compared.loss > most_loss:
         raise InputError(
             f"{precision} loses {compared.loss:.4f} of macro F1 on the {compared.photos} held-out photos "
-            f"({compared.macro_f1_pytorch:.4f} to {compared.macro_f1:.4f}), more than --max_loss {most_loss}: nothing "
-            "is written; export another --precision, or allow the loss"
+            f"({compared.macro_f1_pytorch:.4f} to {compared.macro_f1:.4f}), more than --max_loss {most_loss}, so no "
+            "file was written: choose another --precision or raise --max_loss"
         )

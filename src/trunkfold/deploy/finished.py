@@ -1,4 +1,4 @@
-"""A finished run, read from its folder for use: model, classes, calibration and embeddings of its training photos."""
+"""Loading of a finished run for prediction: model, classes, calibration, and embeddings of its training photos."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ from trunkfold.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Everything that using a run needs, read from its folder alone.
+    """A run that can predict photos, loaded from its folder.
 
     Attributes:
-        folder: The run.
-        config: Its configuration, with the image size.
-        metrics: Its metrics.json.
-        trunk: The frozen part all folds share.
-        tails: The merged tails, in the order of the folds.
-        known: Embeddings of its training photos; None in runs made before they were saved.
+        folder: Folder of the run.
+        config: Configuration, with the image size.
+        metrics: Content of metrics.json.
+        trunk: Frozen part shared by all folds.
+        tails: Merged tails, in order of folds.
+        known: Embeddings of the training photos; None for runs of versions that did not save them.
     """
 
     folder: RunFolder
@@ -41,19 +41,19 @@ class FinishedRun:
 
     @property
     def temperature(self) -> float:
-        """Temperature that calibrates the ensemble's probabilities, fitted on out-of-fold photos."""
+        """Temperature for the ensemble's probabilities, fitted to out-of-fold predictions."""
         return self.metrics.temperature
 
 
 def load_run(folder: RunFolder) -> FinishedRun:
-    """Read a finished run, which may be on a read-only disk.
+    """Load a finished run; its folder may be read-only.
 
     Raises:
-        InputError: It is not a finished run, is an average of runs, or a file is damaged.
+        InputError: The folder is not a finished run or is an average of runs, or a file is damaged.
     """
     metrics = folder.read_metrics()
     if metrics.runs:
-        raise InputError(f"{folder} is an average of runs and has no model: use one of {', '.join(metrics.runs)}")
+        raise InputError(f"{folder} is an average of runs and has no model: choose one of {', '.join(metrics.runs)}")
     config = read_run_config(folder, metrics)
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
     known = load_known_photos(folder, read_folds(folder.folds))

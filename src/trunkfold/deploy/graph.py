@@ -1,4 +1,4 @@
-"""A finished run's ensemble as one module: uint8 photos in, calibrated probabilities out."""
+"""A run's ensemble as a single module for export: uint8 photos in, calibrated probabilities out."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from trunkfold.deploy.finished import FinishedRun
 from trunkfold.evaluation.calibration import LEAST
 from trunkfold.run_folder import RunFolder
 
-MIRRORS = {"plain": False, "hflip": True}  # the views that can be made from the plain view alone
+MIRRORS = {"plain": False, "hflip": True}  # views that can be computed from the plain view
 PREPROCESSING = (
     "RGB, upright, the whole photo squeezed to image_size x image_size (area averaging to shrink, bilinear to "
     "enlarge), uint8 of shape (batch, 3, side, side), not normalized: the graph normalizes"
@@ -20,16 +20,18 @@ LABELS = "scored by the most probable class of each photo; a submission's labels
 
 
 class EnsembleModule(nn.Module):
-    """The whole ensemble in one graph.
+    """The whole ensemble as one module.
 
-    Photos are normalized, every view goes through the trunk once, its features through all tails; probabilities are
-    averaged over views and tails and calibrated by the run's temperature.
+    Runs each view through the trunk once and its features through all tails, averages the probabilities over views and
+    tails, and scales them by the run's temperature. Normalization is included.
     """
 
     def __init__(self, trunk: nn.Module, tails: Sequence[nn.Module], views: Sequence[str], temperature: float) -> None:
-        """Take the parts.
+        """Build the module.
 
         Args:
+            trunk: Trunk, including normalization.
+            tails: Merged tails.
             views: Names in `MIRRORS`.
             temperature: See `trunkfold.evaluation.calibration.scale`.
         """
@@ -40,7 +42,7 @@ class EnsembleModule(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Probabilities (batch, classes) of uint8 photos (batch, 3, side, side), see `PREPROCESSING`."""
+        """Return probabilities (batch, classes) for uint8 photos (batch, 3, side, side), see `PREPROCESSING`."""
         total = 0
         for mirror in self.mirrors:
             features = self.trunk(photos.flip(3) if mirror else photos)
@@ -50,17 +52,17 @@ class EnsembleModule(nn.Module):
 
 
 def exportable_views(views: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The views that one graph can make from the plain one (at least that one), and those that need the photo."""
+    """Split views into those computable from the plain view (at least "plain") and those that need the photo."""
     return [view for view in views if view in MIRRORS] or ["plain"], [view for view in views if view not in MIRRORS]
 
 
 def ensemble_module(run: FinishedRun) -> EnsembleModule:
-    """The run's ensemble with the views that a graph can make."""
+    """Return the run's ensemble with its exportable views."""
     return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.temperature)
 
 
 def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
-    """Noise in the shape of the run's photos: at least 2, because a batch of 1 would be traced as a constant."""
+    """Return noise in the shape of the run's photos; use at least 2, as a batch of 1 is traced as a constant."""
     side = run.config.data.image_size
     noise = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=noise)
@@ -83,7 +85,7 @@ def describe(run: FinishedRun) -> dict[str, str]:
 
 
 def run_digest(run: RunFolder) -> str:
-    """The same for runs with the same configuration and weights."""
+    """Return a digest of a run's configuration and weights."""
     digest = hashlib.blake2b(digest_size=16)
     for path in [run.config, *sorted(run.path.rglob("*.safetensors"))]:
         digest.update(path.relative_to(run.path).as_posix().encode())

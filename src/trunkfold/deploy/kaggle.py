@@ -1,4 +1,4 @@
-"""A Kaggle data set with everything a notebook without a network needs, and the notebooks that train and predict."""
+"""A Kaggle dataset with the kit and its dependencies, and notebooks that train and predict without internet access."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from trunkfold.files import write_json, write_text
 
 LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
 PYTHON = "3.12"  # of Kaggle's image
-MARKER = "trunkfold-bundle.json"  # by which the notebooks find the data set, wherever Kaggle mounts it
-KIT = ("src", "configs", "pyproject.toml")  # of the checkout
+MARKER = "trunkfold-bundle.json"  # the notebooks search for this file, as Kaggle's mount point varies
+KIT = ("src", "configs", "pyproject.toml")  # files to bundle from the checkout
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
 
 
@@ -24,16 +24,16 @@ class Bundle:
     """Content of a bundle and its names on Kaggle.
 
     Attributes:
-        out: Folder to write; it does not exist yet.
+        out: Folder to write; must not exist.
         user: Kaggle user name.
-        name: Slug and title of the data set; the notebooks are called <name>-train and <name>-predict.
-        data: The photos' data set, owner/slug; None with a competition.
-        competition: The competition's slug; None with a data set.
-        config: Configuration file to train with.
-        run: A finished run to predict with; None predicts with the output of the training notebook.
-        weights: Pretrained weights to train from; None lets the training notebook download them.
-        hours: After which training stops and saves its state.
-        resume: Whether training continues from the previous version's output.
+        name: Slug and title of the dataset; the notebooks are named <name>-train and <name>-predict.
+        data: Dataset with the photos, owner/slug; None for a competition.
+        competition: Slug of the competition; None for a dataset.
+        config: Configuration file for training.
+        run: Finished run to predict with; None predicts with the output of the training notebook.
+        weights: Pretrained weights; None lets the training notebook download them.
+        hours: Hours after which training saves a checkpoint and stops.
+        resume: Whether training resumes from the output of the notebook's previous version.
     """
 
     out: Path
@@ -49,21 +49,21 @@ class Bundle:
 
     @property
     def source(self) -> str:
-        """Slug of the folder that the photos are mounted in."""
+        """Name of the folder in which Kaggle mounts the photos."""
         return self.competition or self.data.rpartition("/")[2]
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raise an `InputError` for names that Kaggle refuses and files that do not exist."""
+    """Raise an `InputError` for names that Kaggle rejects and for missing files."""
     slug = r"[a-z0-9]+(-[a-z0-9]+)*"
     if not re.fullmatch(slug, bundle.name) or not 6 <= len(bundle.name) <= 42:
-        raise InputError(f"--name {bundle.name}: Kaggle takes 6 to 42 of a-z, 0-9 and single hyphens")
+        raise InputError(f"--name {bundle.name} must be 6 to 42 characters of a-z, 0-9 and single hyphens")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", bundle.user):
-        raise InputError(f"--user {bundle.user} is not a Kaggle user name: see your profile's address")
+        raise InputError(f"--user {bundle.user} is not a Kaggle user name: copy it from your profile's URL")
     if (bundle.data is None) == (bundle.competition is None):
-        raise InputError("name where the photos are: --data OWNER/SLUG, or --competition SLUG, not both")
+        raise InputError("pass the source of the photos: either --data OWNER/SLUG, or --competition SLUG, not both")
     if bundle.data is not None and bundle.data.count("/") != 1:
-        raise InputError(f"--data {bundle.data} must be OWNER/SLUG, as in the data set's address")
+        raise InputError(f"--data {bundle.data} must be OWNER/SLUG, as in the dataset's URL")
     if not bundle.hours > 0:
         raise InputError(f"--hours {bundle.hours} must be above 0")
     for option, path in (("config", bundle.config), ("weights", bundle.weights)):
@@ -78,13 +78,13 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
 
     Args:
         bundle: A checked bundle.
-        checkout: The folder that src/ and configs/ are in.
+        checkout: Folder that contains src/ and configs/.
 
     Returns:
-        The commands that push it to Kaggle, in order.
+        Commands that push the bundle to Kaggle, in order.
 
     Raises:
-        InputError: A wheel cannot be downloaded, or nothing can be written.
+        InputError: A wheel cannot be downloaded, or the folder is not writable.
     """
     partial = bundle.out.with_name(f".{bundle.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -129,13 +129,13 @@ def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
 
 
 def _download_wheels(folder: Path) -> None:
-    """Download the packages that Kaggle's image lacks, all of them pure Python."""
+    """Download wheels of the packages that Kaggle's image lacks; all are pure Python."""
     options = ["--no-deps", "--only-binary=:all:", "--python-version", PYTHON, "--quiet", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, *LACKING]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise InputError(f"pip cannot download the wheels for Kaggle ({reason}): this command needs a network")
+        raise InputError(f"pip cannot download the wheels for Kaggle ({reason}): connect to the internet and rerun")
 
 
 def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:

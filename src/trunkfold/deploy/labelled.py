@@ -1,4 +1,4 @@
-"""A finished run's labelled photos, read again: the held-out ones to measure exports, others to calibrate them."""
+"""Labelled photos of a finished run: held-out ones to evaluate exports, training photos to calibrate int8."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class PlainPhotos:
-    """Photos as a model file takes them, and their classes.
+    """Photos preprocessed for an exported model, and their classes.
 
     Attributes:
-        paths: A file per photo.
-        targets: Class number of each.
-        size: Side in pixels of the plain view.
+        paths: File of each photo.
+        targets: Class index of each photo.
+        size: Side of the plain view in pixels.
     """
 
     paths: list[Path]
@@ -38,7 +38,7 @@ class PlainPhotos:
         return len(self.paths)
 
     def batches(self, size: int = BATCH) -> Iterator[np.ndarray]:
-        """The plain views in order: uint8 of shape (up to `size`, 3, side, side)."""
+        """Yield the plain views in order, as uint8 arrays of shape (up to `size`, 3, side, side)."""
         with ThreadPoolExecutor(usable_cores()) as pool:
             for start in range(0, len(self.paths), size):
                 shown = pool.map(self._plain, self.paths[start : start + size])
@@ -52,13 +52,14 @@ class PlainPhotos:
 
 
 def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
-    """The photos that no fold was trained on.
+    """Return the held-out photos.
 
     Args:
-        root: Where the photos are now; None takes the run's data.root.
+        run: A finished run.
+        root: Current folder of the data; None uses the run's data.root.
 
     Raises:
-        InputError: The run has no hold-out, or the photos are not there.
+        InputError: The run has no hold-out, or photos are missing.
     """
     photos = _photos(run, root, lambda folds: folds == HELD_OUT)
     if not len(photos):
@@ -67,10 +68,10 @@ def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
 
 
 def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> PlainPhotos:
-    """A random choice of the photos that the run was trained on.
+    """Return up to `count` randomly chosen training photos.
 
     Raises:
-        InputError: The photos are not there.
+        InputError: Photos are missing.
     """
     photos = _photos(run, root, learned_from)
     chosen = np.random.default_rng(0).permutation(len(photos))[:count]
@@ -81,10 +82,11 @@ def images_folder(run: FinishedRun, root: Path | None) -> Path:
     """Return the folder of the labelled photos.
 
     Args:
-        root: Where the data are now; None takes the run's data.root.
+        run: A finished run.
+        root: Current folder of the data; None uses the run's data.root.
 
     Raises:
-        InputError: They are not there.
+        InputError: The folder does not exist.
     """
     return find_table(root or run.config.data.root, "train.csv").parent / "images"
 

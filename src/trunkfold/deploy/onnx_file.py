@@ -1,4 +1,4 @@
-"""A run's whole ensemble as one ONNX graph, in float32, float16 or int8."""
+"""Export of a run's ensemble to ONNX, in float32, float16 or int8."""
 
 import copy
 import logging
@@ -31,15 +31,15 @@ def export_onnx(
     calibration: PlainPhotos | None,
     most_loss: float,
 ) -> Comparison:
-    """Write one ONNX graph with a dynamic batch: input `photos`, output `probabilities`.
+    """Write an ONNX graph with a dynamic batch size, input `photos` and output `probabilities`.
 
     Args:
         run: A finished run.
-        out: The file.
+        out: File to write.
         precision: fp32, fp16 (weights and arithmetic; probabilities stay float32) or int8 (static, per channel).
-        held_out: Photos to measure on; None compares on noise, for fp32 only.
-        calibration: Training photos that int8 takes its ranges from.
-        most_loss: Largest loss of macro F1 with which a file is still written.
+        held_out: Photos to evaluate on; None compares on noise, for fp32 only.
+        calibration: Training photos to determine the ranges of activations for int8.
+        most_loss: Largest accepted loss of macro F1.
 
     Raises:
         InputError: The file differs too much from PyTorch, or cannot be written.
@@ -60,7 +60,7 @@ def export_onnx(
 
 
 def onnx_probabilities(file: Path) -> Probabilities:
-    """The function that an exported ONNX file is, on the processor."""
+    """Load an ONNX file, and return its function on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -68,7 +68,7 @@ def onnx_probabilities(file: Path) -> Probabilities:
 
 
 def write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precision: str) -> None:
-    """Trace a module with a batch of at least two photos; int8 starts from the float32 graph."""
+    """Trace a module with a batch of at least two photos; for int8, write the float32 graph to quantize."""
     exported = copy.deepcopy(module).half() if precision == "fp16" else module
     quiet = logging.getLogger("torch.onnx")
     before, quiet.level = quiet.level, logging.ERROR
@@ -89,11 +89,11 @@ def write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precis
 
 
 def quantize(file: Path, batches: Iterator[np.ndarray]) -> Path:
-    """Static int8, per channel, of a float32 graph, in a file beside it.
+    """Quantize a float32 graph to static per-channel int8, and return the path of the new file.
 
     Args:
-        file: Written by `write_graph`.
-        batches: uint8 photos (batch, 3, side, side) that the ranges of activations are taken from.
+        file: File written by `write_graph`.
+        batches: uint8 photos (batch, 3, side, side) to determine the ranges of activations.
     """
     prepared, quantized = file.with_name("prepared.onnx"), file.with_name("quantized.onnx")
     quant_pre_process(file, prepared, skip_symbolic_shape=True)
@@ -110,7 +110,7 @@ def quantize(file: Path, batches: Iterator[np.ndarray]) -> Path:
 
 
 class _Calibration(CalibrationDataReader):
-    """Batches of photos, as onnxruntime asks for them."""
+    """Batches of photos through onnxruntime's calibration interface."""
 
     def __init__(self, batches: Iterator[np.ndarray]) -> None:
         self.batches = batches

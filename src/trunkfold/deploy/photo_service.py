@@ -1,4 +1,4 @@
-"""One uploaded photo at a time: its prediction, a heat map of the evidence, and the most similar training photos."""
+"""Prediction of uploaded photos, with a Grad-CAM heat map and the most similar training photos."""
 
 import threading
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from trunkfold.deploy.predict import Predicted, Predictor, prediction_row
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.output.thumbnails import thumbnail
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow knows others, some of which run programs
-SIMILAR = 5  # training photos that are shown, each of another group
-CANDIDATES = 60  # from which they are chosen
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # some of Pillow's other formats run programs
+SIMILAR = 5  # similar training photos to show, each from a different group
+CANDIDATES = 60  # nearest neighbours to choose them from
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Limits:
     """Limits of an uploaded photo.
 
     Attributes:
-        bytes: Size of the file.
-        pixels: Width times height, as the file's header says before anything is decoded.
+        bytes: Maximum file size.
+        pixels: Maximum width times height, checked in the file's header before decoding.
     """
 
     bytes: int
@@ -30,18 +30,18 @@ class Limits:
 
 
 class UploadError(ValueError):
-    """An upload is no photo, or has too many pixels; the message is the reason alone."""
+    """An upload is not a photo, or has too many pixels; the message contains only the reason."""
 
 
 @dataclass(frozen=True)
 class SimilarPhoto:
-    """A training photo beside an uploaded one.
+    """A training photo similar to an uploaded one.
 
     Attributes:
-        image_id: Its id.
-        filename: Its file.
+        image_id: Id of the photo.
+        filename: File name of the photo.
         name: Name of its class.
-        pixels: A thumbnail, uint8 of shape (height, width, 3); None where the photo is not there any more.
+        pixels: Thumbnail, uint8 of shape (height, width, 3); None if the photo no longer exists.
     """
 
     image_id: str
@@ -52,12 +52,12 @@ class SimilarPhoto:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything the page shows of a photo.
+    """Content of the page for one photo.
 
     Attributes:
-        row: As `PhotoService.predict`.
-        heat_map: The photo with Grad-CAM heat, uint8 of shape (height, width, 3).
-        similar: Training photos of different groups, the most similar first; empty where the run has no embeddings.
+        row: Result of `PhotoService.predict`.
+        heat_map: The photo with a Grad-CAM overlay, uint8 of shape (height, width, 3).
+        similar: Training photos of different groups, the most similar first; empty if the run has no embeddings.
     """
 
     row: dict
@@ -66,28 +66,30 @@ class Explanation:
 
 
 class PhotoService:
-    """Predictions of uploaded photos by a finished run; safe to call from several threads.
+    """Predict uploaded photos with a finished run. Thread-safe.
 
     Attributes:
         run: The finished run.
-        limits: Of a photo.
+        limits: Limits of an upload.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, images: Path | None) -> None:
-        """Take a run on its device.
+        """Create the service.
 
         Args:
-            images: Folder of the labelled photos; None shows similar training photos by their names alone.
+            predictor: A finished run on its device.
+            limits: Limits of an upload.
+            images: Folder of the labelled photos; None returns similar training photos without pixels.
         """
         self.predictor, self.run, self.limits, self.images = predictor, predictor.run, limits, images
         self.folds = read_folds(self.run.folder.folds)
-        self.lock = threading.Lock()  # one photo in memory, and one in the model
+        self.lock = threading.Lock()  # one photo at a time, to limit memory
 
     def predict(self, file: Path) -> dict:
         """Predict one photo, see `trunkfold.deploy.predict.prediction_row`.
 
         Raises:
-            UploadError: It is no photo, or has too many pixels.
+            UploadError: The file is not a photo, or has too many pixels.
         """
         with self.lock:
             return self._predict(file)[2]

@@ -1,4 +1,4 @@
-"""Predictions of any photos by a finished run's ensemble, streamed: memory does not grow with their number."""
+"""Streaming prediction of photos with a finished run; memory does not depend on their number."""
 
 import glob
 import os
@@ -32,19 +32,19 @@ from trunkfold.split.dataset import side_to_keep
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"]
 )
-BATCH = 64  # photos decoded ahead and predicted at once
+BATCH = 64  # photos per batch; the next batch is decoded during prediction
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions of some photos, one row each.
+    """Predictions of a batch of photos.
 
     Attributes:
         probabilities: Mean over tails and views, as in test_probabilities.csv; shape (photos, classes).
-        calibrated: The same, scaled by the run's temperature.
+        calibrated: Probabilities scaled by the run's temperature, of the same shape.
         embeddings: Unit vectors of shape (photos, width).
-        novelty: Distance to the nearest training photo, in thresholds (above 1: unlike all of them); NaN where the run
-            holds no embeddings.
+        novelty: Distance to the nearest training photo, relative to the threshold (above 1: unlike all of them); NaN
+            if the run has no embeddings. Shape (photos,).
     """
 
     probabilities: np.ndarray
@@ -57,8 +57,8 @@ class Predictor:
     """A finished run on a device.
 
     Attributes:
-        run: What it was made from.
-        side: Length in pixels to which `read_photo` reduces photos for it.
+        run: The finished run.
+        side: Short side in pixels to which `read_photo` reduces photos.
     """
 
     def __init__(self, run: FinishedRun, accelerator: Accelerator) -> None:
@@ -70,7 +70,7 @@ class Predictor:
 
     @property
     def batch_size(self) -> int:
-        """Photos predicted at once."""
+        """Photos per batch."""
         return self.run.config.predict.batch_size or BATCH
 
     @torch.no_grad()
@@ -87,11 +87,14 @@ class Predictor:
         return Predicted(probabilities, scale(probabilities, self.run.temperature), embeddings, novelty)
 
     def explain(self, photos: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
-        """The photos with Grad-CAM heat of a class laid over them.
+        """Overlay each photo with a Grad-CAM heat map.
 
         Args:
-            photos: As for `predict`.
-            targets: Class number that each photo's heat is about.
+            photos: See `predict`.
+            targets: Class index to explain for each photo.
+
+        Returns:
+            uint8 arrays of shape (height, width, 3).
         """
         members = np.ones((len(photos), len(self.tails)), bool)
         shown, targets = self._shown(photos, "plain"), torch.as_tensor(targets)
@@ -107,10 +110,10 @@ class Predictor:
 
 
 def find_photos(words: Sequence[str]) -> list[Path]:
-    """The photos that files, folders (searched to any depth) and glob patterns name, each once.
+    """Expand files, folders (recursively) and glob patterns to photo files, without duplicates.
 
     Raises:
-        InputError: A file does not exist, or a folder or pattern holds no photo; all such words in one message.
+        InputError: A file does not exist, or a folder or pattern matches no photo; one message lists all of them.
     """
     found: dict[Path, None] = {}
     missing = []
@@ -123,28 +126,28 @@ def find_photos(words: Sequence[str]) -> list[Path]:
         else:
             paths = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
         if not paths:
-            missing.append(f"{word} ({'a folder without photos' if path.is_dir() else 'nothing has this name'})")
+            missing.append(f"{word} ({'a folder without photos' if path.is_dir() else 'not found'})")
         found.update(dict.fromkeys(paths))
     if missing:
         raise InputError(
-            f"no photos in {first_few(missing)}: name photo files, folders that hold files ending in "
+            f"no photos in {first_few(missing)}: pass photo files, folders with files ending in "
             f"{', '.join(sorted(SUFFIXES))}, or patterns such as 'photos/*.jpg'"
         )
     return list(found)
 
 
 def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | None = None) -> Iterator[dict]:
-    """Predict photo files, in their order, decoding the next batch while the model works on this one.
+    """Predict photo files in order, decoding the next batch in the background.
 
     Args:
-        predictor: A finished run.
+        predictor: A finished run on its device.
         paths: Photo files.
-        heatmaps: Folder to write Grad-CAM overlays to; None writes none.
+        heatmaps: Folder for Grad-CAM overlays; None writes none.
 
     Yields:
-        A row per photo: path, label, name, confidence (probability of the label), novelty, unlike_training,
-        probabilities (calibrated, by class name), heatmap (file name), problem. What is unknown is None; `problem` says
-        why a photo could not be read.
+        One row per photo: path, label, name, confidence (probability of the label), novelty, unlike_training,
+        probabilities (calibrated, by class name), heatmap (file name), and problem (why the photo could not be read).
+        Unknown values are None.
 
     Raises:
         InputError: A heat map cannot be written.
@@ -187,9 +190,9 @@ def _rows(
 
 
 def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str]) -> dict:
-    """Label, name, confidence, novelty, unlike_training and probabilities of one photo, see `predict_files`.
+    """Return label, name, confidence, novelty, unlike_training and probabilities of one photo, see `predict_files`.
 
-    The label is the most probable one: labels that maximize a set's macro F1 depend on the other photos of the set.
+    The label is that of the most probable class, since decoding for macro F1 would depend on the other photos.
     """
     best = predicted.probabilities[place].argmax()
     label = list(classes)[best]
@@ -205,10 +208,10 @@ def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str])
 
 
 def write_jpeg(pixels: np.ndarray, path: Path) -> None:
-    """Write uint8 RGB of shape (height, width, 3).
+    """Write uint8 RGB pixels of shape (height, width, 3) as a JPEG file.
 
     Raises:
-        WriteError: Nothing can be written there.
+        WriteError: The file cannot be written.
     """
     write_bytes(encode_jpeg(pixels, 90), path)
 
@@ -219,7 +222,7 @@ def _row(path: Path, problem: str | None) -> dict:
 
 
 def _decode(path: Path, side: int) -> np.ndarray | str:
-    """Pixels, or why there are none."""
+    """Return the pixels, or the reason why the photo cannot be decoded."""
     try:
         return read_photo(path, side)
     except ValueError as error:
@@ -227,7 +230,7 @@ def _decode(path: Path, side: int) -> np.ndarray | str:
 
 
 def _photos_below(folder: Path) -> list[Path]:
-    """Photo files in a folder at any depth, by name, without hidden files and folders."""
+    """Return the photo files in a folder and its subfolders, sorted by name, without hidden ones."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

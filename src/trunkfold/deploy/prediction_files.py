@@ -1,4 +1,4 @@
-"""Rows of predictions written one after another, as CSV or JSON lines."""
+"""Streaming output of predictions as CSV or JSON lines."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ KINDS = (".csv", ".jsonl")
 
 
 def check_output(path: Path | None) -> None:
-    """Raise an `InputError` unless predictions can be written to a path, before any are made."""
+    """Raise an `InputError` unless predictions can be written to a path; call this before predicting."""
     if path is None:
         return
     if path.suffix.lower() not in KINDS:
@@ -25,7 +25,7 @@ def check_output(path: Path | None) -> None:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Make a folder and raise an `InputError` that names the option unless files can be written to it."""
+    """Create a folder, and raise an `InputError` that names the option if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / ".writable") as partial:
@@ -33,22 +33,22 @@ def check_folder(folder: Path, option: str) -> None:
         (folder / ".writable").unlink()
     except (OSError, WriteError) as error:
         reason = getattr(error, "strerror", None) or "no permission, or the disk is full"
-        raise InputError(f"{option}: cannot write to {folder} ({reason}): choose another place") from error
+        raise InputError(f"{option}: cannot write to {folder} ({reason}): choose another folder") from error
 
 
 def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path | None) -> int:
-    """Write rows of `trunkfold.deploy.predict.predict_files` as they come.
+    """Write rows of `trunkfold.deploy.predict.predict_files` as they arrive.
 
     Args:
         rows: The rows.
-        class_names: Columns p_<name> of a CSV file.
-        path: .csv or .jsonl, written whole or not at all; None prints CSV.
+        class_names: Class names, for the columns p_<name> of a CSV file.
+        path: .csv or .jsonl file, written atomically; None prints CSV.
 
     Returns:
-        How many photos could not be read.
+        Number of photos that could not be read.
 
     Raises:
-        WriteError: Nothing can be written, or the disk is full.
+        WriteError: The file cannot be written, or the disk is full.
     """
     with _opened(path) as file:
         as_json = path is not None and path.suffix.lower() == ".jsonl"
@@ -89,6 +89,6 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    # File names need not be UTF-8: their bytes come out as they went in.
+    # File names may not be valid UTF-8: their bytes are preserved.
     with whole_file(path) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file

@@ -1,4 +1,4 @@
-"""One plain timm model from a run: a folder for `timm.create_model("local-dir:PATH")` and the Hugging Face Hub."""
+"""Export of one plain timm model, as a folder for `timm.create_model("local-dir:PATH")` and the Hugging Face Hub."""
 
 import shutil
 from pathlib import Path
@@ -28,17 +28,17 @@ license: {license_tag}
 
 {model} fine-tuned on {photos} photos with {classes} classes: {labels}.
 
-| what | value |
+| property | value |
 |---|---|
-| macro F1 of this model's most probable class on the hold-out | {own} |
-| macro F1 of the whole ensemble on the hold-out (95 % interval) | {holdout} |
-| macro F1 of the whole ensemble, out-of-fold (95 % interval) | {oof} |
+| hold-out macro F1 of this model (argmax) | {own} |
+| hold-out macro F1 of the whole ensemble (95 % interval) | {holdout} |
+| out-of-fold macro F1 (95 % interval) | {oof} |
 | split | {split} |
 | input | {side} x {side} pixels, the whole photo squeezed to a square, RGB |
 | license of the pretrained weights | {license} |
 
-Copies of one photo never straddle the split unless it says `groups: none`. The scores are of photos like those trained
-on; other photos may do worse.
+Copies of one photo are never divided between training and evaluation, unless the split says `groups: none`. Scores are
+for photos similar to the training photos; expect lower scores on others.
 
 ```python
 import timm
@@ -54,13 +54,13 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
 
     Args:
         run: A finished run.
-        out: A folder that does not exist yet.
-        fold: A fold's number, "average" for the average of the tails' weights, or None: the average where its macro F1
-            on the hold-out is at least the folds' mean, else fold 0.
-        held_out: Photos to measure on; None measures nothing.
+        out: Folder to write; must not exist.
+        fold: Number of a fold, or "average" for the average of the tails' weights. None selects the average if its
+            hold-out macro F1 is at least the mean of the folds', otherwise fold 0.
+        held_out: Photos to evaluate on; None skips the evaluation.
 
     Returns:
-        What was written, and its score.
+        Description of the model and its score.
 
     Raises:
         InputError: There is no such fold, or the folder exists.
@@ -88,12 +88,12 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
 
 
 def _state(run: FinishedRun, tail: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of trunk and tail under timm's names."""
+    """Return the weights of trunk and tail by timm's names."""
     return {name: tensor.clone() for name, tensor in {**run.trunk.state_dict(), **tail.state_dict()}.items()}
 
 
 def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of floating-point tensors; whole numbers (counters) are the first's."""
+    """Average floating-point tensors; integer tensors (counters) are copied from the first state."""
     return {
         name: torch.stack([state[name] for state in states]).mean(0) if first.is_floating_point() else first
         for name, first in states[0].items()
@@ -101,7 +101,7 @@ def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 def _model(run: FinishedRun, state: dict[str, torch.Tensor]) -> nn.Module:
-    """timm's own model with these weights, which knows the run's size and normalization."""
+    """Return a plain timm model with these weights and the run's input size and normalization."""
     model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes))
     model.load_state_dict(state)
     side = run.config.data.image_size
@@ -123,9 +123,7 @@ def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainP
 
 def _card(run: FinishedRun, which: str, own: float | None) -> str:
     model = run.config.model
-    own_weights = (
-        "of model.weights, which this run cannot know" if model.weights else "none: it started from random weights"
-    )
+    own_weights = "unknown (model.weights is a local file)" if model.weights else "none (trained from random weights)"
     from_timm = model.pretrained and model.weights is None
     license_name = timm.get_pretrained_cfg(model.name).license if from_timm else None
     split = ", ".join(f"{name}: {value}" for name, value in vars(run.metrics.split).items())

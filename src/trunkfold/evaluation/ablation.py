@@ -13,7 +13,7 @@ from trunkfold.evaluation.scores import macro_f1, paired_difference
 from trunkfold.metrics import Ablation, Alone, Gain
 from trunkfold.split.folds import HELD_OUT, scoring_members
 
-CONSENSUS, EMA, DECODING = "consensus of copies", "averaging of weights (EMA)", "decoding for macro F1"
+CONSENSUS, EMA, DECODING = "consensus of copies", "weight averaging (EMA)", "decoding for macro F1"
 
 
 def ablate(

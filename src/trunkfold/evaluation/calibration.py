@@ -1,4 +1,4 @@
-"""Calibration: reliability of probabilities, and the temperature that corrects them."""
+"""Calibration: reliability of probabilities, and temperature scaling."""
 
 import numpy as np
 import pandas as pd
@@ -8,22 +8,22 @@ from scipy.stats import binomtest
 from trunkfold.assessment import Bin, Calibration, Interval, Reliability
 from trunkfold.evaluation.predictions import probabilities_of
 
-BINS, IN_BIN = 12, 20  # bins at most, and sources in each at least
-LEAST = 1e-12  # probability, so that a certain mistake costs a finite amount
+BINS, IN_BIN = 12, 20  # maximum number of bins, and minimum number of sources per bin
+LEAST = 1e-12  # lower bound of probabilities, which keeps the log-likelihood finite
 TEMPERATURES = (0.05, 20.0)
 
 
 def calibrate(
     oof: pd.DataFrame, holdout: pd.DataFrame | None, groups: pd.Series, classes: dict[str, str]
 ) -> Calibration:
-    """Measure the reliability of a run's probabilities, unscaled and scaled by one temperature.
+    """Measure the reliability of a run's probabilities before and after temperature scaling.
 
-    The temperature is fitted to the out-of-fold photos, so their own scaled numbers are of the photos that chose it; it
-    is a single number. Those of the hold-out are of photos that did not. (Guo et al. 2017, arXiv 1706.04599)
+    The temperature (Guo et al. 2017, arXiv 1706.04599) is fitted to the out-of-fold photos. Their scaled reliability is
+    therefore slightly optimistic, by a single fitted parameter; that of the hold-out is unbiased.
 
     Args:
         oof: image_id, label and p_<class name> of the out-of-fold photos.
-        holdout: The same of the held-out ones; None without any.
+        holdout: The same for the held-out photos; None without a hold-out.
         groups: Group of each image_id, the index.
         classes: Name of each label, in order.
     """
@@ -39,7 +39,7 @@ def calibrate(
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Raise probabilities to the power 1 / temperature and normalize: above 1 they become less confident.
+    """Raise probabilities to the power 1 / temperature and normalize; a temperature above 1 reduces confidence.
 
     Args:
         probabilities: Of shape (rows, classes).
@@ -67,12 +67,13 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 def reliability(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict:
     """Compare the probability of the predicted class with the share of correct predictions.
 
-    Bins hold equally many photos, since bins of equal width leave some with a handful (Nguyen and O'Connor 2015).
+    Bins contain equal numbers of photos, because some bins of equal width would be nearly empty (Nguyen and O'Connor
+    2015).
 
     Args:
         truth: Class numbers, of shape (rows,).
         probabilities: Of shape (rows, classes).
-        groups: Group number of each row: copies are right or wrong together, so intervals count groups.
+        groups: Group index of each row. Intervals count groups, because predictions of copies are correlated.
 
     Returns:
         ece (expected calibration error over the bins), nll (mean negative log-likelihood), bins.
@@ -96,7 +97,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
 
 
 def _wilson(share: float, sources: int) -> Interval:
-    """95 % interval of a share of so many sources."""
+    """Return the 95 % Wilson interval of a share of `sources` sources."""
     found = binomtest(round(share * sources), sources).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
 

@@ -16,10 +16,10 @@ class Shift:
     """Difference between two class distributions.
 
     Attributes:
-        distance: Total variation distance, the share of photos that would have to change their class.
-        chance: Distance that sampling alone does not exceed in 95 % of cases.
-        classes: Classes that differ by more than chance, largest difference first: name and share in either set; empty
-            if the distance is chance.
+        distance: Total variation distance: the share of photos whose class would have to change.
+        chance: 95 % quantile of the distance under sampling from the same distribution.
+        classes: Classes that differ significantly, largest difference first: name and share in each set; empty if the
+            distance is compatible with chance.
     """
 
     distance: float
@@ -57,7 +57,7 @@ def compare_shares(one: pd.Series, other: pd.Series, sources: tuple[int, int]) -
     Args:
         one: Number of photos of each class, by name.
         other: The same for the other set.
-        sources: Number of sources of each set, since copies are one draw.
+        sources: Number of sources in each set: the effective sample size, since copies are not independent.
     """
     shares = [counts.to_numpy(float) / counts.sum() for counts in (one, other)]
     pooled = (one + other).to_numpy(float) / (one + other).sum()

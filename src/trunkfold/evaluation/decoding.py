@@ -16,11 +16,11 @@ ROUNDS = 100
 def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) -> np.ndarray:
     """Choose a class for each photo of a set.
 
-    `accuracy` takes the most probable class. `macro_f1` maximises the expected macro F1 of the set: with n_k photos
+    `accuracy` selects the most probable class. `macro_f1` maximises the expected macro F1 of the set: with n_k photos
     labelled k, D_k = n_k + sum of p_k, and F_k = 2 (sum of p_k over photos labelled k) / D_k, moving a photo to class k
     gains (2 p_k - F_k) / D_k, so that labels are the fixed point of its argmax (Lipton et al. 2014, arXiv 1402.1892).
-    The argmax of the probabilities is a poor fixed point if a rare class is never the most probable, so the best of
-    several starts is kept.
+    Starting from the argmax of the probabilities ends in a poor fixed point if a rare class is never the most probable
+    one, so the best result of several starts is kept.
 
     Args:
         probabilities: Of shape (rows, classes).
@@ -74,7 +74,7 @@ def decode_labelled(
 
 
 def _improve(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the labels with the highest expected macro F1 on the way from a start to its fixed point."""
+    """Iterate from initial labels to a fixed point, and return those with the highest expected macro F1 on the way."""
     best, best_score = labels, -np.inf
     for _ in range(ROUNDS):
         f1, sizes = _expected_f1(probabilities, labels)

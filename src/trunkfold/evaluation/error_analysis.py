@@ -1,4 +1,4 @@
-"""Selection of the photos in the report, from a run's tables."""
+"""Selection of the photos shown in the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.predictions import probabilities_of, read_predictions
 from trunkfold.run_folder import SETS, RunFolder
 
-MISTAKES, SUSPECTS = 12, 24  # photos of a set; suspected sources
-PAIRS, IN_PAIR = 4, 4  # confused classes, and photos of each pair
-COPIES = 3  # beside a photo
-SAMPLES, MOST_SAMPLES = 5, 120  # photos of a class, and of all
+MISTAKES, SUSPECTS = 12, 24  # mistakes per set; suspected labels
+PAIRS, IN_PAIR = 4, 4  # pairs of confused classes, and photos per pair
+COPIES = 3  # copies shown with a photo
+SAMPLES, MOST_SAMPLES = 5, 120  # samples per class, and in total
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Gallery:
     """Photos in the report, by row of folds.csv.
 
     Attributes:
-        mistakes: By set: the most confident wrong predictions, one per group; a table like that of `placed`.
+        mistakes: The most confident wrong predictions of each set, one per group, as tables like those of `placed`.
         pairs: The most confused classes: label, prediction, count, and rows of some of these photos.
         samples: Rows of some photos of each label, one per group.
         suspects: The first suspected labels, see `read_suspects`.
@@ -75,7 +75,7 @@ def read_placed(run: RunFolder, folds: pd.DataFrame, classes: Mapping[str, str])
 
 
 def placed(table: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]) -> pd.DataFrame:
-    """A prediction table with row (in folds.csv) and group of each photo, and how sure it is of its prediction."""
+    """Add the columns row (in folds.csv), group and sure (probability of the prediction) to a prediction table."""
     row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
     rows = row_of_id.reindex(table["image_id"]).to_numpy()
     return table.assign(row=rows, group=folds["group"].to_numpy()[rows], sure=probabilities_of(table, classes).max(1))
@@ -124,14 +124,14 @@ def copies_of(folds: pd.DataFrame, rows: list[int]) -> dict[int, list[int]]:
 
 
 def read_suspects(run: RunFolder, folds: pd.DataFrame) -> pd.DataFrame:
-    """Read the first suspected labels, one row per source, label and suggestion; empty where there are none.
+    """Read the first suspected labels, one row per source, label and suggestion; empty if there are none.
 
     Returns:
-        The columns of the first such photo, its row in folds.csv and its group, and photos: image_id, filename and
-        label of all of them.
+        The columns of label_issues.csv for the first photo of each source, its row in folds.csv and its group, and
+        photos: image_id, filename and label of all photos of the source with this label and suggestion.
     """
     path = run.label_issues
-    if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # all rows may have been deleted
+    if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # reviewers may delete all rows
         return pd.DataFrame()
     issues = read_text_table(path, ["image_id", "label", "suggestion"])
     row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])

@@ -22,18 +22,18 @@ def assess_run(
     test_photos: int,
     alone: Sequence[pd.Series] | None = None,
 ) -> Assessment:
-    """Score a run's tables.
+    """Score a run's predictions.
 
     Args:
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
         holdout: Predictions of the held-out photos; None without a hold-out.
-        folds: image_id, group and fold of all of them.
+        folds: image_id, group and fold of all labelled photos.
         classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
-        alone: Labels of the held-out photos by each tail alone; None where they are not known.
+        alone: Labels of the held-out photos predicted by each single tail; None if unknown.
 
     Returns:
-        leak is None where no photo was predicted by a tail that was trained on its copy.
+        The assessment; its `leak` is None if no photo was predicted by a tail trained on a copy of it.
     """
     groups = folds.set_index("image_id")["group"]
     of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
@@ -88,7 +88,7 @@ def score_leak(predictions: pd.DataFrame, leaked: np.ndarray) -> LeakScores:
         leaked: bool by row, see `has_learned_copy`.
 
     Returns:
-        Their macro F1 is that of the classes that are there.
+        Scores of both parts; macro F1 is the mean over the classes that occur in the part.
     """
     return LeakScores(with_copies=_scores(predictions[leaked]), without_copies=_scores(predictions[~leaked]))
 

@@ -1,8 +1,8 @@
-"""The score to expect of the ensemble on new photos: out-of-fold, plus the gain of averaging.
+"""Expected score of the ensemble on new photos: the out-of-fold score plus the gain from averaging the folds.
 
-Out-of-fold photos are many, but a single model predicts each. The hold-out shows the ensemble, on few photos; but its
-luck is the same for the single models, so the difference of both, the gain, is known better than either.
-`tests/benchmarks/bench_expected.py` measures how often the interval covers the truth.
+Out-of-fold photos are numerous, but each is predicted by a single model. The hold-out measures the ensemble, but on few
+photos. Sampling error affects ensemble and single models alike, so their difference, the gain, is estimated more
+precisely than either score. `tests/benchmarks/bench_expected.py` measures the coverage of the interval.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ import pandas as pd
 from trunkfold.assessment import Expected, Interval, Luck
 from trunkfold.evaluation.scores import confusions_of_groups, draw_groups, interval, macro_f1_of_draws
 
-# Than a percentile bootstrap, which ignores that out-of-fold models share photos (measured by the benchmark).
+# Factor on the percentile bootstrap's width, which ignores that out-of-fold models share training photos. Measured by
+# the benchmark.
 WIDER = 1.2
 
 
@@ -29,14 +30,15 @@ def expected_score(
 
     Args:
         oof: image_id, label and prediction of the out-of-fold photos.
-        holdout: The same of the held-out photos, predicted by the ensemble; None without any.
-        alone: Labels that each fold's model alone gives the held-out photos, in the same rows; None if not known.
-        groups: Group of each image_id, the index; whole groups are drawn.
+        holdout: The same for the held-out photos, predicted by the ensemble; None without a hold-out.
+        alone: Labels of the held-out photos predicted by each single model, in the same rows; None if unknown.
+        groups: Group of each image_id, the index; whole groups are resampled.
         labels: The competition's labels.
-        luck: Simulated leaderboards, which give the spread of a private score around its expectation.
+        luck: Simulated leaderboards, for the spread of a private score around its expectation.
 
     Returns:
-        Without a gain (no hold-out, or `alone` not known) the score of single models, which is usually lower.
+        The expected score. If the gain is unknown (no hold-out, or `alone` is None), it is the score of single models,
+        which is usually lower than that of the ensemble.
     """
 
     def confusions(table: pd.DataFrame, predicted: pd.Series) -> np.ndarray:
@@ -50,20 +52,20 @@ def expected_score(
         gain = ensemble - singles
         score, drawn = min(score + gain, 1.0), drawn + of_ensemble - of_singles
     low, high = interval(drawn)
-    if low == high:  # no mistake was drawn: the rule of three
+    if low == high:  # no mistakes: the interval follows from the rule of three
         low = score - 3 / len(single)
     known = float(max(score - WIDER * (score - low), 0)), float(min(score + WIDER * (high - score), 1))
     return Expected(score, known, _leaderboard(score, known, luck), gain)
 
 
 def _macro_f1(of_groups: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
-    """Macro F1 of the confusion matrices of groups, and of groups drawn with replacement; one seed draws the same."""
+    """Return the macro F1 of confusion matrices by group, and of bootstrap samples of the groups."""
     whole = of_groups.sum(0)
     return float(macro_f1_of_draws(whole[None], whole)[0]), macro_f1_of_draws(draw_groups(of_groups, seed), whole)
 
 
 def _leaderboard(score: float, known: Interval, luck: Luck | None) -> Interval | None:
-    """Interval of a private score: the uncertainty of its expectation, and the luck of its photos."""
+    """Return the interval of a private score: uncertainty of the expected score plus sampling of the photos."""
     if luck is None:
         return None
     down = np.hypot(score - known[0], luck.private.mean - luck.private.low)

@@ -17,8 +17,8 @@ from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import learned_from
 
 FLAGGED = 0.01  # share of out-of-fold photos beyond the threshold
-SCORED = 2000  # out-of-fold photos that the threshold is fitted on, at most
-ROWS = 512  # photos compared at once
+SCORED = 2000  # maximum number of out-of-fold photos to fit the threshold on
+ROWS = 512  # photos per block of distances
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def load_known_photos(run: RunFolder, folds: pd.DataFrame) -> KnownPhotos | None
         tensors = load_file(path)
         embeddings, threshold = tensors["embeddings"].astype(np.float32), float(tensors["threshold"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): copy the run again") from error
+        raise InputError(f"{path} is damaged ({error}): copy the run's folder again") from error
     if embeddings.ndim != 2 or len(embeddings) != len(folds) or not threshold > 0:
-        raise InputError(f"{path} does not fit {run.folds}: copy the run again")
+        raise InputError(f"{path} does not match {run.folds}: copy the run's folder again")
     rows = np.flatnonzero(learned_from(folds["fold"].to_numpy()))
     return KnownPhotos(embeddings[rows], rows, threshold)
 

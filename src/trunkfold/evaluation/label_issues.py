@@ -1,4 +1,4 @@
-"""Photos whose label may be wrong: a model not trained on them is confident of another class, or their copies differ.
+"""Possible label errors: photos whose out-of-fold prediction or whose copies contradict the label.
 
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) as cleanlab implements it.
 """
@@ -21,9 +21,9 @@ def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str,
         classes: Name of each label, in order.
 
     Returns:
-        One row per suspected photo, the worst first: image_id, filename, label (as given), suggestion (the majority
-        label of its copies if only they disagree, otherwise the most probable class), p_label and p_suggestion (the
-        model's probabilities), group and reason.
+        One row per suspected photo, the least likely label first: image_id, filename, label (as given), suggestion (the
+        majority label of its copies if only they disagree, otherwise the most probable class), p_label and
+        p_suggestion (out-of-fold probabilities), group and reason.
     """
     rows, labels = np.arange(len(oof)), np.array(list(classes))
     known = folds.set_index("image_id").loc[oof["image_id"]]
@@ -53,7 +53,7 @@ def _doubted(given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return whether confident learning suspects each label: bool of shape (rows,)."""
     if len(np.unique(given)) < 2:  # cleanlab requires two classes
         return np.zeros(len(given), bool)
-    # The most precise of cleanlab's filters: of each class, the photos with the lowest margins.
+    # The most precise of cleanlab's filters: the photos of each class with the lowest margins.
     return confident_learning.find_label_issues(given, probabilities, filter_by="low_normalized_margin", n_jobs=1)
 
 

@@ -1,4 +1,4 @@
-"""Simulated leaderboards: the influence of chance, and the smallest difference of scores that is significant."""
+"""Simulated leaderboards: the influence of chance, and the smallest significant difference between scores."""
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,8 @@ def simulate_leaderboards(
 ) -> Luck | None:
     """Simulate leaderboard scores of this model, assuming that its out-of-fold score is its true score.
 
-    Whole groups are drawn with replacement until a test set is full, whose photos are divided at random into a public
-    and a private part. The draws are seeded.
+    Whole groups are drawn with replacement until a test set is full. Its photos are divided at random into a public and
+    a private part. The simulation is seeded.
 
     Args:
         predictions: Out-of-fold image_id, label and prediction.
@@ -27,7 +27,7 @@ def simulate_leaderboards(
         photos: Size of the test set.
 
     Returns:
-        Macro F1 in the simulations; None for less than two photos, which cannot be divided.
+        Macro F1 in the simulations; None for fewer than two photos, which cannot be divided.
     """
     if photos < 2:
         return None
@@ -88,8 +88,8 @@ class Pool:
         self._of_class = np.bincount(self.truth, minlength=self.classes)
 
     def draw(self, photos: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw groups with replacement until there are enough rows; return the rows and the draw of each."""
-        drawn = rng.integers(len(self._size), size=photos)  # enough even if each has one photo
+        """Draw groups with replacement until there are enough rows; return the rows and the draw each belongs to."""
+        drawn = rng.integers(len(self._size), size=photos)  # enough even if each group has one photo
         drawn = drawn[: np.searchsorted(self._size[drawn].cumsum(), photos) + 1]
         size = self._size[drawn]
         unit = np.repeat(np.arange(len(drawn)), size)
@@ -97,19 +97,18 @@ class Pool:
         return rows[:photos], unit[:photos]
 
     def rival(self, rows: np.ndarray, unit: np.ndarray, shared: float, rng: np.random.Generator) -> np.ndarray:
-        """Simulate the predictions of an equally good model that is wrong about other photos.
+        """Simulate the predictions of an equally good model that is wrong about different photos.
 
-        Each drawn group takes the predictions of another random one, photos of a class those of photos of that class:
-        so each photo is predicted as each class with the same probability as by this model, and copies are right or
-        wrong together as they are here.
+        Each drawn group receives the predictions of another random group, from photos of the same class. This preserves
+        this model's confusion probabilities, and the correlation between copies.
 
         Args:
-            rows: As `draw` gives them, or some of them.
-            unit: Number of the draw of each.
+            rows: Rows returned by `draw`, or a subset of them.
+            unit: Draw each row belongs to.
             shared: Share of the drawn groups that keep this model's predictions.
 
         Returns:
-            A class index per row.
+            Predicted class index of each row.
         """
         units, truth = unit.max() + 1, self.truth[rows]
         chosen = (rng.random(units)[unit] * self._of_class[truth]).astype(int)

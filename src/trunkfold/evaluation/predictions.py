@@ -24,8 +24,8 @@ def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: 
         RuntimeError: Ids repeat, or probabilities are not finite or do not sum to 1 (a bug).
     """
     sums = probabilities.sum(1)
-    if image_ids.duplicated().any() or not np.allclose(sums, 1, atol=1e-3):  # NaN is not close to 1 either
-        raise RuntimeError("predictions are incomplete: an id comes twice, or probabilities do not sum to 1")
+    if image_ids.duplicated().any() or not np.allclose(sums, 1, atol=1e-3):  # also detects NaN
+        raise RuntimeError("predictions are invalid: duplicate ids, or probabilities that do not sum to 1")
     columns = {PREFIX + name: probabilities[:, place] for place, name in enumerate(classes.values())}
     return pd.DataFrame({"image_id": image_ids.to_numpy(), **columns})
 
@@ -49,20 +49,20 @@ def scored_table(
 
 
 def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
-    """Read a table of predictions: text, and numbers in the p_ columns.
+    """Read a table of predictions: numbers in the p_ columns, strings in all others.
 
     Raises:
-        InputError: The file is missing or damaged, or has other classes.
+        InputError: The file is missing or damaged, or has different classes.
     """
     columns = [PREFIX + name for name in classes.values()]
     table = read_text_table(path, ["image_id", *columns])
     try:
         table[columns] = table[columns].astype(float)
     except ValueError as error:
-        raise InputError(f"{path}: {error} in the columns {first_few(columns)}, which hold probabilities") from error
+        raise InputError(f"{path}: {error} in the columns of probabilities ({first_few(columns)})") from error
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
-        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+        raise InputError(f"{path}: duplicate image_id: {first_few(repeated)}")
     shares = probabilities_of(table, classes)  # an array, because pandas ignores NaN in sums
     bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
     if len(bad):
@@ -79,10 +79,10 @@ def read_folds(path: Path) -> pd.DataFrame:
     folds = read_text_table(path, FOLDS_COLUMNS)
     wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
     if len(wrong):
-        raise InputError(f"{path}: fold must be a whole number, not {first_few(wrong.unique())}")
+        raise InputError(f"{path}: fold must be an integer, not {first_few(wrong.unique())}")
     repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
     if len(repeated):
-        raise InputError(f"{path}: image_id occurs twice or more: {first_few(repeated)}")
+        raise InputError(f"{path}: duplicate image_id: {first_few(repeated)}")
     return folds.astype({"fold": int})
 
 

@@ -32,7 +32,7 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
 
     Args:
         predictions: image_id, label and prediction.
-        groups: Group by image_id; copies of one photo count as one draw in the intervals.
+        groups: Group by image_id; intervals resample whole groups.
         classes: Name of each label, in order.
     """
     labels, names = list(classes), list(classes.values())
@@ -61,9 +61,9 @@ def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
 
 
 def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> Intervals:
-    """95 % intervals of accuracy and macro F1 by drawing whole groups with replacement (percentile bootstrap).
+    """Compute 95 % intervals of accuracy and macro F1 with a percentile bootstrap over whole groups.
 
-    The draws are seeded: the same table gives the same interval.
+    The bootstrap is seeded: the same table gives the same intervals.
     """
     of_groups = confusions_of_groups(truth, predicted, groups, labels)
     drawn = draw_groups(of_groups)
@@ -79,15 +79,15 @@ def paired_difference(
     """Compare two predictions of the same photos by a paired bootstrap.
 
     Args:
-        truth: Label of each photo; the others have the same index.
-        predicted_a: Its label by one prediction.
-        predicted_b: Its label by the other.
-        groups: Its group; whole groups are drawn.
+        truth: True label of each photo; the other series have the same index.
+        predicted_a: Labels predicted by a.
+        predicted_b: Labels predicted by b.
+        groups: Group of each photo; whole groups are resampled.
         labels: The competition's labels.
 
     Returns:
-        difference (macro F1 of a minus that of b), low and high (95 % interval), p_better (share of the draws in which
-        a is better, ties half). The draws are seeded.
+        difference (macro F1 of a minus that of b), low and high (95 % interval), p_better (share of the samples in
+        which a is better; ties count half). The bootstrap is seeded.
     """
     of_groups = np.stack([confusions_of_groups(truth, p, groups, labels) for p in (predicted_a, predicted_b)], axis=1)
     drawn, whole = draw_groups(of_groups), of_groups.sum(0)
@@ -103,13 +103,13 @@ def paired_difference(
 
 
 def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Compute the macro F1 of each of many draws of photos.
+    """Compute the macro F1 of each bootstrap sample.
 
-    A class missing from a draw, in labels and predictions, is excluded there; a class missing from the whole table
+    A class missing from both labels and predictions of a sample is excluded there; a class missing from the whole table
     counts as 0, as in `score`.
 
     Args:
-        drawn: Confusion matrix of each draw, of shape (draws, classes, classes).
+        drawn: Confusion matrix of each sample, of shape (draws, classes, classes).
         whole: Confusion matrix of all photos.
 
     Returns:
@@ -138,9 +138,9 @@ def confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Seri
 
 
 def draw_groups(of_groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Sum over as many groups as there are, drawn with replacement: one row per draw, then as given."""
+    """Sum over bootstrap samples of the groups: shape (draws, ...) for `of_groups` of shape (groups, ...)."""
     groups, rng = len(of_groups), np.random.default_rng(seed)
     flat, shares = of_groups.reshape(groups, -1), np.full(groups, 1 / groups)
-    # Drawing n groups with replacement is drawing their multiplicities; in parts, to save memory.
+    # Sampling n groups with replacement is sampling their multiplicities; done in parts to save memory.
     drawn = [rng.multinomial(groups, shares, RESAMPLES // 20) @ flat for _ in range(20)]
     return np.concatenate(drawn).reshape(RESAMPLES, *of_groups.shape[1:])

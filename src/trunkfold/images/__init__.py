@@ -1,4 +1,4 @@
 """The model's input: test-time views, training augmentation, and batches.
 
-In: decoded photos. Out: uint8 batches; training batches hold the same number of photos of each fold.
+In: decoded photos. Out: uint8 batches; training batches contain equal numbers of photos of each fold.
 """

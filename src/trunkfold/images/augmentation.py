@@ -1,4 +1,4 @@
-"""Training augmentation: presets and user-defined lists of albumentations' transforms."""
+"""Training augmentation: presets and user-defined lists of albumentations transforms."""
 
 import inspect
 import os
@@ -15,8 +15,8 @@ import albumentations as A
 
 Steps = list[dict[str, dict[str, Any]]]
 
-# The label does not depend on position, size, side or lighting of the damage; test copies are noisy or blurred. Photos
-# are rotated before they are cropped, so that most crops contain only real pixels.
+# Labels are invariant to position, size, side and lighting of the damage; test copies are noisy or blurred. Photos are
+# rotated before cropping, so that most crops contain only real pixels.
 STANDARD: Steps = [
     {"Affine": {"rotate": [-10, 10], "shear": [-5, 5], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.3}},
     {"RandomResizedCrop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333], "area_for_downscale": "image"}},
@@ -25,7 +25,7 @@ STANDARD: Steps = [
     {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
     {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
 ]
-# For long schedules and large models, which see each photo often: stronger crops, colours and noise, and holes.
+# For long schedules and large models, which overfit more: stronger crops, colours and noise, and coarse dropout.
 STRONG: Steps = [
     {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.5}},
     {"RandomResizedCrop": {"scale": [0.3, 1.0], "ratio": [0.667, 1.5], "area_for_downscale": "image"}},
@@ -36,7 +36,7 @@ STRONG: Steps = [
     {"ImageCompression": {"quality_range": [40, 90], "p": 0.2}},
     {"CoarseDropout": {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "p": 0.3}},
 ]
-# The augmentation of the student project that this kit is compared with.
+# The augmentation of the student project that serves as the baseline.
 SEED: Steps = [
     {"ColorJitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "p": 0.9}},
     {"HorizontalFlip": {"p": 0.5}},
@@ -61,9 +61,9 @@ PRESETS: dict[str, Steps] = {
 
 
 class Augmentation:
-    """The training augmentation: the same seed gives the same pixels in every process.
+    """Training augmentation; the same seed gives the same pixels in every process.
 
-    Pickled by its arguments, so that each data-loader worker builds its own.
+    Pickling stores the arguments, and each data-loader worker rebuilds the transforms.
     """
 
     def __init__(self, spec: str | Steps, size: int) -> None:
@@ -80,13 +80,13 @@ class Augmentation:
         steps = [_transform(name, arguments, size) for step in _steps(spec) for name, arguments in step.items()]
         self._compose = A.Compose(steps)
         _try_out(self._compose, size)
-        # Compose.set_random_seed seeds all transforms identically, so that all draw the same numbers (a mirrored photo
-        # would always be a small crop), and takes ten times as long.
+        # Compose.set_random_seed is ten times slower and seeds all transforms identically, which correlates them: a
+        # mirrored photo would always be a small crop.
         self._random, self._bits = random.Random(), np.random.PCG64(0)
         self._compose.set_random_state(np.random.Generator(self._bits), self._random)
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """Augment a photo, uint8 of shape (height, width, 3): a new array, uint8 of shape (size, size, 3)."""
+        """Augment a photo, uint8 of shape (height, width, 3), and return a new uint8 array (size, size, 3)."""
         self._reseed(seed)
         shown = self._compose(image=pixels.copy())["image"]
         if shown.shape[:2] != (self.size, self.size):
@@ -120,7 +120,7 @@ def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransf
     known = inspect.signature(kind.__init__).parameters
     unknown = [argument for argument in arguments if argument not in known]
     if unknown:
-        raise InputError(f"augment: {name} takes no {', '.join(unknown)}; it takes {', '.join(list(known)[1:])}")
+        raise InputError(f"augment: {name} has no argument {', '.join(unknown)}; it has {', '.join(list(known)[1:])}")
     if "size" in known:
         arguments = {"size": (size, size), **arguments}
     try:
@@ -134,12 +134,12 @@ def _is_transform(kind: Any) -> bool:
 
 
 def _try_out(compose: A.Compose, size: int) -> None:
-    """Run the transforms on a black photo, to report errors before training."""
+    """Run the transforms on a black photo to detect errors before training."""
     try:
         dtype = compose(image=np.zeros((size, size, 3), np.uint8))["image"].dtype
     except Exception as error:  # transforms raise various types
         raise InputError(f"augment: the transforms fail on a photo of {size} x {size} pixels: {error}") from error
     if dtype != np.uint8:
         raise InputError(
-            f"augment: the transforms return {dtype} instead of uint8. Remove those that normalise the pixels."
+            f"augment: the transforms return {dtype} instead of uint8: remove those that normalize the pixels"
         )

@@ -1,4 +1,4 @@
-"""Batches for training, with the same number of photos of each fold, and datasets of photos."""
+"""Fold-balanced training batches, and datasets of photos."""
 
 import functools
 import logging
@@ -23,19 +23,19 @@ from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
 SHARED = Path("/dev/shm")
-BYTES_PER_PIXEL = 6  # of float16 features without a trunk; a photo has 3
-cv2.setNumThreads(0)  # a photo is too small for several threads, and threads of forked workers can deadlock
+BYTES_PER_PIXEL = 6  # float16 features of an empty trunk; photos take 3
+cv2.setNumThreads(0)  # photos are too small for several threads, and threads of forked workers can deadlock
 
 
 class FoldBalancedBatches:
-    """Batches with the same number of photos of each fold; with a single fold, batches of its training photos.
+    """Batches with equal numbers of photos of each fold; with a single fold, batches of its training photos.
 
     Each fold is an endless stream of shuffled passes over its photos: nothing is dropped at the end of an epoch, and no
     photo (or group) is repeated within a pass. The stream is a function of the seed, so that each process can compute
     its share of any batch independently.
 
-    An iteration yields this process's batches of the next epoch as lists of (row, visit), `rows_per_fold` of each fold
-    in order of folds; visit is the number of earlier passes.
+    Iterating yields this process's batches of the next epoch as lists of (row, visit), with `rows_per_fold` rows of
+    each fold in order of folds; `visit` is the number of earlier passes over the fold.
 
     Attributes:
         folds: Number of folds and tails.
@@ -56,11 +56,12 @@ class FoldBalancedBatches:
             fold_of_row: Fold of each row, -1 for held-out rows, -2 for rows that are only trained on; shape (rows,).
             batch_size: Photos per batch over all processes, a multiple of the number of folds.
             seed: Seed of the order.
-            accelerator: Its processes share each batch.
-            group_of_row: Visit one row of each group per pass, a different one each time; None visits all rows.
+            accelerator: Accelerator whose processes share each batch.
+            group_of_row: Group of each row, to visit one row per group and pass, a different one each time; None
+                visits all rows.
 
         Raises:
-            InputError: A batch is too small to give each process a photo of each fold.
+            InputError: The batch size is smaller than folds x processes.
         """
         groups = np.arange(len(fold_of_row)) if group_of_row is None else group_of_row
         self.folds = int(fold_of_row.max()) + 1
@@ -86,14 +87,14 @@ class FoldBalancedBatches:
 
     @property
     def batch_rows_learned(self) -> int:
-        """Photos per batch, over all processes, that each tail trains on."""
+        """Number of photos of a batch, over all processes, that each tail trains on."""
         return self.batch_rows_per_fold * max(self.folds - 1, 1)
 
     def __len__(self) -> int:
         return self.steps
 
     def begin(self, epoch: int, step: int) -> None:
-        """Start the next iteration at a step of an epoch (counted from 1)."""
+        """Set the epoch (counted from 1) and the step at which the next iteration starts."""
         self.epoch, self.first_step = epoch - 1, step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -106,7 +107,7 @@ class FoldBalancedBatches:
         visit, place = divmod(position, len(self.rows_of_part[part]))
         group = self._order(part, visit)[place]
         rows = self.rows_of_part[part][group]
-        # Groups start at different copies: otherwise an epoch would consist of first copies only.
+        # Groups start at different copies; otherwise the first epoch would contain only first copies.
         return int(rows[(group + visit) % len(rows)]), visit
 
     def _order(self, part: int, visit: int) -> np.ndarray:
@@ -117,7 +118,7 @@ class FoldBalancedBatches:
 
 
 class _Groups:
-    """Rows by group, stored in two arrays: one array per group would take 100 times the memory."""
+    """Rows by group, stored in two flat arrays, as one array per group would take 100 times the memory."""
 
     def __init__(self, group_of_row: np.ndarray, chosen: np.ndarray) -> None:
         rows = np.flatnonzero(chosen)
@@ -167,8 +168,8 @@ def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int,
 def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     """Return the number of data-loader workers per process.
 
-    If `data.workers` is None, it is this process's share of the cores with a GPU, and 0 on a CPU. It is limited, with a
-    warning, by the share of the cores and of the shared memory, whose exhaustion kills workers.
+    If `data.workers` is None, this is the process's share of the cores with a GPU, and 0 on a CPU. The number is
+    limited, with a warning, by the share of the cores and of shared memory, since workers are killed if it is full.
     """
     most = cores_of_process()
     processes, wanted = local_processes(), data.workers
@@ -179,7 +180,7 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     wanted = min(wanted, most)
     room = _workers_in_shared_memory(data.image_size, processes)
     if wanted > room:
-        reason = f"{SHARED} is too small for more (docker run --shm-size 2g enlarges it)"
+        reason = f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"
         _warn_of_workers(wanted, room, reason, processes)
     return min(wanted, room)
 
@@ -191,10 +192,10 @@ def _workers_in_shared_memory(side: int, processes: int) -> float:
     return shutil.disk_usage(SHARED).free // (processes * 2 * PIECE * BYTES_PER_PIXEL * side**2)
 
 
-@functools.cache  # warn once per run, not for each set of photos
+@functools.cache  # warn once per run, not once per loader
 def _warn_of_workers(wanted: int, most: int, reason: str, processes: int) -> None:
     share = f", shared by {processes} processes" if processes > 1 else ""
-    logger.warning("data.workers %d is cut to %d: %s%s", wanted, most, reason, share)
+    logger.warning("data.workers %d is reduced to %d: %s%s", wanted, most, reason, share)
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

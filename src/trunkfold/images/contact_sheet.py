@@ -12,8 +12,8 @@ from trunkfold.images.augmentation import Augmentation
 
 SHOWN = 7  # augmented versions per photo
 LARGEST, SMALLEST = 192, 64  # side of an image on the sheet, in pixels
-MOST_PIXELS = 600_000  # of all images; a pixel takes about 1.2 bytes
-LOW_BITS = 3  # dropped bits: steps of 4 are invisible and save a third; a palette would look noisy
+MOST_PIXELS = 600_000  # total over all images; a pixel takes about 1.2 bytes in the file
+LOW_BITS = 3  # dropped bits: invisible, and they save a third of the file; a palette would look noisy
 GAP = 4  # pixels
 TEXT = 15  # font size in pixels
 
@@ -24,13 +24,13 @@ def draw_sheet(
     names: Sequence[str],
     augment: Augmentation,
 ) -> bytes:
-    """Draw one line per photo: its name, the whole photo, and seven augmented versions.
+    """Draw one row per photo: its name, the whole photo, and seven augmented versions.
 
     Args:
         pixels: uint8 of shape (height, width, 3) by row.
         rows: Photos to show, one per name.
         names: Captions, such as the class.
-        augment: Called with the seeds 0, 1, 2 ...: the same photos give the same sheet.
+        augment: Augmentation; called with seeds 0, 1, 2 ..., so that the sheet is reproducible.
 
     Returns:
         A PNG file.
@@ -54,7 +54,7 @@ def draw_sheet(
 
 
 def _side(lines: int) -> int:
-    """Return the side of an image that limits the size of the sheet."""
+    """Return the side of an image that keeps the sheet within `MOST_PIXELS`."""
     fitting = math.isqrt(MOST_PIXELS // (lines * (SHOWN + 1)))
     return min(LARGEST, max(SMALLEST, fitting))
 

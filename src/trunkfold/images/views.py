@@ -1,4 +1,4 @@
-"""Test-time augmentation as data: a view is a region of the photo, optionally mirrored or at another scale."""
+"""Test-time augmentation: views of a photo, defined by region, mirroring and scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class View:
     strides: int = 0
 
 
-# Damage may be at the border: the plain view is the whole photo resized to a square, not a centre crop.
+# The plain view is the whole photo resized to a square, not a centre crop, because damage may be at the border.
 VIEWS = {
     "plain": View(),
     "hflip": View(mirror=True),
@@ -44,7 +44,7 @@ VIEWS = {
 
 
 def check_views(names: Sequence[str]) -> None:
-    """Raise an `InputError` that lists the known views unless all names are among them."""
+    """Raise an `InputError` that lists the known views if a name is unknown."""
     unknown = [name for name in names if name not in VIEWS]
     if unknown:
         near = ", ".join(nearest(name, VIEWS) for name in unknown)
@@ -73,6 +73,6 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
 
 
 def _span(start: float, end: float, length: int) -> slice:
-    """Return the pixels between two shares of a length, at least one."""
+    """Convert two shares of a length to a slice of at least one pixel."""
     first = min(round(start * length), length - 1)
     return slice(first, max(round(end * length), first + 1))

@@ -1,4 +1,4 @@
-"""Data-loader workers with clear errors: a failing photo is named, and a killed worker is explained."""
+"""Data loading with clear errors: they name the failing photo, and explain killed workers."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from trunkfold.errors import InputError
 
-# Photos per piece that a worker passes through shared memory, of which a container may have only 64 MB. Each worker
-# holds two pieces; whole batches of 512 photos would take 2.5 GB with 16 workers.
+# Photos per piece that a worker passes through shared memory, which may be as small as 64 MB in a container. Each
+# worker holds two pieces; whole batches of 512 photos would take 2.5 GB with 16 workers.
 PIECE = 16
 
 
@@ -52,7 +52,7 @@ class PhotoLoader(DataLoader):
             num_workers=workers,
             persistent_workers=persistent,
             pin_memory=device.type == "cuda",
-            # Without a separate generator, each iteration would draw from the training's random numbers.
+            # Without a separate generator, each iteration would advance the global random state of the training.
             generator=torch.Generator(),
         )
 
@@ -63,7 +63,7 @@ class PhotoLoader(DataLoader):
         parts = []
         for piece in super().__iter__():
             tensors = [piece] if isinstance(piece, Tensor) else piece
-            # A copy releases the shared memory of the piece.
+            # Copying releases the shared memory of the piece.
             parts.append([part.to(self.device, non_blocking=True, copy=self.num_workers > 0) for part in tensors])
             if self.pieces.last.popleft():
                 batch = [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -92,10 +92,10 @@ class _Pieces:
 
 @contextmanager
 def photo_named(pixels: Sequence[np.ndarray], row: int) -> Iterator[None]:
-    """Add the photo to any error raised while it is prepared: its file if `pixels` has `paths`, else its row.
+    """Add the photo's file (or its row, if `pixels` has no `paths`) to errors raised in the block.
 
     Raises:
-        PhotoError: From the original error.
+        PhotoError: Chained to the original error.
     """
     try:
         yield
@@ -106,10 +106,10 @@ def photo_named(pixels: Sequence[np.ndarray], row: int) -> Iterator[None]:
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """Replace torch's error about a dead worker by one with a fix.
+    """Replace torch's error about a dead worker by one that suggests a fix.
 
     Raises:
-        DeadWorkerError: From torch's error.
+        DeadWorkerError: Chained to torch's error.
     """
     try:
         yield

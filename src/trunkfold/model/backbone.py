@@ -1,4 +1,4 @@
-"""A timm model cut into trunk and tail, and the tails of folds made from it."""
+"""Cutting a timm model into trunk and tail, and creating the tails of all folds."""
 
 import copy
 from collections import OrderedDict
@@ -24,10 +24,10 @@ class Backbone:
     """A model cut into trunk and tail.
 
     Attributes:
-        trunk: The shared part.
-        tail: The tuned part, with its initial weights and without adapters.
+        trunk: Shared, frozen part.
+        tail: Tuned part, with initial weights and without adapters.
         config: Options of the model.
-        digest: SHA-256 of the initial weights; None for a saved run, which loads its own.
+        digest: SHA-256 of the initial weights; None for a saved run, which loads its own weights.
     """
 
     trunk: Trunk
@@ -61,7 +61,7 @@ class Backbone:
         return tail
 
     def shared_state(self) -> dict[str, Tensor]:
-        """Return everything folds share, by timm's names: trunk, frozen weights and statistics of the tails."""
+        """Return the tensors shared by all folds, by timm's names: the trunk, and frozen weights of the tails."""
         learned = {name for name, _ in self.tail.named_parameters()} - self.frozen().keys()
         tail = {name: tensor for name, tensor in self.tail.state_dict().items() if name not in learned}
         return {**self.trunk.state_dict(), **tail}
@@ -117,13 +117,13 @@ def build_backbone(
             fits = False
     if not fits:
         raise InputError(
-            f"model.name {config.name} does not simply run stem, blocks and head in sequence: choose a model of {KNOWN}"
+            f"model.name {config.name} does not run stem, blocks and head in sequence: choose a model of {KNOWN}"
         )
     return Backbone(trunk, tail, config, digest)
 
 
 def count_parameters(backbone: Backbone, tail: Tail) -> Parameters:
-    """Count all and trained parameters of one fold's model."""
+    """Count the total and trainable parameters of one fold's model."""
     trunk = sum(parameter.numel() for parameter in backbone.trunk.parameters())
     return Parameters(
         trainable=sum(parameter.numel() for _, parameter in trained_parameters(tail)),
@@ -136,11 +136,11 @@ def _pixels(values: list[float]) -> Tensor:
 
 
 def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Normalization) -> tuple[Trunk, Tail]:
-    """Cut the model before the first tuned stage, or after the downsampling that starts it; it becomes the trunk."""
+    """Cut the model before the first tuned stage, or after its initial downsampling. The model becomes the trunk."""
     stages = family.find_stages(model)
     first = max(len(stages) - tune_stages, 0)
     trunk_units, tail_units = sum(stages[:first], []), sum(stages[first:], [])
-    # Weights are shared, and units of the trunk are not copied: copying modules takes Python a millisecond each.
+    # Weights are shared, and units of the trunk are not copied, because copying a module takes a millisecond.
     kept = {id(parameter): parameter for parameter in model.parameters()}
     left_out = {id(model.get_submodule(name)): None for name in trunk_units}
     tail = _as_part(copy.deepcopy(model, kept | left_out), Tail)
@@ -157,7 +157,7 @@ def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Norm
             layer.inplace = False  # the backward pass of an adapted layer needs its output
     opened = tail.get_submodule(tail_units[0])
     if first and isinstance(getattr(opened, "downsample", None), nn.Module):
-        # After the downsampling, features are half as large, and its computation is shared too.
+        # After the downsampling, features are half as large, and its computation is shared as well.
         parent, _, child = tail_units[0].rpartition(".")
         shared = nn.Sequential(OrderedDict(downsample=opened.downsample))
         trunk.get_submodule(parent).add_module(child, shared)
@@ -170,7 +170,7 @@ def _cut(model: nn.Module, family: Family, tune_stages: int, normalization: Norm
 
 
 def _as_part(model: nn.Module, kind: type[Part]) -> Part:
-    """Turn a model into a part, in place."""
+    """Convert a model to a part, in place."""
     model.__class__ = type(kind.__name__, (kind, type(model)), {})
     return model
 
@@ -185,8 +185,9 @@ def _delete(part: Part, names: Sequence[str]) -> None:
 def _find_adapted(tail: Tail, features: Tensor) -> tuple[list[str], Tensor]:
     """Find the layers DoRA adapts, and return their names and the logits of the features.
 
-    These are linear maps and pointwise convolutions after the stem, and all ungrouped convolutions of units whose
-    blocks have none (ResNet-18). Layers that timm never calls are excluded: of some EVA layers, it reads only weights.
+    These are linear layers and pointwise convolutions after the stem, and all ungrouped convolutions of units whose
+    blocks have neither (ResNet-18). Layers that timm never calls are excluded, such as EVA layers of which it reads
+    only the weights.
     """
     called: set[nn.Module] = set()
     hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in tail.modules()]
@@ -208,6 +209,6 @@ def _is_matrix(layer: nn.Module) -> bool:
 
 def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
     for name, layer in tail.named_modules():
-        closing = name.split(".")[0] in tail.closing  # whose norms are always trained
+        closing = name.split(".")[0] in tail.closing  # norms of neck and head are always trained
         if layer is not tail.get_classifier() and (_is_matrix(layer) or (tune == "adapters" and not closing)):
             yield from layer.parameters(recurse=False)

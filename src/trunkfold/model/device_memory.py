@@ -77,7 +77,7 @@ def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], 
     full = None
     try:
         pieces = math.ceil(rows / largest_batch(attempt, rows, LEARNING))
-    except MemoryFullError as error:  # tell the other processes before this one exits: they would wait
+    except MemoryFullError as error:  # notify the other processes before exiting, or they would wait
         pieces, full = 0, error
     found = accelerator.gather(torch.tensor([pieces], device=accelerator.device))
     if not found.all():

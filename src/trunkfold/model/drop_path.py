@@ -1,4 +1,4 @@
-"""Stochastic depth whose random numbers do not depend on the order of threads."""
+"""Stochastic depth that is reproducible with several threads."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _of_thread = threading.local()
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Seed this thread's `SeededDropPath` layers, instead of using the generator all threads share."""
+    """Seed the `SeededDropPath` layers in this thread, instead of using the generator shared by all threads."""
     _of_thread.generator = torch.Generator().manual_seed(seed)
     try:
         yield
@@ -22,7 +22,7 @@ def drawn_from(seed: int) -> Iterator[None]:
 
 
 class SeededDropPath(DropPath):
-    """timm's `DropPath` with a generator per thread on a CPU."""
+    """timm's `DropPath` with one generator per thread on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop the residual branch of random rows."""
@@ -35,7 +35,7 @@ class SeededDropPath(DropPath):
 
 
 def use_seeded_drop_path(model: nn.Module) -> None:
-    """Turn the `DropPath` layers of a model into `SeededDropPath`, in place."""
+    """Convert the `DropPath` layers of a model to `SeededDropPath`, in place."""
     for layer in model.modules():
         if type(layer) is DropPath:
             layer.__class__ = SeededDropPath

@@ -1,4 +1,4 @@
-"""One vector per photo, pooled from trunk features, to find similar photos."""
+"""Embeddings of photos, pooled from trunk features, to find similar photos."""
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def embed(accelerator: Accelerator, features: FeatureBatches, rows: int) -> np.n
     """Compute the embeddings of all rows, gathered from all processes.
 
     Args:
-        accelerator: Each process pools its own rows.
+        accelerator: Accelerator whose processes pool their own rows.
         features: Batches of this process; each row occurs once over all processes.
         rows: Number of rows.
 
@@ -36,7 +36,7 @@ def embed(accelerator: Accelerator, features: FeatureBatches, rows: int) -> np.n
     """
     pooled = [(torch.from_numpy(found), pool_features(batch)) for found, batch in features]
     width = torch.tensor(max((vectors.shape[1] for _, vectors in pooled), default=0), device=accelerator.device)
-    width = int(accelerator.gather(width[None]).max())  # a process may have no row
+    width = int(accelerator.gather(width[None]).max())  # a process may have no rows
     table = torch.zeros(rows, width, device=accelerator.device)
     for found, vectors in pooled:
         table[found.to(table.device)] = vectors.to(table)

@@ -1,4 +1,4 @@
-"""K tails on one trunk: saved and loaded without pickle, merged, and applied to all views."""
+"""The ensemble of K tails on one trunk: saving, loading (without pickle), merging and prediction."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.model.pretrained import check_tensors
 from trunkfold.run_folder import FoldFiles, RunFolder
 
-PEFT_PREFIX = "base_model.model."  # lets peft.PeftModel.from_pretrained(timm_model, fold_0) read the adapter too
+PEFT_PREFIX = "base_model.model."  # so that peft.PeftModel.from_pretrained(timm_model, fold_0) can load the adapter
 
 
 @torch.no_grad()
@@ -34,10 +34,10 @@ def predict(
     """Predict probabilities of each row with its tails in each view.
 
     Args:
-        accelerator: Combines the rows of all processes.
+        accelerator: Accelerator that gathers the rows of all processes.
         tails: K tails, in evaluation mode.
-        members: bool of shape (rows, K), the tails that predict a row: for an out-of-fold photo the tail not trained
-            on it, for a held-out or unlabelled photo all tails.
+        members: bool of shape (rows, K), the tails that predict a row: the tail not trained on it for an out-of-fold
+            photo, all tails for a held-out or unlabelled photo.
         views: Feature batches of each view.
 
     Returns:
@@ -72,7 +72,7 @@ def predict(
 
 
 def save_shared(run: RunFolder, backbone: Backbone) -> None:
-    """Write the weights all folds share, so that using the run needs neither network nor initial weights."""
+    """Write the weights shared by all folds, so that the run can be used without downloading initial weights."""
     run.save(_packed(backbone.shared_state()), run.shared)
 
 
@@ -90,8 +90,8 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
 
     Args:
         run: A finished run.
-        config: Its configuration.
-        classes: Its number of classes.
+        config: Configuration of the run.
+        classes: Number of classes.
 
     Returns:
         The backbone, and the merged tails in order of folds.

@@ -21,8 +21,8 @@ class Family:
         units: Container whose children run in sequence, or names of the units.
         neck: Layers between the units and the head.
         head: Layers used by `forward_head`. All remaining layers belong to the stem.
-        stages: Division into stages: by unit; by change of resolution (timm's feature_info); or into quarters.
-        options: Arguments of timm.create_model that allow photos of any size.
+        stages: Division into stages: by unit, by change of resolution (timm's feature_info), or into quarters.
+        options: Arguments of timm.create_model that enable arbitrary input sizes.
     """
 
     title: str
@@ -58,7 +58,7 @@ _VIT = Family(
     stages="quarter",
     options={"dynamic_img_size": True, "dynamic_img_pad": True},
 )
-FAMILIES = {  # by the module of timm that defines the model
+FAMILIES = {  # by the timm module that defines the model
     "convnext": Family("ConvNeXt", ("stem",), "stages", ("norm_pre",), ("head",)),
     "vision_transformer": _VIT,
     "deit": _VIT,

@@ -27,14 +27,14 @@ from trunkfold.model.parts import Tail, Trunk
 from trunkfold.model.shared_folder import shared_folder
 
 NAME, BLOCK = "features", 128  # photos per file: 10 MB with ConvNeXt-Tiny
-PIXELS_A_PART = 2 * 224**2  # few large or many small photos, enough work for a thread
+PIXELS_A_PART = 2 * 224**2  # pixels per thread and call: enough work to amortize the overhead
 VERSION = 1  # increase when views or augmentations change, so that old features are not read
 
 FeatureBatches = Iterable[tuple[np.ndarray, Tensor]]
 
 
 class KeptFeatures:
-    """Cached features of photos by row: float16 in mapped files, 75 kB per photo with ConvNeXt-Tiny."""
+    """Cached features of photos by row: float16 in memory-mapped files, 75 kB per photo with ConvNeXt-Tiny."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
@@ -69,7 +69,7 @@ class KeptBatches:
 
 
 class KeptViews(Dataset):
-    """Cached float16 features of augmented photos by (row, visit), and the class index; visits are reused in turn."""
+    """Cached float16 features of augmented photos by (row, visit), and the class index; visits repeat cyclically."""
 
     def __init__(self, kept: Sequence[KeptFeatures], targets: np.ndarray) -> None:
         self.kept, self.targets = kept, targets
@@ -81,14 +81,14 @@ class KeptViews(Dataset):
 
 @dataclass
 class FeatureSource:
-    """Sends photos through the trunk.
+    """Computes trunk features of photos.
 
     Attributes:
-        accelerator: Its processes share the photos.
-        trunk: On the accelerator's device.
+        accelerator: Accelerator whose processes share the photos.
+        trunk: Trunk on the accelerator's device.
         pixels: Decoded photos by row.
-        config: Image size, batch size, data-loader workers and cache folder.
-        tail: A tail used for prediction, on the device: batches must fit trunk and tail. None without prediction.
+        config: Options, with image size, batch size, data-loader workers and cache folder.
+        tail: A tail used for prediction, on the device, so that batches fit trunk and tail; None without prediction.
     """
 
     accelerator: Accelerator
@@ -101,12 +101,12 @@ class FeatureSource:
         """Compute the features of a view lazily.
 
         Args:
-            rows: Rows of all processes; each process computes every n-th.
+            rows: Rows of all processes; each of n processes computes every n-th row.
             view: Name in `VIEWS`.
-            bar: Text of the progress bar; None shows none.
+            bar: Label of the progress bar; None shows none.
 
         Yields:
-            Rows, and their features on the device.
+            Row numbers, and their features on the device.
         """
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
@@ -117,9 +117,9 @@ class FeatureSource:
             yield share[number * size : (number + 1) * size], self._features(batch)
 
     def clean(self, rows: np.ndarray) -> FeatureBatches:
-        """Return cached features of the plain view: batches of this process's share of the rows.
+        """Return cached features of the plain view, as batches of this process's share of the rows.
 
-        They are kept in GPU memory if they need less than a quarter of the free memory.
+        Features are kept in GPU memory if they take less than a quarter of the free memory.
         """
         every_row = np.arange(len(self.pixels))
         photos = ViewedPhotos(self.pixels, every_row, VIEWS["plain"], self.config.data.image_size)
@@ -153,7 +153,7 @@ class FeatureSource:
         if device.type == "cpu":
             return 64
 
-        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # it may be in training
+        tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # the tail may be in train mode
 
         @torch.no_grad()
         def attempt(size: int) -> None:
@@ -164,7 +164,7 @@ class FeatureSource:
         return largest_batch(attempt, 512, PREDICTING)
 
     def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
-        """Return cached features of each row's photo; the processes of each machine share the missing blocks."""
+        """Return cached features of all rows; processes on one machine share the computation of missing blocks."""
         folder, count = self.config.cache.dir / f"{NAME}-{self._key(what)}", len(self.pixels)
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
@@ -191,7 +191,7 @@ class FeatureSource:
         return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
-        """Return the cache key: of the photos, their rendering and the trunk."""
+        """Return the cache key of photos, rendering and trunk."""
         config, accelerator = self.config, self.accelerator
         numerics = accelerator.mixed_precision, accelerator.device.type, timm.__version__
         key = hashlib.blake2b(self._trunk_digest, digest_size=8)
@@ -208,7 +208,7 @@ class FeatureSource:
 
 
 def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Tensor:
-    """Compute the features of a batch of photos on the accelerator's device; on a CPU, all cores share the batch."""
+    """Compute features of a batch of photos on the accelerator's device; a CPU splits the batch over its cores."""
 
     def features(part: Tensor) -> Tensor:
         with accelerator.autocast():
@@ -221,7 +221,7 @@ def through_trunk(accelerator: Accelerator, trunk: Trunk, photos: Tensor) -> Ten
 
 
 class _Visit(Dataset):
-    """Each row's photo, augmented for one visit."""
+    """Photos by row, augmented for one visit."""
 
     def __init__(self, photos: TrainingPhotos, visit: int) -> None:
         self.photos, self.visit = photos, visit

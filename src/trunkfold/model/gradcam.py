@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from trunkfold.model.device_memory import PREDICTING, first_that_fits
 
-LEAST = 4  # cells per side of a map; coarser ones localize nothing
-GAIN = 2.0**10  # scales gradients, which would underflow in fp16; exact, as a power of two
-BATCH = 8  # photos per pass: the backward pass of a whole network needs much memory
+LEAST = 4  # minimum side of a map; coarser maps do not localize
+GAIN = 2.0**10  # loss scale against underflow in fp16; a power of two is exact
+BATCH = 8  # photos per pass, as the backward pass of a whole network takes much memory
 
 
 def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
-    """Compute relu(sum over channels c of mean(d logit / d A_c) A_c) of the last layer whose maps A are fine enough.
+    """Compute relu(sum over channels c of mean(d logit / d A_c) A_c) for the last layer with sufficiently fine maps A.
 
     Args:
         tail: Tail in evaluation mode; its parameters need no gradients.
@@ -28,7 +28,7 @@ def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
     features = features.detach().requires_grad_()
     outputs = (
         [features] if features.ndim == 3 else []
-    )  # a transformer's tail may have only one block, which comes after its map
+    )  # a transformer's tail may have a single block; its input is then the last usable map
     hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in tail.mapped_layers()]
     try:
         with torch.enable_grad():
@@ -54,7 +54,7 @@ def heat_maps(
     """Average the Grad-CAM maps of the tails that predict a photo.
 
     Args:
-        accelerator: Sets device and precision; only this process computes.
+        accelerator: Accelerator with device and precision; only this process computes.
         trunk: Trunk on the device.
         tails: K merged tails in evaluation mode on the device.
         photos: Plain views, uint8 of shape (photos, 3, side, side).
@@ -77,7 +77,7 @@ def heat_maps(
                     chosen = chosen.nonzero()[:, 0].to(accelerator.device)
                     maps = grad_cam(tail, features[chosen], wanted[chosen])
                     heat = heat + maps.new_zeros(len(features), *maps.shape[1:]).index_put((chosen,), maps)
-        return heat  # the sum, because maps are scaled to a maximum of 1
+        return heat  # the sum suffices, because maps are rescaled to a maximum of 1
 
     def in_batches(size: int) -> Tensor:
         return torch.cat([maps_of(slice(start, start + size)).cpu() for start in range(0, len(photos), size)])

@@ -19,14 +19,15 @@ Model = TypeVar("Model", bound=nn.Module)
 def on_device(accelerator: Accelerator, model: Model) -> Model:
     """Move a frozen model to the accelerator's device, for calls under its autocast.
 
-    In half precision, autocast would cast the weights of convolutions and linear maps in every call. The copy returned
-    holds them in that precision and gives the same outputs, to the bit.
+    In half precision, autocast would cast the weights of convolutions and linear layers in every call. The returned
+    copy stores them in that precision; its outputs are bit-identical.
 
     Args:
-        model: Moved in place; its weights stay in float32.
+        accelerator: Accelerator with device and precision.
+        model: Model to move in place; its weights stay in float32.
 
     Returns:
-        The model, or in half precision a copy, which shares all other parameters and buffers with it.
+        The model, or in half precision a copy that shares all other parameters and buffers.
     """
     model = model.to(accelerator.device)
     device = accelerator.device.type

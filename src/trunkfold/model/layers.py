@@ -1,14 +1,14 @@
-"""DoRA on linear maps and pointwise convolutions, in one matrix product instead of three.
+"""DoRA on linear layers and pointwise convolutions, with one matrix product instead of three.
 
-DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a trained magnitude m. peft builds that matrix in
-each call only for its row norms, and applies W, A and B to the batch separately. Here the norms are computed from small
-products (A is r x in, B is out x r, s is a scale),
+DoRA (https://arxiv.org/abs/2402.09353) scales each row of W + sBA to a trained magnitude m. In each call, peft builds
+this matrix only to compute its row norms, and multiplies the batch by W, A and B separately. Here, the norms are
+computed from small products (A is r x in, B is out x r, s is a scale),
 
     ||W + sBA||² = ||W||² + 2s rowsum((W Aᵀ) ∘ B) + s² rowsum((B A Aᵀ) ∘ B)
 
-with ||W||² cached if W is frozen, and the batch is multiplied only by the adapted V = m / ||W + sBA|| ∘ (W + sBA).
-Gradients need no matrix of V's size: with G = gᵀx for the batch x and the gradient g of its result,
-dB ~ gᵀ(xAᵀ), dA ~ (gB)ᵀx and dm ~ rowsum(G ∘ V) = colsum(g ∘ xVᵀ). Initialization, files and merging are peft's.
+with ||W||² cached if W is frozen, and the batch is multiplied by the adapted V = m / ||W + sBA|| ∘ (W + sBA) only.
+The backward pass needs no matrix of V's size: with G = gᵀx for the batch x and the gradient g of its output,
+dB ~ gᵀ(xAᵀ), dA ~ (gB)ᵀx and dm ~ rowsum(G ∘ V) = colsum(g ∘ xVᵀ). Initialization, file format and merging are peft's.
 """
 
 import copy
@@ -25,7 +25,7 @@ from trunkfold.model.linear import linear, product
 
 
 def use_exact_dora(model: nn.Module) -> None:
-    """Use the faster forward pass in all DoRA layers over linear maps and 1 x 1 convolutions, in place."""
+    """Use the faster forward pass in all DoRA layers on linear layers and 1 x 1 convolutions, in place."""
     for layer in model.modules():
         if isinstance(layer, Linear):
             layer.__class__ = ExactLinear
@@ -67,7 +67,7 @@ class AdaptedLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, lora_a, lora_b, magnitude, scale, squared_weight):  # noqa: ANN001, ANN205
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        # V is built in full precision: in half precision, the small update would vanish beside the weight.
+        # V is built in full precision, because half precision would round the small update away.
         with torch.autocast(device, enabled=False):
             ratio = magnitude / squared_row_norms(weight, lora_a, lora_b, scale, squared_weight).sqrt()
             adapted = torch.addmm(weight, lora_b, lora_a, alpha=scale).mul_(ratio[:, None]).to(dtype)
@@ -95,7 +95,7 @@ class AdaptedLinear(torch.autograd.Function):
             # Products are ordered so that the long side is contiguous.
             of_b = factor * ((rows @ lora_a.T.to(rows.dtype)).T @ grad).T
             of_a = (grad @ (factor * lora_b).to(grad.dtype)).T @ rows
-        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # a scaled loss would overflow in half precision
+        of_magnitude = (grad * result.to(weight.dtype)).sum(0)  # loss scaling would overflow the sum in half precision
         if bias is not None:
             of_magnitude -= bias * of_bias
         return (
@@ -136,7 +136,7 @@ class _Exact:
     def _kept_squares(self, weight: Tensor) -> Tensor | None:
         if weight.requires_grad:
             return None
-        # The version counts in-place changes, such as loading weights.
+        # The version detects in-place changes, such as loading weights.
         identity = weight.data_ptr(), weight._version, weight.device
         if identity != self._kept[0]:
             self._kept = identity, weight.flatten(1).square().sum(1)
@@ -144,7 +144,7 @@ class _Exact:
 
 
 class ExactLinear(_Exact, Linear):
-    """peft's DoRA of a linear map with the faster forward pass."""
+    """peft's DoRA of a linear layer with the faster forward pass."""
 
 
 class ExactConv2d(_Exact, Conv2d):
@@ -152,7 +152,7 @@ class ExactConv2d(_Exact, Conv2d):
 
 
 def is_pointwise(layer: nn.Module) -> bool:
-    """Return whether a layer is a linear map or a 1 x 1 convolution."""
+    """Return whether a layer is a linear layer or a 1 x 1 convolution."""
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
     return isinstance(layer, nn.Linear)
@@ -162,14 +162,14 @@ def add_adapters(model: nn.Module, names: Sequence[str], rank: int, scale: float
     """Add DoRA adapters to layers, in place.
 
     Args:
-        names: Names of linear maps and ungrouped convolutions.
+        names: Names of linear layers and ungrouped convolutions.
         rank: Rank of the update.
         scale: Factor of the update.
     """
     lora = LoraConfig(
         r=rank,
         lora_alpha=rank * scale,  # peft's factor is lora_alpha / r
-        target_modules="|".join(re.escape(name) for name in names),  # a list would match suffixes of names
+        target_modules="|".join(re.escape(name) for name in names),  # names in a list would match as suffixes
         use_dora=True,
     )
     inject_adapter_in_model(lora, model)
@@ -178,7 +178,7 @@ def add_adapters(model: nn.Module, names: Sequence[str], rank: int, scale: float
 
 def merge(model: nn.Module) -> nn.Module:
     """Return a copy of a tuned model with adapters merged into plain layers, which is twice as fast."""
-    merged = copy.deepcopy(model).requires_grad_(False).eval()  # peft merges in place, and frozen weights are shared
+    merged = copy.deepcopy(model).requires_grad_(False).eval()  # peft merges in place, but frozen weights are shared
     adapted = [(name, layer) for name, layer in merged.named_modules() if isinstance(layer, LoraLayer)]
     for name, layer in adapted:
         layer.merge(safe_merge=True)

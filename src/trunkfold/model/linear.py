@@ -1,6 +1,6 @@
-"""Linear maps by the faster of PyTorch's two CPU libraries.
+"""Linear layers with the faster of PyTorch's two CPU libraries.
 
-That is MKL, except on AMD processors, where MKL does not use AVX-512 and may take twice as long as oneDNN, which
+This is MKL, except on AMD processors: MKL does not use AVX-512 there and may take twice as long as oneDNN, which
 PyTorch uses for convolutions.
 """
 
@@ -45,14 +45,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Compute `a @ b` of matrices, up to rounding; `linear(a, b.T)` would copy b transposed."""
+    """Compute `a @ b` of matrices, up to rounding, without the copy of b that `linear(a, b.T)` would make."""
     if not _convolve(a, b):
         return a @ b
     return _pointwise(b.reshape(1, len(b), -1, 1), a, None)[0, :, :, 0]
 
 
 def _convolve(x: Tensor, weight: Tensor) -> bool:
-    if not BY_CONVOLUTION or torch.compiler.is_compiling():  # exported graphs hold no operation of one library
+    if not BY_CONVOLUTION or torch.compiler.is_compiling():  # exported graphs must not depend on oneDNN
         return False
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     return plain and not torch.is_autocast_enabled("cpu")

@@ -1,4 +1,4 @@
-"""The two parts of a timm model as modules: the trunk, frozen and shared by all folds, and the tail, tuned per fold."""
+"""Trunk and tail as modules: the trunk is frozen and shared by all folds, the tail is tuned per fold."""
 
 from collections.abc import Iterator, Sequence
 from math import isqrt
@@ -27,7 +27,7 @@ class Part(nn.Module):
         for name in self.before:
             x = attrgetter(name)(self)(x)
             if isinstance(x, tuple):
-                x, _ = x  # EVA's rotary positions, which follow from the number of tokens
+                x, _ = x  # drops EVA's rotary positions, which depend only on the number of tokens
         positions = {}
         if self.units and getattr(self, "rope", None) is not None:
             side = isqrt(x.shape[1] - self.num_prefix_tokens)
@@ -42,18 +42,18 @@ class Part(nn.Module):
 class Trunk(Part):
     """The layers before the first tuned one: uint8 photos (batch, 3, side, side) in, features out.
 
-    It normalises the photos, so with the whole network tuned its features are the normalised photos.
+    The trunk includes normalization; if the whole network is tuned, its features are the normalized photos.
     """
 
     def train(self, mode: bool = True) -> "Trunk":
-        """Stay in evaluation mode: the trunk must be the same function at all times."""
+        """Stay in evaluation mode, because the trunk must not change during training."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, photos: Tensor) -> Tensor:
         normalised = (photos.to(self.mean.dtype) - self.mean) / self.std
         features = self.run(normalised.to(memory_format=torch.channels_last))
-        # One layout for all models; Swin's own is channels last.
+        # One layout for all models; Swin uses channels last.
         return features.permute(0, 3, 1, 2) if self.units and _is_nhwc(self) else features
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: timm's download, a local file or folder, or the files of an installed Python package."""
+"""Pretrained weights from timm's download, a local file or folder, or an installed Python package."""
 
 import difflib
 import hashlib
@@ -44,16 +44,16 @@ def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -
         model = timm.create_model(
             config.name, pretrained=from_timm, num_classes=classes, drop_path_rate=config.drop_path, **options
         )
-    except Exception as error:  # the hub's client raises many types without a network
+    except Exception as error:  # the hub's client raises various types when offline
         raise InputError(
             f"Cannot download timm's weights of {config.name} ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Without a network set model.weights to a file, or model.pretrained to false for random weights"
+            "Offline, set model.weights to a file, or model.pretrained to false for random weights"
         ) from error
     if load_weights and config.weights is not None:
         _load(model, config)
     elif load_weights and not from_timm:
         logger.warning(
-            "%s starts from RANDOM weights (model.pretrained false): expect far lower scores than from pretrained ones",
+            "%s starts from RANDOM weights (model.pretrained false): expect much lower scores than with pretraining",
             config.name,
         )
     return model
@@ -75,7 +75,7 @@ def native_image_size(name: str) -> int:
 def local_model(config: ModelConfig) -> nn.Module | None:
     """Create a model with local weights for `build_backbone`; None if weights are downloaded or random.
 
-    Commands call this first, to report unusable weights before they read photos.
+    Commands call this first, to report unusable weights before reading photos.
 
     Raises:
         InputError: The weights are missing or do not fit the model.
@@ -93,7 +93,7 @@ def digest_weights(model: nn.Module) -> str:
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError with the first differences unless names and shapes are equal and all values finite."""
+    """Raise a ValueError that lists the first differences unless names and shapes match and all values are finite."""
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     common = [name for name in expected if name in found]
     shapes = [
@@ -102,7 +102,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         if expected[name].shape != found[name].shape
     ]
     infinite = [name for name in common if not torch.isfinite(found[name]).all()]
-    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
+    kinds = {"missing": missing, "unknown": unknown, "of a different shape": shapes, "not finite": infinite}
     wrong = {kind: names for kind, names in kinds.items() if names}
     if wrong:
         raise ValueError(
@@ -119,7 +119,7 @@ def _load(model: nn.Module, config: ModelConfig) -> None:
     state = _read(path)
     if weights.startswith(PACKAGE):
         state = _renamed(state, model.state_dict())
-    # timm's translation of the authors' names is in the module of the model's class.
+    # The module of the model's class contains timm's function that converts the authors' names.
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate is not None:
         with suppress(Exception):  # unexpected names or shapes are reported below
@@ -155,23 +155,23 @@ def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
         architecture, own = described["architecture"], described.get("pretrained_cfg", described)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"model.weights {folder}/config.json cannot be read as timm's ({type(error).__name__}: {error}). "
+            f"model.weights {folder}/config.json is not a timm configuration ({type(error).__name__}: {error}). "
             f"Set model.weights to {path} to ignore it"
         ) from error
     if architecture != name.split(".")[0]:
-        raise InputError(f"model.weights {folder} are of {architecture}. Set model.name {architecture}")
+        raise InputError(f"model.weights {folder} are for {architecture}. Set model.name to {architecture}")
     expected = resolve_model_data_config(model)
     trained_with = {key: list(own.get(key, expected[key])) for key in ("mean", "std")}
     if trained_with != {key: list(expected[key]) for key in ("mean", "std")}:
         raise InputError(
-            f"model.weights {folder} were trained with pixels of {trained_with}, unlike timm's {name}. "
-            f"Set data.normalize to that, and model.weights to {path}"
+            f"model.weights {folder} were trained with the normalization {trained_with}, unlike timm's {name}. "
+            f"Set data.normalize to it, and model.weights to {path}"
         )
     return path
 
 
 def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a package's tensors, which are in the model's order, to the model's names."""
+    """Rename a package's tensors to the model's names; both are in the same order."""
     return dict(zip(own, state.values(), strict=True)) if len(state) == len(own) else state
 
 

@@ -1,4 +1,4 @@
-"""Folders shared by the processes of a run, on machines with or without a common disk."""
+"""Folders shared by the processes of a run, on machines with or without a shared file system."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,12 +17,12 @@ def shared_folder(accelerator: Accelerator, folder: Path, option: str) -> Iterat
     """Lock a folder on each machine against other runs.
 
     Args:
-        accelerator: All its processes enter and leave together.
+        accelerator: Accelerator whose processes all enter and leave the block together.
         folder: Folder to create if necessary.
         option: Option that selects the folder, for the message.
 
     Yields:
-        (k, n): this process is number k of the n processes that see the same files.
+        (k, n): the index of this process among the n processes that share a file system.
 
     Raises:
         InputError: The folder is not writable.
@@ -41,6 +41,6 @@ def shared_folder(accelerator: Accelerator, folder: Path, option: str) -> Iterat
         mark.unlink(missing_ok=True)
     group = [rank for rank, found in enumerate(seen) if own in found or rank in seen[own]]
     with locked_folder(folder, option) if own == group[0] else nullcontext():
-        accelerator.wait_for_everyone()  # one process of each group holds the lock
+        accelerator.wait_for_everyone()  # one process per file system holds the lock
         yield group.index(own), len(group)
         accelerator.wait_for_everyone()

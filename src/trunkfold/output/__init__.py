@@ -1,4 +1,4 @@
-"""Files of a run's folder, and the submission.
+"""Writing a run's files and the submission.
 
 In: a trained ensemble and photos. Out: predictions, metrics, thumbnails, provenance, blends and submission.csv.
 """

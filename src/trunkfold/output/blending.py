@@ -1,4 +1,4 @@
-"""Averages of several runs: probabilities averaged by image_id, and scored if the runs share a split."""
+"""Blending of runs: probabilities are averaged by image_id, and scored if the runs share a split."""
 
 import logging
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
     """Return the share of each run in an average.
 
     Args:
+        runs: Runs to average.
         weights: One weight per run; None weights all runs equally.
 
     Raises:
@@ -32,15 +33,15 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
     for run in runs:
         if run.metrics.classes != runs[0].metrics.classes:
             raise InputError(
-                f"{run.folder} and {runs[0].folder} have different classes: they are not of one competition"
+                f"{run.folder} and {runs[0].folder} have different classes: average runs of one competition only"
             )
     if weights is not None and len(runs) == 1:
-        raise InputError("--weights are for the average of several runs: name them after --run")
+        raise InputError("--weights requires several runs: pass their folders after --run")
     weights = [1.0] * len(runs) if weights is None else list(weights)
     if len(weights) != len(runs):
-        raise InputError(f"--weights has {len(weights)} numbers for {len(runs)} runs: give one for each run")
+        raise InputError(f"--weights has {len(weights)} numbers for {len(runs)} runs: pass one per run")
     if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
-        raise InputError(f"--weights {weights}: they must not be negative, and not all zero")
+        raise InputError(f"--weights {weights} must not be negative, and not all zero")
     return [weight / sum(weights) for weight in weights]
 
 
@@ -83,8 +84,8 @@ def blend_runs(
         runs: Runs with oof.csv, and possibly holdout.csv.
         tables: Probabilities of the test photos for each run.
         shares: See `weigh_runs`.
-        out: Output folder; receives oof.csv and holdout.csv if all runs have the same split. Otherwise, no honest score
-            of the blend exists, and a warning is logged.
+        out: Output folder; receives oof.csv and holdout.csv if all runs have the same split. Otherwise, the blend has
+            no unbiased score, and a warning is logged.
 
     Returns:
         The mean probabilities of the test photos, and the metrics of the blend.
@@ -94,7 +95,7 @@ def blend_runs(
     """
     classes = runs[0].metrics.classes
     for name in SETS:
-        out.predictions(name).unlink(missing_ok=True)  # of an earlier blend, which perhaps had one split
+        out.predictions(name).unlink(missing_ok=True)  # from an earlier blend, whose runs may have shared a split
     names = [str(run.folder.test_probabilities) for run in runs]
     ids, probabilities = _average(tables, names, shares, classes)
     metrics = Metrics(
@@ -113,7 +114,7 @@ def _average(
     ids, total = tables[0]["image_id"], 0.0
     for table, name, share in zip(tables, names, shares, strict=True):
         if set(table["image_id"]) != set(ids):
-            raise InputError(f"{name} and {names[0]} are about different photos")
+            raise InputError(f"{name} and {names[0]} list different photos")
         total = total + share * probabilities_of(table.set_index("image_id").loc[ids], classes)
     return ids.reset_index(drop=True), total
 
@@ -121,7 +122,7 @@ def _average(
 def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFolder, test_photos: int) -> Assessment:
     splits = [run.folds[SPLIT_COLUMNS].sort_values("image_id", ignore_index=True) for run in runs]
     if not all(split.equals(splits[0]) for split in splits):
-        logger.warning("the runs have different splits: no honest score of their blend exists, none is given")
+        logger.warning("the runs have different splits, so the blend has no unbiased score and is not scored")
         return Assessment()
     folds, classes = runs[0].folds, runs[0].metrics.classes
     truth, tables, parts = folds.set_index("image_id", drop=False), {}, []

@@ -1,4 +1,4 @@
-"""Files written by training: inputs, tuned weights, predictions of labelled photos, metrics."""
+"""Files written by training: inputs, tuned weights, predictions for labelled photos, metrics."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -60,10 +60,10 @@ def predict_labelled(
         tails: Merged tails of all folds.
         raw: Merged tails with raw instead of averaged weights; empty without averaging.
         source: Features of the labelled photos.
-        clean: Their cached features of the plain view.
+        clean: Cached features of the plain view.
 
     Returns:
-        Predictions of `tails` and of `raw` (None without), see `trunkfold.model.ensemble.predict`.
+        Predictions of `tails`, and of `raw` or None, see `trunkfold.model.ensemble.predict`.
     """
     views = [
         clean if view == "plain" else source.batches(labelled.rows_by_fold, view, f"predicting, {view}")

@@ -51,11 +51,11 @@ def describe_training(
     photos: int,
     seconds: Mapping[str, float],
 ) -> dict[str, object]:
-    """Describe a training for its metrics: provenance, size and speed.
+    """Describe a training run for metrics.json: provenance, size and speed.
 
     Args:
         parameters: Size of one fold's model.
-        history: History of the training, whose seconds include those before an interruption.
+        history: Training history; its seconds include those before an interruption.
         photos: Number of photos trained on.
         seconds: Seconds by phase.
     """

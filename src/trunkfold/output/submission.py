@@ -8,7 +8,7 @@ import pandas as pd
 
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import Competition, table_problems
-from trunkfold.errors import InputError, first_few, raise_problems
+from trunkfold.errors import InputError, counted, first_few, raise_problems
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
     raise_problems([*table_problems(test, "test.csv"), *(sample_problems(test, sample) if sample else ())])
     if sample is not None and not (found := read_text_table(sample, COLUMNS)["label"]).isin(labels).any():
         logger.warning(
-            "%s has the labels %s, none of which train.csv has: does the competition want other labels?",
+            "%s has the labels %s, none of which is in train.csv: check which labels the competition expects",
             sample,
             first_few(found.unique()),
         )
@@ -66,17 +66,17 @@ def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[
             columns; all problems in one message.
     """
     problems = _submission_problems(submission, test, labels, sample)
-    raise_problems(f"submission.csv is not written: {problem}" for problem in problems)
+    raise_problems(f"submission.csv was not written: {problem}" for problem in problems)
 
 
 def _submission_problems(
     submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None
 ) -> Iterator[str]:
     if submission["image_id"].tolist() != test["image_id"].tolist():
-        yield "the ids are not those of test.csv, each once and in its order"
+        yield "the ids do not match test.csv in number and order"
     unknown = submission.loc[~submission["label"].isin(labels), "label"].astype(str)
     if len(unknown):
-        yield f"{len(unknown)} labels are none of the competition's: {first_few(unknown.unique())}"
+        yield f"unknown labels in {counted(len(unknown), 'row')}: {first_few(unknown.unique())}"
     if sample is not None:
         yield from sample_problems(test, sample)
 
@@ -96,8 +96,8 @@ def sample_problems(test: pd.DataFrame, sample: Path) -> Iterator[str]:
     extra = test.loc[~test["image_id"].isin(wanted["image_id"]), "image_id"]
     repeated = wanted.loc[wanted["image_id"].duplicated(), "image_id"]
     if len(repeated):
-        yield f"{sample} has an image_id twice or more: {first_few(repeated)}"
+        yield f"{sample} has {counted(len(repeated), 'duplicate image_id')}: {first_few(repeated)}"
     if len(missing):
-        yield f"{sample} wants {len(missing)} ids that test.csv lacks: {first_few(missing)}"
+        yield f"{sample} has {counted(len(missing), 'id')} missing from test.csv: {first_few(missing)}"
     if len(extra):
-        yield f"test.csv has {len(extra)} ids that {sample} lacks: {first_few(extra)}"
+        yield f"test.csv has {counted(len(extra), 'id')} missing from {sample}: {first_few(extra)}"

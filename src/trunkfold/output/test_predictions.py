@@ -1,4 +1,4 @@
-"""Predictions of the test photos by finished runs."""
+"""Prediction of the test photos with finished runs."""
 
 import logging
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SubmissionRun:
-    """A trained run and the test photos it predicts for a submission, read and checked before anything is predicted.
+    """A finished run and the competition to predict, read and checked before prediction.
 
     Attributes:
-        folder: Its folder, opened for writing if possible.
-        config: Its configuration, possibly with other folders for photos and cache.
-        metrics: Its metrics.json.
-        folds: Its folds.csv.
-        competition: Its tables; test.csv lists the photos to predict.
+        folder: Folder of the run, opened for writing if possible.
+        config: Configuration, possibly with other folders for photos and cache.
+        metrics: Content of metrics.json.
+        folds: Content of folds.csv.
+        competition: Tables of the competition; test.csv lists the photos to predict.
     """
 
     folder: RunFolder
@@ -63,8 +63,8 @@ class Predictions:
 
     Attributes:
         table: image_id and probabilities.
-        known: Label of each photo's labelled copies, missing if there are none.
-        metrics: The run's metrics, with the prediction's seconds and the effect of the consensus.
+        known: Label of each photo's labelled copies; missing if there are none.
+        metrics: Metrics of the run, with the duration of the prediction and the effect of the consensus.
     """
 
     table: pd.DataFrame
@@ -88,7 +88,7 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         folder = RunFolder(path, write=is_writable(path))
         metrics = folder.read_metrics()
         if metrics.runs:
-            raise InputError(f"{folder} has no weights of its own: name {' '.join(metrics.runs)} after --run")
+            raise InputError(f"{folder} is an average of runs and has no weights: pass --run {' '.join(metrics.runs)}")
         config = read_run_config(folder, metrics)
         data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
         config = replace(config, data=data, cache=cache)
@@ -104,16 +104,17 @@ def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
     """Read the configuration of a trained run.
 
     Args:
-        metrics: The run's.
+        run: A finished run.
+        metrics: Metrics of the run.
 
     Raises:
-        InputError: It is not the one that the training wrote.
+        InputError: The file was changed after training.
     """
     config = load_config(run.config)
     if {str(label): name for label, name in (config.data.classes or {}).items()} != metrics.classes:
-        raise InputError(f"{run.config} has other data.classes than {run.metrics}: was one of them changed?")
+        raise InputError(f"{run.config} and {run.metrics} have different classes: restore the file that was edited")
     if config.data.image_size is None:
-        raise InputError(f"{run.config} has no data.image_size: it is not the one that the training wrote")
+        raise InputError(f"{run.config} has no data.image_size: restore the file that training wrote")
     return config
 
 
@@ -134,7 +135,7 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
         check_run_name("--out", name)
         out = RunFolder(SUBMISSIONS / name, write=True)
         if out.is_trained:
-            raise InputError(f"{out} is a training run: choose another --out")
+            raise InputError(f"{out} contains a trained run: choose another --out")
     out.check_writable("choose another --out, or free space")
     return out
 
@@ -156,7 +157,7 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     group_of_row = groups_of(test["image_id"], "test", groups)
     if config.predict.consensus:
         shared = group_of_row.to_numpy(copy=True)
-        shared[list(photos.unreadable)] = ""  # their predictions are those of a black image
+        shared[list(photos.unreadable)] = ""  # predictions of black images must not affect their copies
         alone, probabilities = probabilities, average_groups(probabilities, shared)
         changed = int((alone.argmax(1) != probabilities.argmax(1)).sum())
         consensus = replace(metrics.consensus or Consensus(), test_labels_changed=changed)
@@ -164,7 +165,7 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     if photos.unreadable:
         probabilities[list(photos.unreadable)] = class_prior(run.folds, classes)
         for message in photos.describe_unreadable(test["filename"]):
-            logger.warning("%s; they get the class shares of the hold-out instead of a prediction", message)
+            logger.warning("%s; their predictions are replaced by the class shares of the hold-out", message)
     labelled = run.folds.assign(group=groups_of(run.folds["image_id"], "train", groups))
     known = labels_of_copies(group_of_row, labelled)
     return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)

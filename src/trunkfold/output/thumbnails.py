@@ -1,4 +1,4 @@
-"""Thumbnails and heat maps of the photos in the report."""
+"""Thumbnails and Grad-CAM heat maps for the report."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import scoring_members
 
 logger = logging.getLogger(__name__)
-SIDE, QUALITY = 208, 80  # pixels of the long side; of a JPEG
-STRONGEST = 0.65  # share of the heat's colour where it is hottest
+SIDE, QUALITY = 208, 80  # long side in pixels; JPEG quality
+STRONGEST = 0.65  # opacity of the overlay at the maximum of the heat map
 
 
 def save_thumbnails(
@@ -31,18 +31,18 @@ def save_thumbnails(
     tails: Sequence[nn.Module],
     side: int,
 ) -> None:
-    """Write a thumbnail of each photo that the report shows, and a heat map of each mistake.
+    """Write thumbnails of the photos in the report, and heat maps of the mistakes.
 
-    Where heat maps cannot be computed, the mistakes are shown without them: a run that is trained is not lost for them.
+    If heat maps cannot be computed, a warning is logged, and the report shows the mistakes without them.
 
     Args:
-        run: Where to.
-        gallery: The photos.
-        labelled: The photos, in the rows of folds.csv.
-        accelerator: The device of trunk and tails.
-        trunk: The shared part.
-        tails: Merged.
-        side: Of the plain view, in pixels.
+        run: Folder to write to.
+        gallery: Photos to show.
+        labelled: Labelled photos, in the rows of folds.csv.
+        accelerator: Accelerator with the device of trunk and tails.
+        trunk: Trunk on the device.
+        tails: Merged tails on the device.
+        side: Side of the plain view in pixels.
     """
     for row in gallery.rows:
         run.save(encode_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))
@@ -54,16 +54,16 @@ def save_thumbnails(
     members = scoring_members(labelled.fold_of_row[rows], len(tails))
     try:
         heats = heat_maps(accelerator, trunk, tails, photos, torch.tensor(targets), members)
-    except (MemoryFullError, RuntimeError) as error:  # whatever PyTorch refuses
-        logger.warning("the report shows no heat maps: %s", str(error).partition("\n")[0])
+    except (MemoryFullError, RuntimeError) as error:  # a finished training run must not fail here
+        logger.warning("the report has no heat maps: %s", str(error).partition("\n")[0])
         return
     for row, picture, heat in zip(rows, shown, heats, strict=True):
-        height, width = thumbnail(labelled.pixels[row]).shape[:2]  # the plain view is the whole photo squeezed
+        height, width = thumbnail(labelled.pixels[row]).shape[:2]  # undoes the plain view's change of aspect ratio
         run.save(encode_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))
 
 
 def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[list[int], list[int]]:
-    """Rows of the mistakes that are shown, and the class number that was predicted of each."""
+    """Return the rows of the mistakes in the report, and the predicted class index of each."""
     numbers = {label: number for number, label in enumerate(classes)}
     pairs = [
         (int(row), numbers[prediction])
@@ -74,18 +74,21 @@ def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[li
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """A photo with a long side of 208 pixels, its own proportions kept."""
+    """Resize a photo to a long side of 208 pixels, keeping its aspect ratio."""
     scale = SIDE / max(pixels.shape[:2])
     height, width = (max(1, round(scale * length)) for length in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture coloured where there is heat.
+    """Overlay a photo with a heat map.
 
     Args:
         picture: uint8 of shape (height, width, 3).
-        heat: From 0 to 1, at any resolution; resized to the picture.
+        heat: Values from 0 to 1 at any resolution; resized to the photo.
+
+    Returns:
+        uint8 of shape (height, width, 3).
     """
     height, width = picture.shape[:2]
     fine = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
@@ -95,6 +98,6 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
-    """A JPEG file of uint8 RGB of shape (height, width, 3)."""
+    """Encode uint8 RGB pixels of shape (height, width, 3) as JPEG."""
     _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return jpeg.tobytes()

@@ -1,4 +1,4 @@
-"""A finished run explained: one self-contained page, a summary for the terminal, and comparisons of runs. No torch.
+"""Reports on finished runs: a self-contained page, a terminal summary, and comparisons. Does not import torch.
 
 In: a run's folder. Out: report.html, figures/ and tables.
 """

@@ -1,4 +1,4 @@
-"""Recommendations derived from a run's numbers; each rule yields a sentence, or nothing."""
+"""Recommendations derived from a run's scores; each rule yields one sentence or none."""
 
 from collections.abc import Iterator
 
@@ -12,14 +12,14 @@ from trunkfold.run_folder import SETS
 from trunkfold.split.folds import learned_from
 
 MOST = 5  # sentences
-WEAK = 0.03  # how far below the mean a class is called weak
-RISEN = 0.03  # share by which a loss has risen, or macro F1 in absolute terms, that matters
-LEAST_LOSS = 0.01  # absolute rise of a loss below which the share means nothing
-WARM, COLD = 1.1, 0.9  # temperatures of a model that is too sure, or too cautious
+WEAK = 0.03  # distance of a class's F1 below the mean from which the class is called weak
+RISEN = 0.03  # rise considered relevant: relative for the loss, absolute for macro F1
+LEAST_LOSS = 0.01  # absolute rise of the loss below which the relative one is ignored
+WARM, COLD = 1.1, 0.9  # temperature above which a model is overconfident, below which it is underconfident
 
 
 def next_steps(findings: Findings) -> list[str]:
-    """The most urgent two to five sentences, the most urgent first."""
+    """Return up to five recommendations, the most urgent first."""
     rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
     sentences = [sentence for rule in rules for sentence in rule(findings)]
     return sentences[:MOST]
@@ -28,8 +28,8 @@ def next_steps(findings: Findings) -> list[str]:
 def _leak(findings: Findings) -> Iterator[str]:
     if leaks(findings.metrics):
         yield (
-            "Copies of scored photos were in training. Train again with --split.groups copies before anything else: no "
-            "other number on this page can be trusted until then."
+            "Copies of scored photos were in training. Retrain with --split.groups copies first: until then, no score "
+            "on this page is reliable."
         )
 
 
@@ -38,7 +38,7 @@ def _labels(findings: Findings) -> Iterator[str]:
     if suspects:
         yield (
             f"Review the suspected labels below ({counted(suspects, 'source')} shown of "
-            f"{findings.folder.label_issues.name}). Correcting labels is cheaper than any change of the model."
+            f"{findings.folder.label_issues.name}). Correcting labels is cheaper than changing the model."
         )
 
 
@@ -47,9 +47,9 @@ def _shift(findings: Findings) -> Iterator[str]:
         if shift.classes and "test" in what:
             name, test, labelled = shift.classes[0]
             yield (
-                f"The class shares of the test photos differ: {name} is {percent(test)} of the predictions there and "
-                f"{percent(labelled)} of those for the labelled photos. A leaderboard score may differ from the "
-                "expected one for that reason alone."
+                f"Class shares of the test photos differ: {percent(test)} of the test photos are predicted as {name}, "
+                f"compared with {percent(labelled)} of the labelled photos. The leaderboard score may differ from the "
+                "expected one for this reason alone."
             )
 
 
@@ -66,10 +66,10 @@ def _weakest(findings: Findings) -> Iterator[str]:
     label = next(label for label, name in findings.classes.items() if name == weakest)
     learning = learned_from(findings.folds["fold"].to_numpy()) & (findings.folds["label"] == label)
     sources = findings.folds.loc[learning, "group"].nunique()
-    mistakes = f", and most often predicted as {names[mistaken.argmax()]}" if mistaken.any() else ""
+    mistakes = f" and is most often predicted as {names[mistaken.argmax()]}" if mistaken.any() else ""
     yield (
-        f"The weakest class is {weakest}: F1 {f1[weakest]:.2f} out-of-fold. It is trained on "
-        f"{counted(sources, 'source')}{mistakes}. More photos of it would raise macro F1 most; without them, try "
+        f"The weakest class is {weakest}: out-of-fold F1 {f1[weakest]:.2f}. It has {counted(sources, 'source')} in "
+        f"training{mistakes}. More photos of this class would raise macro F1 most; if there are none, try "
         "train.class_weights balanced."
     )
 
@@ -83,26 +83,26 @@ def _epochs(findings: Findings) -> Iterator[str]:
     rising = f1.iloc[-fifth:].mean() - f1.iloc[-2 * fifth : -fifth].mean()
     if rising > RISEN:
         yield (
-            f"Macro F1 was still rising at the end, by {rising:.3f} in the last fifth: train for more than {epochs} "
-            "epochs."
+            f"Macro F1 was still rising: it gained {rising:.3f} in the last fifth of training. Train for more than "
+            f"{epochs} epochs."
         )
     elif loss.iloc[-1] > max((1 + RISEN) * loss.min(), loss.min() + LEAST_LOSS):
         yield (
-            f"The validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen by "
-            f"{percent(loss.iloc[-1] / loss.min() - 1)} since: overfitting. Try stronger augmentation "
-            "(augment: strong), label smoothing or fewer epochs."
+            f"The model overfits: the validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen "
+            f"by {percent(loss.iloc[-1] / loss.min() - 1)} since. Try stronger augmentation (augment: strong), label "
+            "smoothing or fewer epochs."
         )
 
 
 def _calibration(findings: Findings) -> Iterator[str]:
     calibration, scores = findings.metrics.calibration, findings.metrics.oof
     if scores and scores.accuracy == 1:
-        return  # without a mistake the best temperature is as low as it may be
+        return  # without a mistake the fitted temperature is at its lower bound
     if calibration and not COLD < (temperature := calibration.temperature) < WARM:
         what = "overconfident" if temperature > 1 else "underconfident"
         yield (
-            f"The model is {what} (temperature {temperature:.2f}). Scale the probabilities before you use them as "
-            "such; labels already account for it."
+            f"The model is {what} (temperature {temperature:.2f}). Scale the probabilities before using them; the "
+            "predicted labels already account for it."
         )
 
 
@@ -111,7 +111,7 @@ def _ablation(findings: Findings) -> Iterator[str]:
     for name in SETS if ablation else ():
         useless = [row.part for row in getattr(ablation, name) or [] if row.interval[1] < 0]
         if useless:
-            yield f"Leave out {' and '.join(useless)}: on the {SETS[name]} photos the score is higher without."
+            yield f"Leave out {' and '.join(useless)}: the {SETS[name]} score is higher without."
             return
 
 
@@ -121,9 +121,9 @@ def _luck(findings: Findings) -> Iterator[str]:
         if rival.difference < 0.0005:
             return
         yield (
-            f"Do not choose between submissions by less than {rival.difference:.3f}: two equally good ones that "
-            f"agree on {percent(rival.agreement)} of the photos differ by that much through luck. Compare runs by "
-            "their out-of-fold scores, which rest on more photos than the public leaderboard."
+            f"Do not choose between submissions whose scores differ by less than {rival.difference:.3f}: two equally "
+            f"good submissions that agree on {percent(rival.agreement)} of the photos differ by that much by chance. "
+            "Compare out-of-fold scores instead, which are computed on more photos than the public leaderboard."
         )
 
 
@@ -133,6 +133,6 @@ def _precision(findings: Findings) -> Iterator[str]:
     if scores and not findings.metrics.luck:
         low, high = scores.intervals.macro_f1
         yield (
-            f"The out-of-fold macro F1 is known to within {(high - low) / 2:.3f}. One run cannot tell a "
-            "smaller gain from luck: repeat it with several seeds (train.seed) on the same split."
+            f"The out-of-fold macro F1 has a margin of error of ±{(high - low) / 2:.3f}. A single run cannot show "
+            "smaller gains: repeat it with several seeds (train.seed) on the same split."
         )

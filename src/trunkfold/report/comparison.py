@@ -1,4 +1,4 @@
-"""Runs side by side, those of one split together, and whether each can be distinguished from the best."""
+"""Comparison of runs, grouped by split: scores, and paired differences to the best run."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,21 +18,21 @@ from trunkfold.metrics import Metrics, Split
 from trunkfold.run_folder import METRICS, RunFolder
 
 DISTINCT, UNKNOWN = "distinguishable", "inconclusive"
-NO_SPLIT = "blends of runs with different splits, for which no honest score exists"
-TEST_PHASES = ("reading test photos", "test prediction")  # of make_submission.py, which not every run has seen
+NO_SPLIT = "blends of runs with different splits, which have no unbiased score"
+TEST_PHASES = ("reading test photos", "test prediction")  # make_submission.py adds these to some runs only
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The compared properties of a run.
+    """A run in a comparison.
 
     Attributes:
-        numbers: Its own columns of the comparison.
+        numbers: Columns of the comparison that depend on this run alone.
         classes: Name of each label.
         leak: Whether copies of scored photos were in training.
-        recipe: Its configuration without name and seed: runs with the same one differ by chance; None if not known.
+        recipe: Configuration without name and seed; runs that share it differ only by chance. None if unknown.
         folds: label, group and fold by image_id; empty for a blend of several splits.
-        predicted: The out-of-fold prediction by image_id; empty for such a blend.
+        predicted: Out-of-fold prediction by image_id; empty for a blend of several splits.
     """
 
     numbers: dict
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def split(self) -> tuple:
-        """Equal for runs whose scores can be compared."""
+        """Key that is equal for runs whose scores can be compared."""
         return frozenset(self.classes.items()), frozenset(self.folds[["label", "fold"]].itertuples())
 
 
 def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The folders of finished runs among what a shell's glob gives, and the rest, each named once.
+    """Split paths, such as those of a shell glob, into folders of finished runs and others, without duplicates.
 
     Raises:
         InputError: A path does not exist, or there is no finished run.
@@ -57,30 +57,31 @@ def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     paths = list(dict.fromkeys(paths))
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path} does not exist: name folders of runs, such as submissions/*")
+            raise InputError(f"{path} does not exist: pass folders of runs, such as submissions/*")
     runs = [path for path in paths if RunFolder(path).metrics.is_file()]
     if not runs:
-        raise InputError(f"there is no finished run among {first_few(paths)}: name folders with a {METRICS}")
+        raise InputError(f"there is no finished run among {first_few(paths)}: pass folders that contain a {METRICS}")
     return runs, [path for path in paths if path not in runs]
 
 
 def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """Compare finished runs; only those with the same photos, labels and folds are compared with each other.
+    """Compare finished runs with each other if they share photos, labels and folds.
 
     Args:
-        paths: Their folders.
+        paths: Folders of the runs.
 
     Returns:
-        One row per run, split after split (honest ones first, then leaky ones, then blends without a score), the best
-        out-of-fold macro F1 first: run, split (a number), options (of the split, in words), apart (why it is another
-        split than the first; ""), leak (whether its scores measure memory), photos, oof_macro_f1, oof_low, oof_high,
-        holdout_macro_f1, holdout_low, holdout_high, oof_accuracy, seconds (of the training, from the photos to the
-        out-of-fold predictions), trainable (parameters of a fold); and against the best of the split difference
-        (in out-of-fold macro F1), difference_low, difference_high (95 % interval, see `_against`) and outcome
-        ("distinguishable" or "inconclusive"); seed_std is the standard deviation of runs that differ in the seed alone.
+        One row per run, grouped by split (leak-free splits first, then leaky ones, then blends without a score) and
+        sorted by out-of-fold macro F1. Columns: run, split (a number), options (description of the split), apart (how
+        the split differs from the first one; may be ""), leak (whether copies of scored photos were in training),
+        photos, oof_macro_f1, oof_low, oof_high, holdout_macro_f1, holdout_low, holdout_high, oof_accuracy, seconds
+        (from loading the photos to the out-of-fold predictions), trainable (parameters per fold); relative to the best
+        run of the split, difference (in out-of-fold macro F1), difference_low, difference_high (95 % interval, see
+        `_against`) and outcome ("distinguishable" or "inconclusive"); seed_std is the standard deviation of runs that
+        differ only in the seed.
 
     Raises:
-        InputError: A run's files are missing, damaged or contradict each other.
+        InputError: Files of a run are missing, damaged or inconsistent.
     """
     splits: dict[tuple, list[Run]] = {}
     for name, folder in name_runs(paths).items():
@@ -93,7 +94,8 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
     for number, runs in enumerate(ordered, start=1):
         best, leak, (std, degrees) = runs[0], any(run.leak for run in runs), _seed_std(runs)
         shared = {"split": number, "apart": _why_apart(best, ordered[0][0]), "leak": leak, "seed_std": std}
-        luck = 2**0.5 * std * t.ppf((1 + COVERAGE) / 2, degrees) if degrees else 0.0  # of the difference of two runs
+        # Half-width of the interval for the difference between two seeds.
+        luck = 2**0.5 * std * t.ppf((1 + COVERAGE) / 2, degrees) if degrees else 0.0
         rows += [{**shared, **run.numbers, **({} if run is best else _against(run, best, luck))} for run in runs]
     columns = ["run", "split", "options", "apart", "leak", "photos"]
     columns += [f"{part}_{what}" for part in ("oof", "holdout") for what in ("macro_f1", "low", "high")]
@@ -103,7 +105,7 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def name_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
-    """Runs by the names of their folders, or by their paths where names repeat."""
+    """Map runs by folder name, or by path if several folders have the same name."""
     names = [path.absolute().name for path in paths]
     return {
         name if names.count(name) == 1 else str(path): RunFolder(path) for path, name in zip(paths, names, strict=True)
@@ -111,8 +113,8 @@ def name_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
 
 
 def _seed_std(runs: Sequence[Run]) -> tuple[float, int]:
-    """Standard deviation of the out-of-fold macro F1 of runs that differ in the seed alone, pooled over their recipes,
-    and its degrees of freedom."""
+    """Return the standard deviation of out-of-fold macro F1 between seeds, pooled over recipes, and its degrees of
+    freedom."""
     scores = pd.Series([run.numbers.get("oof_macro_f1") for run in runs], dtype=float)
     of_recipe = scores.groupby([str(run.recipe or number) for number, run in enumerate(runs)])
     degrees = len(scores) - of_recipe.ngroups
@@ -122,10 +124,10 @@ def _seed_std(runs: Sequence[Run]) -> tuple[float, int]:
 
 
 def _recipe(run: RunFolder) -> Config | None:
-    """The configuration of a trained run without what does not describe the training."""
+    """Return the configuration without options that do not affect training; None if it cannot be read."""
     if not run.config.exists():
         return None
-    with suppress(InputError):  # of another version
+    with suppress(InputError):  # written by another version
         config = load_config(run.config)
         return replace(config, run=RunConfig(), cache=CacheConfig(), train=replace(config.train, seed=0))
     return None
@@ -141,26 +143,26 @@ def _read_run(run: RunFolder, name: str) -> Run:
     folds = read_folds(file).set_index("image_id")
     oof = read_predictions(path, classes)
     if "prediction" not in oof or not oof["prediction"].isin(list(classes)).all():
-        raise InputError(f"{path} is damaged: prediction is missing, or is not one of the labels")
+        raise InputError(f"{path} is damaged: the column prediction is missing or contains unknown labels")
     scored = folds.index[folds["fold"] >= 0]
     if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
-        raise InputError(f"{path} and {file} are about different photos")
+        raise InputError(f"{path} and {file} list different photos")
     predicted = oof.set_index("image_id")["prediction"].reindex(scored)
     return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, _recipe(run), folds, predicted)
 
 
 def _folds_file(run: RunFolder, metrics: Metrics) -> Path:
-    """folds.csv of a run; that of a blend is in the folders of the runs that it averages, all of one split."""
+    """Return folds.csv of a run, or of a run that a blend averages: all of them share one split."""
     averaged = [Path(name) for name in metrics.runs]
     folders = [run.path, *averaged, *(run.path.parent / path.name for path in averaged)]
     found = next((path for path in (RunFolder(folder).folds for folder in folders) if path.exists()), None)
     if found is None and averaged:
-        raise InputError(f"{run} is a blend of {first_few(averaged)}, none of which has its folds: leave it out")
+        raise InputError(f"{run} is a blend of {first_few(averaged)}, none of which has a folds.csv: leave it out")
     return found or run.folds
 
 
 def _numbers(metrics: Metrics) -> dict:
-    """The columns that metrics.json gives."""
+    """Return the columns read from metrics.json."""
     numbers = {"options": _in_words(metrics.split) if metrics.oof else NO_SPLIT}
     for part, scores in metrics.by_set().items():
         low, high = scores.intervals.macro_f1
@@ -182,7 +184,7 @@ def _in_words(split: Split) -> str:
 
 
 def _against(run: Run, best: Run, luck: float) -> dict:
-    """The paired difference to the best run; its interval adds what another seed may change, where that is known."""
+    """Return the paired difference to the best run; its interval includes seed variance where that is known."""
     if run.predicted.empty:
         return {}
     photos = best.predicted.index
@@ -200,16 +202,16 @@ def _against(run: Run, best: Run, luck: float) -> dict:
 
 
 def _why_apart(run: Run, first: Run) -> str:
-    """In which way a split is not the first one."""
+    """Describe how a split differs from the first one."""
     if run.predicted.empty:
         return NO_SPLIT
     if run.classes != first.classes:
-        return "other classes"
+        return "different classes"
     shared = run.folds.index.intersection(first.folds.index)
     others = len(run.folds) + len(first.folds) - 2 * len(shared)
     moved = {
         what: int((run.folds.loc[shared, what] != first.folds.loc[shared, what]).sum()) for what in ("label", "fold")
     }
     reasons = [f"{counted(others, 'photo')} in only one of them"] if others else []
-    reasons += [f"another {what} of {counted(count, 'photo')}" for what, count in moved.items() if count]
+    reasons += [f"different {what} for {counted(count, 'photo')}" for what, count in moved.items() if count]
     return ", ".join(reasons)

@@ -1,4 +1,4 @@
-"""The page of a comparison: scores, paired differences, learning curves and classes of several runs."""
+"""The comparison page: scores, paired differences, learning curves and per-class F1 of several runs."""
 
 from collections.abc import Mapping
 from os.path import relpath
@@ -14,23 +14,23 @@ from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.report.figures import COLOURS, embed_figure, name_rows, short
 from trunkfold.run_folder import SETS, RunFolder
 
-LINES = ("-", "--", ":", "-.")  # of learning curves, when there are more runs than colours
+LINES = ("-", "--", ":", "-.")  # line styles, for more runs than colours
 
 
 def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> None:
-    """Write one self-contained page.
+    """Write the comparison as one self-contained page.
 
     Args:
         comparison: See `trunkfold.report.comparison.compare_runs`.
-        runs: The run of each name in it.
-        path: Where to.
+        runs: Run folders by the names used in it.
+        path: File to write.
     """
     splits = [_split(rows, runs, path) for _, rows in comparison.groupby("split")]
     write_html(path, "comparison.html", splits=splits, no_split=NO_SPLIT)
 
 
 def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dict:
-    """Content of the page for the runs of one split."""
+    """Return the template values for the runs of one split."""
     metrics = {name: runs[name].read_metrics() for name in rows["run"]}
     scored, compared = rows[rows["oof_macro_f1"].notna()], rows[rows["difference"].notna()]
     histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
@@ -41,7 +41,7 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
         title = f"Out-of-fold macro F1 minus that of {short(rows['run'].iloc[0])}"
         figures[title] = embed_figure(lambda: draw_differences(compared))
     if histories:
-        figures["Learning curves: mean of the folds"] = embed_figure(lambda: draw_histories(histories))
+        figures["Learning curves, mean over the folds"] = embed_figure(lambda: draw_histories(histories))
     return {
         "rows": rows.to_dict("records"),
         "links": {name: relpath(runs[name].report, path.parent) for name in metrics if runs[name].report.exists()},
@@ -51,7 +51,7 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
 
 
 def _classes(metrics: Mapping[str, Metrics]) -> list[dict]:
-    """F1 of each class by the first run, and what the others gain."""
+    """Return F1 per class for the first run, and the gains of the others."""
     first, *others = (found.oof for found in metrics.values())
     if first is None or not others:
         return []
@@ -62,7 +62,7 @@ def _classes(metrics: Mapping[str, Metrics]) -> list[dict]:
 
 
 def draw_scores(rows: pd.DataFrame) -> Figure:
-    """Macro F1 of each run on both sets, with intervals; a figure that the caller closes."""
+    """Plot macro F1 of each run on both sets, with intervals. The caller closes the figure."""
     figure, axis = plt.subplots(figsize=(5.8, 1.4 + 0.5 * len(rows)), layout="constrained")
     for number, (name, title) in enumerate(SETS.items()):
         own = rows[rows[f"{name}_macro_f1"].notna()]
@@ -78,7 +78,7 @@ def draw_scores(rows: pd.DataFrame) -> Figure:
 
 
 def draw_differences(rows: pd.DataFrame) -> Figure:
-    """A forest plot of paired differences: filled where they are distinguishable from 0."""
+    """Draw a forest plot of paired differences; filled markers are distinguishable from 0."""
     figure, axis = plt.subplots(figsize=(5.8, 1.2 + 0.4 * len(rows)), layout="constrained")
     axis.axvline(0, color="#888888", linewidth=1)
     for place, row in enumerate(rows.itertuples()):
@@ -92,7 +92,7 @@ def draw_differences(rows: pd.DataFrame) -> Figure:
 
 
 def draw_histories(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Validation macro F1 by epoch, the mean of the folds, a line per run."""
+    """Plot validation macro F1 by epoch, averaged over the folds, with one line per run."""
     figure, axis = plt.subplots(figsize=(5.8, 3.6), layout="constrained")
     for number, (name, history) in enumerate(histories.items()):
         mean = history.groupby("epoch")["val_macro_f1"].mean()

@@ -1,4 +1,4 @@
-"""Texts for the terminal: the summary of a run, and the table of a comparison."""
+"""Terminal output: the summary of a run, and the tables of a comparison."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 
 
 def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
-    """The run's result as a short text table in the report's order, its files, and the next command."""
+    """Summarize a run: a table of scores in the report's order, the files, and the next command."""
     lines = [describe_result(metrics).replace("\u00a0", " "), ""]
     lines += [f"{'':12} {'macro F1':>22} {'accuracy':>22} {'photos':>8} {'groups':>8}"]
     if expected := metrics.expected:
@@ -32,12 +32,12 @@ def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
 
 
 def describe_result(metrics: Metrics) -> str:
-    """The headline: what a leaderboard would show for the ensemble, or why that is not known."""
+    """Return the headline: the expected leaderboard score of the ensemble, or why there is none."""
     expected = metrics.expected
     if metrics.oof is None:
-        return "The averaged runs have different splits: no honest score of their average exists."
+        return "The averaged runs have different splits, so their average has no unbiased score."
     if leaks(metrics):
-        return "No score can be expected: copies of scored photos were in training, so the scores below are inflated."
+        return "No expected score: copies of scored photos were in training, so the scores below are inflated."
     if expected is None:
         return (
             f"Single models reach a macro F1 of {_with_interval(metrics.oof.macro_f1, metrics.oof.intervals.macro_f1)}."
@@ -55,14 +55,14 @@ def describe_split(metrics: Metrics) -> str:
     if metrics.oof is None:
         return "different in each of the averaged runs"
     if choice != "none":
-        return f"by group ({choice}): no copy of a scored photo was trained on"
+        return f"by group ({choice}): no copy of a scored photo was used in training"
     if metrics.leak:
         return "RANDOM by photo (split.groups none), inflated: copies of scored photos were in training"
     return "random by photo (split.groups none); no copies were found"
 
 
 def describe_leak(metrics: Metrics) -> list[str]:
-    """Scores with and without copies in training, one line per leaky set; empty without a leak."""
+    """Return the scores with and without copies in training, one line per leaky set; empty without a leak."""
 
     def scores(part: PartScores) -> str:
         return f"accuracy {part.accuracy:.3f}, macro F1 {part.macro_f1:.3f}"
@@ -70,7 +70,7 @@ def describe_leak(metrics: Metrics) -> list[str]:
     lines = []
     for name, leak in leaks(metrics).items():
         copies, others = leak.with_copies, leak.without_copies
-        rest = f"on the other {others.photos}: {scores(others)}" if others else "there are no others"
+        rest = f"on the other {others.photos}: {scores(others)}" if others else "there are no other photos"
         lines.append(
             f"WARNING: {SETS[name]}, {scores(copies)} on {counted(copies.photos, 'photo')} "
             f"whose copies were in training; {rest}"
@@ -79,13 +79,13 @@ def describe_leak(metrics: Metrics) -> list[str]:
 
 
 def leaks(metrics: Metrics) -> dict[str, LeakScores]:
-    """Sets with photos that were predicted by a model trained on their copies."""
+    """Return the sets with photos that were predicted by a model trained on their copies."""
     found = {} if metrics.leak is None else {"oof": metrics.leak.oof, "holdout": metrics.leak.holdout}
     return {name: leak for name, leak in found.items() if leak and leak.with_copies}
 
 
 def describe_copies(metrics: Metrics) -> list[str]:
-    """Describe the effects of the consensus of copies and of copied labels."""
+    """Describe the effect of averaging over copies (consensus), and of copied labels."""
     lines = []
     consensus, labels = metrics.consensus, metrics.copy_labels
     if consensus:
@@ -94,10 +94,10 @@ def describe_copies(metrics: Metrics) -> list[str]:
             gains.append(f"{counted(consensus.test_labels_changed, 'test label')} changed")
         lines.append(f"consensus of copies: macro F1 {', '.join(gains)}")
     if labels and labels.photos:
-        done = "were given" if labels.used else "could be given"
+        done = "were used" if labels.used else "are available"
         lines.append(
-            f"labels of copies for {counted(labels.photos, 'test photo')} {done} (decode.copy_labels), "
-            f"{labels.different} of them unlike the prediction"
+            f"labels of copies {done} for {counted(labels.photos, 'test photo')} (decode.copy_labels); "
+            f"{labels.different} of them differ from the prediction"
         )
     return lines
 
@@ -141,13 +141,14 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
                 ],
             )
         if not pd.isna(first["seed_std"]):
-            lines += ["", f"  another seed changes the score by {first['seed_std']:.4f} (standard deviation, included)"]
+            std = f"{first['seed_std']:.4f}"
+            lines += ["", f"  standard deviation between seeds: {std}, included in the intervals of differences"]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table, its first column on the left, the others on the right."""
+    """Format a table: first column left-aligned, others right-aligned."""
     table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  " + "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in table]

@@ -1,4 +1,4 @@
-"""All that a run's folder says about its result, read for the report."""
+"""Reading a run's folder for the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from trunkfold.split.groups import read_groups
 
 
 class Thumbnails:
-    """Saved pictures by row of folds.csv, as addresses that a page embeds; None where there is no such picture."""
+    """Saved thumbnails as data URLs, by row of folds.csv; None where there is no thumbnail."""
 
     def __init__(self, runs: Sequence[RunFolder]) -> None:
-        """Look in the first of these runs first; Grad-CAM of another run would not be about this one's prediction."""
+        """Search the runs in this order; Grad-CAM heat maps are read from the first only, as they explain its model."""
         self.runs = runs
 
     def photo(self, row: int) -> str | None:
-        """The photo."""
+        """Return the photo."""
         found = (_address(run.thumbnail(row)) for run in self.runs)
         return next((address for address in found if address), None)
 
     def heat(self, row: int) -> str | None:
-        """The photo under the heat of what predicted it."""
+        """Return the photo with a Grad-CAM overlay."""
         return _address(self.runs[0].heat_map(row)) if self.runs else None
 
 
@@ -45,14 +45,14 @@ class Findings:
     Attributes:
         folder: The run, or the average of several.
         metrics: Its metrics.json.
-        folds: image_id, filename, label, group and fold (texts, but fold) of the labelled photos; None where the
-            averaged runs have different ones.
+        folds: image_id, filename, label, group (all strings) and fold (integer) of the labelled photos; None if the
+            averaged runs have different splits.
         tables: Predictions by set, see `trunkfold.evaluation.error_analysis.placed`.
-        history: history.csv, None without one.
-        predicted: How many test photos were given each class, by name; empty before there is a submission.
-        shifts: What was compared with what, and how it differs.
-        gallery: Which photos are shown.
-        thumbnails: Their pictures.
+        history: history.csv, or None.
+        predicted: Number of test photos predicted as each class, by name; empty without a submission.
+        shifts: Differences in class shares, by a description of the compared sets.
+        gallery: The photos to show.
+        thumbnails: Thumbnails of these photos.
     """
 
     folder: RunFolder
@@ -72,7 +72,7 @@ class Findings:
 
 
 def read_findings(run: RunFolder) -> Findings:
-    """Read a run's folder; of an average of several runs, the folds and photos are theirs.
+    """Read a run's folder. For an average of runs, folds and photos are read from the averaged runs.
 
     Raises:
         InputError: A file is damaged, or metrics.json is missing.
@@ -97,7 +97,7 @@ def read_findings(run: RunFolder) -> Findings:
 
 
 def predicted_classes(run: RunFolder, classes: dict[str, str]) -> dict[str, int]:
-    """How many test photos were given each class, by name; empty before there is a submission."""
+    """Return the number of test photos predicted as each class, by name; empty without a submission."""
     if not run.submission.exists():
         return {}
     labels = read_text_table(run.submission, ["label"])["label"]
@@ -105,7 +105,7 @@ def predicted_classes(run: RunFolder, classes: dict[str, str]) -> dict[str, int]
 
 
 def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
-    """The first folds.csv, and the runs whose rows are the same photos."""
+    """Return the first folds.csv, and the runs whose folds.csv lists the same photos."""
     tables = {run: read_folds(run.folds) for run in runs if run.folds.exists()}
     if not tables:
         return None, []
@@ -116,8 +116,8 @@ def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]
 def _shifts(
     run: RunFolder, folds: pd.DataFrame, tables: dict[str, pd.DataFrame], predicted: dict[str, int], classes: dict
 ) -> dict[str, Shift]:
-    """Hold-out against folds by their labels; test photos against labelled ones by what was predicted of both, so that
-    the model's own leanings cancel."""
+    """Compare class shares: hold-out with folds by label, and test with labelled photos by prediction, so that the
+    model's bias cancels."""
     names, shifts = list(classes.values()), {}
 
     def count(labels: pd.Series) -> pd.Series:
@@ -127,12 +127,12 @@ def _shifts(
     if held_out.any() and not held_out.all():
         parts = folds[held_out], folds[~held_out]
         sources = tuple(part["group"].nunique() for part in parts)
-        shifts["The labels of the hold-out and of the folds"] = compare_shares(
+        shifts["Class shares of the hold-out and of the folds"] = compare_shares(
             count(parts[0]["label"]), count(parts[1]["label"]), sources
         )
     if predicted and tables and sum(predicted.values()):
         labelled = pd.concat(tables.values())
-        shifts["What was predicted for the test photos and for the labelled ones"] = compare_shares(
+        shifts["Predicted class shares of the test photos and of the labelled photos"] = compare_shares(
             pd.Series(predicted).reindex(names),
             count(labelled["prediction"]),
             (_test_sources(run, sum(predicted.values())), labelled["group"].nunique()),
@@ -141,7 +141,7 @@ def _shifts(
 
 
 def _test_sources(run: RunFolder, photos: int) -> int:
-    """How many sources the test photos show, where that is known."""
+    """Return the number of sources among the test photos, or the number of photos if groups are unknown."""
     if not run.groups.exists():
         return photos
     groups = read_groups(run.groups)

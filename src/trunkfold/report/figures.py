@@ -1,4 +1,4 @@
-"""The report's figures: PNG files for slides, and SVG for the page, which follows its light or dark mode."""
+"""Figures of the report: PNG files for slides, and SVG for the page, which adapts to light and dark mode."""
 
 import io
 import re
@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-matplotlib.use("Agg")  # a run has no screen
+matplotlib.use("Agg")  # works without a display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,9 +21,9 @@ from trunkfold.html import data_address
 from trunkfold.metrics import Ablation
 from trunkfold.run_folder import SETS, RunFolder
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
+# Okabe and Ito's colours, distinguishable by colour-blind readers (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
-INK, DARK_INK = "#1f2328", "#e6edf3"  # text and axes; of the dark mode
+INK, DARK_INK = "#1f2328", "#e6edf3"  # text and axes in light and dark mode
 STYLE = {
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -34,39 +34,39 @@ STYLE = {
     "font.size": 10,
     "figure.dpi": 110,
     "legend.frameon": False,
-    "text.parse_math": False,  # a $ is a $
-    "svg.fonttype": "none",  # letters stay letters, drawn by the browser, which has all scripts
+    "text.parse_math": False,  # class names may contain $
+    "svg.fonttype": "none",  # keeps text as text: the browser has fonts for all scripts
     "svg.hashsalt": "trunkfold",
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-LONGEST = 30  # letters of a name on an axis
-PANEL = (4.6, 3.2)  # inches of one of several figures side by side
+LONGEST = 30  # characters of an axis label
+PANEL = (4.6, 3.2)  # size in inches of a figure in a row of figures
 
 
 def save_figure(run: RunFolder, name: str, draw: Callable[[], Figure]) -> str:
-    """Save a figure as figures/<name>.png, and give it as the address of an SVG that the page embeds."""
+    """Save a figure as figures/<name>.png, and return it as an SVG data URL for the page."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
         return _svg_address(figure)
 
 
 def embed_figure(draw: Callable[[], Figure]) -> str:
-    """A figure as the address of an SVG that a page embeds."""
+    """Return a figure as an SVG data URL."""
     with _drawn(draw) as figure:
         return _svg_address(figure)
 
 
 def save_picture(run: RunFolder, name: str, draw: Callable[[], Figure]) -> None:
-    """Save a figure as figures/<name>.png alone."""
+    """Save a figure as figures/<name>.png only."""
     with _drawn(draw) as figure:
         _write_png(figure, run, name)
 
 
 @contextmanager
 def _drawn(draw: Callable[[], Figure]) -> Iterator[Figure]:
-    """A figure in the report's style, for as long as it is saved."""
+    """Draw a figure in the report's style, and close it at the end of the block."""
     with plt.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that matplotlib's font lacks: the page shows them
+        warnings.simplefilter("ignore")  # about glyphs missing from matplotlib's font; browsers have them
         figure = draw()
         try:
             yield figure
@@ -87,25 +87,25 @@ def _svg_address(figure: Figure) -> str:
 
 
 def in_both_modes(svg: str) -> str:
-    """An SVG whose ink is dark on light pages, and light on dark ones."""
+    """Return the SVG with text and axes that adapt to light and dark mode."""
     style = f"svg{{color:{INK}}}@media screen and (prefers-color-scheme:dark){{svg{{color:{DARK_INK}}}}}"
     svg = svg.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui")
     return re.sub(r"(<svg [^>]*>)", rf"\1<style>{style}</style>", svg, count=1)
 
 
 def short(name: str) -> str:
-    """A name that has room on an axis, without the control characters that SVG forbids."""
+    """Shorten a name for an axis, and replace the control characters that SVG forbids."""
     printable = "".join(letter if letter.isprintable() else " " for letter in name)
     return printable if len(printable) <= LONGEST else printable[: LONGEST - 1] + "…"
 
 
 def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
-    """Columns of history.csv over the epochs: thin lines are folds, thick ones their mean.
+    """Plot columns of history.csv by epoch: thin lines for folds, a thick line for their mean.
 
     Args:
-        history: epoch, fold and the columns.
-        columns: Their names in the legend.
-        title: What they are.
+        history: Columns epoch and fold, and those to plot.
+        columns: Column names with their legend entries.
+        title: Title of the figure.
     """
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     for colour, (column, name) in zip(COLOURS, columns.items(), strict=False):
@@ -121,7 +121,7 @@ def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -
 
 
 def draw_fold_scores(folds: Sequence[FoldScores]) -> Figure:
-    """Macro F1 and accuracy of each fold, with their means and standard deviations."""
+    """Plot macro F1 and accuracy of each fold, with mean and standard deviation."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     places = np.arange(len(folds))
     for colour, marker, (key, name) in zip(
@@ -132,14 +132,14 @@ def draw_fold_scores(folds: Sequence[FoldScores]) -> Figure:
         axis.axhline(values.mean(), color=colour, linewidth=1)
         axis.plot(places, values, marker, color=colour, label=name)
     axis.set_xticks(places, [str(fold.fold) for fold in folds])
-    axis.set(title="score by fold: mean ± standard deviation", xlabel="fold")
+    axis.set(title="scores by fold, mean ± standard deviation", xlabel="fold")
     axis.margins(x=0.15, y=0.3)
     axis.legend(ncols=2, loc="upper center")
     return figure
 
 
 def draw_class_shares(shares: pd.DataFrame) -> Figure:
-    """Bars of `class_shares`: sets that were drawn alike look alike."""
+    """Draw the result of `class_shares` as grouped bars."""
     height = 0.8 / shares.shape[1]
     figure, axis = plt.subplots(figsize=(5.8, 1.1 + 0.24 * shares.size), layout="constrained")
     places = np.arange(len(shares))
@@ -152,7 +152,7 @@ def draw_class_shares(shares: pd.DataFrame) -> Figure:
 
 
 def draw_confusion(scores: Scores) -> Figure:
-    """Confusion matrix with counts; the shade is the share of the true class."""
+    """Draw a confusion matrix: counts as text, shares of the true class as colour."""
     counts = np.array(scores.confusion_matrix)
     names = [short(name) for name in scores.per_class]
     shares = counts / counts.sum(1, keepdims=True).clip(1)
@@ -171,13 +171,13 @@ def draw_confusion(scores: Scores) -> Figure:
 
 
 def draw_luck(luck: Luck) -> Figure:
-    """Histogram of the simulated leaderboard scores with their 95 % intervals."""
+    """Draw histograms of the simulated leaderboard scores, with 95 % intervals."""
     figure, axis = plt.subplots(figsize=(5.8, 3.3), layout="constrained")
     edges = np.array(luck.histogram.edges)
     for colour, line, name in zip(COLOURS, ("-", "--"), ("private", "public"), strict=False):
         counts = np.array(getattr(luck.histogram, name), float)
         low, high = getattr(luck, name).low, getattr(luck, name).high
-        label = f"{name}: 95 % from {low:.3f} to {high:.3f}"
+        label = f"{name}: 95 % in {low:.3f} to {high:.3f}"
         height = 100 * counts / max(counts.sum(), 1)
         axis.stairs(height, edges, color=colour, linewidth=1.8, linestyle=line, label=label)
         axis.stairs(height, edges, fill=True, color=colour, alpha=0.15)
@@ -190,7 +190,7 @@ def draw_luck(luck: Luck) -> Figure:
 
 
 def draw_reliability(part: Reliability, title: str) -> Figure:
-    """Reliability diagram: accuracy by probability, before and after temperature scaling."""
+    """Draw a reliability diagram: accuracy by confidence, before and after temperature scaling."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="perfectly calibrated")
     for colour, marker, (key, name) in zip(
@@ -202,7 +202,7 @@ def draw_reliability(part: Reliability, title: str) -> Figure:
         errors = [accuracy - low.clip(max=accuracy), high.clip(min=accuracy) - accuracy]
         axis.errorbar(confidence, accuracy, errors, fmt=marker, color=colour, label=name, elinewidth=1, alpha=0.8)
     photos = round(np.mean([row.photos for row in part.bins]))
-    axis.set(title=f"{title}: each point {counted(photos, 'photo')}")
+    axis.set(title=f"{title}: {counted(photos, 'photo')} per bin")
     axis.set(xlabel="probability of the predicted class", ylabel="share predicted correctly")
     axis.set(xlim=(-0.02, 1.03), ylim=(-0.03, 1.05))
     axis.legend(loc="upper left", fontsize=9)
@@ -210,7 +210,7 @@ def draw_reliability(part: Reliability, title: str) -> Figure:
 
 
 def draw_ablation(ablation: Ablation) -> Figure:
-    """Gain in macro F1 from each part, with its interval."""
+    """Plot the gain in macro F1 from each part, with its interval."""
     shown = {name: rows for name in SETS if (rows := getattr(ablation, name))}
     parts = list(dict.fromkeys(row.part for rows in shown.values() for row in rows))
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.42 * len(parts)), layout="constrained")
@@ -224,13 +224,13 @@ def draw_ablation(ablation: Ablation) -> Figure:
     name_rows(axis, parts)
     axis.margins(y=0.15)
     axis.locator_params(axis="x", nbins=6)
-    axis.set(xlabel="macro F1 gained by the part, 95 % interval")
+    axis.set(xlabel="gain in macro F1, 95 % interval")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Names along the vertical axis, the first one at the top."""
+    """Label the rows of a horizontal plot, the first one at the top."""
     axis.set_yticks(range(len(names)), [short(str(name)) for name in names])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")

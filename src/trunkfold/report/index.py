@@ -14,7 +14,7 @@ OTHERS = {"study.html": "study", "copies.html": "copies", "comparison.html": "co
 
 
 def write_index() -> None:
-    """Write the page of all runs; nothing where submissions/ cannot be written: a missing index must not fail a run."""
+    """Write the page of all runs. Does nothing if submissions/ is not writable: the index must not fail a run."""
     if not is_writable(SUBMISSIONS):
         return
     folders = (path for path in SUBMISSIONS.iterdir() if path.is_dir())
@@ -33,7 +33,7 @@ def write_index_after(*written: Path | None) -> None:
 
 
 def _row(run: RunFolder) -> dict | None:
-    """Return the shown properties of a run; None for a folder that is none."""
+    """Return the table row of a run; None if the folder is not a run."""
     found = next((path for path in (run.metrics, run.state) if path.exists()), None)
     if found is None:
         return None
@@ -44,7 +44,7 @@ def _row(run: RunFolder) -> dict | None:
     try:
         return {**row, "metrics": run.read_metrics()}
     except InputError:
-        return {**row, "problem": "metrics.json is damaged or of another version"}
+        return {**row, "problem": "metrics.json is damaged or was written by another version"}
 
 
 def _link(path: Path) -> str:

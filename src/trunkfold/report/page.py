@@ -1,4 +1,4 @@
-"""One self-contained page about a run: the result, what to do next, then the evidence."""
+"""The report: one self-contained page with the result of a run, recommendations, and the evidence."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from trunkfold.report.score_sections import ablation, calibration, folds, luck, 
 
 
 def write_report(findings: Findings) -> None:
-    """Draw the figures of a run's tables, and write the page beside them; what the run lacks, the page leaves out."""
+    """Write report.html and its figures to the run's folder. Sections without data are omitted."""
     run = findings.folder
     made = {title: make(findings) for title, make in SECTIONS.items()}
     sections = {title: section for title, section in made.items() if section is not None}
@@ -19,13 +19,13 @@ def write_report(findings: Findings) -> None:
 
 
 def advice(findings: Findings) -> dict | None:
-    """Recommended next steps."""
+    """Return the section of recommendations; None if there are none."""
     sentences = next_steps(findings)
     return {"sentences": sentences} if sentences else None
 
 
 def making(findings: Findings) -> dict:
-    """Everything needed to repeat the run."""
+    """Return the section about reproducing the run: configuration, timing and versions."""
     config = findings.folder.config
     return {
         "metrics": findings.metrics,
@@ -35,14 +35,14 @@ def making(findings: Findings) -> dict:
 
 SECTIONS: dict[str, Callable[[Findings], dict | None]] = {
     "Result": result,
-    "What to do next": advice,
+    "Next steps": advice,
     "Classes": per_class,
     "Most confident mistakes": mistakes,
     "Suspected labels": suspects,
     "Leaderboard luck": luck,
     "Calibration": calibration,
     "Folds": folds,
-    "What each part adds": ablation,
+    "Ablation": ablation,
     "Data": data,
-    "How it was made": making,
+    "Reproducibility": making,
 }

@@ -1,4 +1,4 @@
-"""The report's sections that show photos: mistakes, suspected labels, the data."""
+"""Sections of the report that show photos: mistakes, suspected labels, data."""
 
 import pandas as pd
 
@@ -10,11 +10,11 @@ from trunkfold.report.contents import Findings
 from trunkfold.report.figures import draw_class_shares, save_figure
 from trunkfold.run_folder import SETS
 
-BARS = 3  # probabilities that are shown of a photo, beside that of the truth
+BARS = 3  # highest probabilities shown per photo, in addition to the true and the predicted class
 
 
 def mistakes(findings: Findings) -> dict | None:
-    """The most confident mistakes: the photo, where the prediction looked, its probabilities and its copies."""
+    """Return the most confident mistakes: photo, Grad-CAM overlay, probabilities and copies."""
     sets = {
         SETS[name]: [_mistake(findings, row) for _, row in table.iterrows()]
         for name, table in findings.gallery.mistakes.items()
@@ -26,7 +26,7 @@ def mistakes(findings: Findings) -> dict | None:
 def _mistake(findings: Findings, row: pd.Series) -> dict:
     probabilities = {label: float(row[PREFIX + name]) for label, name in findings.classes.items()}
     likely = sorted(probabilities, key=probabilities.get, reverse=True)
-    # The predicted class need not be the most probable one: labels maximize the macro F1 of the whole set.
+    # The predicted class may not be the most probable one, because decoding maximizes macro F1 over the whole set.
     shown = list(dict.fromkeys([*likely[:BARS], row["prediction"], row["label"]]))
     return {
         **shown_photo(findings, row["row"]),
@@ -38,7 +38,7 @@ def _mistake(findings: Findings, row: pd.Series) -> dict:
 
 
 def suspects(findings: Findings) -> dict | None:
-    """Labels that look wrong, the worst first."""
+    """Return the suspected label errors, the most likely ones first."""
     table = findings.gallery.suspects
     if table.empty:
         return None
@@ -56,7 +56,7 @@ def suspects(findings: Findings) -> dict | None:
 
 
 def data(findings: Findings) -> dict | None:
-    """The photos: their classes in each set, some of each, their sizes and copies, and what the model was shown."""
+    """Return the data section: class shares by set, sample photos, sizes, copies and augmentations."""
     if findings.folds is None:
         return {"predicted": findings.predicted} if findings.predicted else None
     shares = class_shares(findings.folds, findings.predicted, findings.classes)
@@ -81,7 +81,7 @@ def data(findings: Findings) -> dict | None:
 
 
 def shown_photo(findings: Findings, row: int) -> dict:
-    """A photo with its id, file, true class and copies."""
+    """Return a photo with its id, file name, true class and copies."""
     row, table = int(row), findings.folds
     line = table.iloc[row]
     return {

@@ -1,4 +1,4 @@
-"""The report's sections about scores: the result, by class, leaderboard luck, calibration, by fold, by part."""
+"""Sections of the report about scores: result, classes, leaderboard luck, calibration, folds, ablation."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ CURVES = {
 
 
 def result(findings: Findings) -> dict:
-    """The expected score in one sentence, the measured scores, and how the scored photos were separated."""
+    """Return the headline, the measured scores, and a description of the split."""
     metrics = findings.metrics
     return {
         "sentence": describe_result(metrics),
@@ -50,37 +50,36 @@ def _is_single(metrics: Metrics) -> bool:
 
 
 def _basis(metrics: Metrics) -> str:
-    """Basis of the expected score."""
+    """Explain how the expected score was derived."""
     oof, holdout, expected = metrics.oof, metrics.holdout, metrics.expected
     if oof is None or expected is None:
         return ""
-    singles = f"Out-of-fold, single models reach a macro F1 of {oof.macro_f1:.3f}"
+    singles = f"Single models reach an out-of-fold macro F1 of {oof.macro_f1:.3f}"
     if _is_single(metrics):
-        reached = f"On its validation photos the model reaches a macro F1 of {oof.macro_f1:.3f}"
-        return f"{reached}. There are no folds to average."
+        return f"The model reaches a macro F1 of {oof.macro_f1:.3f} on its validation photos. There are no other folds."
     if holdout is None or expected.gain is None:
-        reason = "not known for an average of runs" if holdout else "unknown without a hold-out"
-        return f"{singles}. The gain of averaging the folds is {reason}, and not counted."
+        reason = "for an average of runs" if holdout else "without a hold-out"
+        return f"{singles}. The gain from averaging the folds is unknown {reason}, and is not included."
     alone = holdout.macro_f1 - expected.gain
-    together = f"On the hold-out the ensemble reaches {holdout.macro_f1:.3f} and its single models {alone:.3f}"
+    together = f"On the hold-out, the ensemble reaches {holdout.macro_f1:.3f} and single models {alone:.3f}"
     if holdout.accuracy == 1:
-        together = f"On the hold-out the ensemble makes no mistake, which {_most_wrong(holdout.groups)}"
-    return f"{singles}. {together}. The gain of averaging the folds, {expected.gain:+.3f}, is added."
+        together = f"On the hold-out, the ensemble makes no mistakes, {_most_wrong(holdout.groups)}"
+    return f"{singles}. {together}. The gain from averaging the folds, {expected.gain:+.3f}, is added."
 
 
 def _most_wrong(groups: int) -> str:
-    """Bound the error rate after no mistakes by the rule of three, since resampling no mistakes yields none."""
-    return f"leaves open that up to {percent(min(1.0, 3 / groups), 1)} of such sources are mistaken"
+    """Bound the error rate by the rule of three: without any mistake, the bootstrap interval has width 0."""
+    return f"which is compatible with an error rate of up to {percent(min(1.0, 3 / groups), 1)} of sources"
 
 
 def luck(findings: Findings) -> dict | None:
-    """Simulated leaderboard scores of this model."""
+    """Return the simulated leaderboard scores of this model."""
     found = findings.metrics.luck
     return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
 
 def per_class(findings: Findings) -> dict | None:
-    """Scores of each class, confusion, and photos of the classes that are confused most."""
+    """Return per-class scores, confusion matrices, and photos of the most frequently confused classes."""
     by_set = findings.metrics.by_set()
     if not by_set:
         return None
@@ -111,7 +110,7 @@ def per_class(findings: Findings) -> dict | None:
 
 
 def class_sentences(findings: Findings) -> list[str]:
-    """One plain sentence per class: how often it is recognised, what it is mistaken for, on how many sources."""
+    """Describe each class in one sentence: recall, most frequent confusion, and the number of photos and sources."""
     name = "oof" if "oof" in findings.tables else "holdout"
     if name not in findings.tables:
         return []
@@ -122,22 +121,22 @@ def class_sentences(findings: Findings) -> list[str]:
         others = wrong["prediction"].map(findings.classes).value_counts()
         basis = f"{counted(len(own), 'photo')} of {counted(own['group'].nunique(), 'source')}"
         if own.empty:
-            sentences.append(f"{title}: no scored photo.")
+            sentences.append(f"{title}: no scored photos.")
         elif wrong.empty:
-            sentences.append(f"{title}: all {basis} are recognised.")
+            sentences.append(f"{title}: all {basis} are correct.")
         else:
             mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
             share = "none" if len(wrong) == len(own) else percent(1 - len(wrong) / len(own))
             sentences.append(
-                f"{title}: {share} of {basis} are recognised; most often it is mistaken "
-                f"for {others.index[0]} ({counted(len(mistaken), 'photo')} of "
+                f"{title}: {share} of {basis} are correct; most often confused with "
+                f"{others.index[0]} ({counted(len(mistaken), 'photo')} of "
                 f"{counted(mistaken['group'].nunique(), 'source')})."
             )
     return sentences
 
 
 def _confusion(scores: Scores) -> list[dict]:
-    """Rows of the confusion matrix: class, and count and share of the true class in each cell."""
+    """Return the rows of the confusion matrix: class name, and (count, share of the true class) per cell."""
     counts = np.array(scores.confusion_matrix)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     return [
@@ -147,7 +146,7 @@ def _confusion(scores: Scores) -> list[dict]:
 
 
 def calibration(findings: Findings) -> dict | None:
-    """Whether probabilities mean what they say."""
+    """Return the calibration of the probabilities, before and after temperature scaling."""
     found = findings.metrics.calibration
     if not found:
         return None
@@ -166,7 +165,7 @@ def calibration(findings: Findings) -> dict | None:
 
 
 def folds(findings: Findings) -> dict | None:
-    """Learning curves, and the scores of each fold."""
+    """Return the learning curves and the scores of each fold."""
     of_fold, history = findings.metrics.folds, findings.history
     if not of_fold and history is None:
         return None
@@ -178,7 +177,7 @@ def folds(findings: Findings) -> dict | None:
                 findings.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
             )
     if of_fold:
-        figures["score by fold"] = save_figure(findings.folder, "fold_scores", lambda: draw_fold_scores(of_fold))
+        figures["scores by fold"] = save_figure(findings.folder, "fold_scores", lambda: draw_fold_scores(of_fold))
     scores = pd.DataFrame(map(vars, of_fold))
     return {
         "rows": of_fold,
@@ -191,7 +190,7 @@ def folds(findings: Findings) -> dict | None:
 
 
 def ablation(findings: Findings) -> dict | None:
-    """Gain from each part of the ensemble."""
+    """Return the gain from each part of the ensemble."""
     found = findings.metrics.ablation
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Hold-out and folds that never separate the photos of a group.
+"""Assignment of photos to hold-out and folds without separating groups.
 
 In: tables and groups. Out: a fold for each labelled photo, and the dataset for training and prediction.
 """

@@ -1,4 +1,4 @@
-"""The dataset of a run: checked tables, folds and decoded photos."""
+"""The dataset of a run: validated tables, folds and decoded photos."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def load_labelled(config: Config) -> Labelled:
     table = table.reset_index(drop=True)
     problems += label_problems(table, config.data.classes)
     searched = config.split.groups in SEARCHED
-    if searched:  # for minutes: report cheap problems first
+    if searched:  # the search takes minutes, so report problems that are cheap to find first
         raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
     groups = load_groups(config.split.groups, competition)
     table["group"] = groups_of(table["image_id"], "train", groups)

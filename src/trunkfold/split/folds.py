@@ -1,4 +1,4 @@
-"""Hold-out and folds that keep groups together and depend only on the options of the split."""
+"""Hold-out and folds that keep groups together, determined by the split options alone."""
 
 import math
 from collections.abc import Iterator
@@ -89,8 +89,8 @@ def _stratified_share(table: pd.DataFrame, split: SplitConfig, share: float) -> 
         _, chosen = train_test_split(labels.index, test_size=share, random_state=split.seed, stratify=labels)
     except ValueError as error:  # fewer groups held out than there are classes
         raise InputError(
-            f"a hold-out or validation set of {share:.1%} of {len(labels)} groups cannot hold every class ({error}): "
-            "raise split.holdout, or set it to 0 and use more than one of split.folds"
+            f"a hold-out or validation set of {share:.1%} of {len(labels)} groups cannot contain every class "
+            f"({error}): raise split.holdout, or set it to 0 and use at least two split.folds"
         ) from error
     return ordered.index[np.isin(codes, chosen)]
 

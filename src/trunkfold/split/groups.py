@@ -1,4 +1,4 @@
-"""Groups of photos of one source, found by a search or read from a file."""
+"""Groups of copies of one source photo, found by a search or read from a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +63,7 @@ def read_groups(path: Path) -> pd.DataFrame:
     repeated = groups["image_id"].isin(of_both) & groups["image_id"].duplicated(keep=False)
     repeated = groups.loc[repeated | groups.duplicated(["image_id", "set"]), "image_id"].unique()
     if len(repeated):
-        raise InputError(f"{path}: {len(repeated)} values of image_id occur twice or more: {first_few(repeated)}")
+        raise InputError(f"{path}: {counted(len(repeated), 'duplicate image_id')}: {first_few(repeated)}")
     return groups[["image_id", "set", "group"]]
 
 
@@ -75,7 +75,7 @@ def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> 
     both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
     if len(both):
         raise InputError(
-            f"{choice}: image_id {first_few(both)} is in train.csv and in test.csv: add a column set with train or test"
+            f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
         )
 
 

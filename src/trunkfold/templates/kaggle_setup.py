@@ -1,4 +1,4 @@
-# Finds the photos and the kit, and installs what Kaggle's image lacks, from the data set alone.
+# Find the photos and the kit, and install missing packages from the dataset, without internet access.
 import os
 import shutil  # noqa: F401
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 INPUT = Path(os.environ.get("KAGGLE_INPUT", "/kaggle/input"))
 WORKING = Path(os.environ.get("KAGGLE_WORKING", "/kaggle/working"))
-CACHE = Path(os.environ.get("KAGGLE_TEMP", "/tmp")) / "cache"  # what is in the working folder would be saved
+CACHE = Path(os.environ.get("KAGGLE_TEMP", "/tmp")) / "cache"  # Kaggle would save it with the working folder
 os.chdir(WORKING)
 BUNDLE = next(INPUT.rglob(MARKER)).parent  # noqa: F821
 DATA = next(path for path in INPUT.rglob(SOURCE) if path.is_dir())  # noqa: F821
@@ -23,7 +23,7 @@ def run(*command):
         for line in process.stdout:
             print(line, end="")
     if process.returncode:
-        raise SystemExit(f"{command[:3]} ended with exit code {process.returncode}: its last lines say why")
+        raise SystemExit(f"{command[:3]} failed with exit code {process.returncode}: see the output above")
 
 
 install = ["install", "--no-index", "--no-deps", "--ignore-installed", "--find-links", BUNDLE / "wheels"]

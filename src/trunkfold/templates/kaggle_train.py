@@ -1,4 +1,4 @@
-# Trains on all GPUs, stops in time, and resumes what an earlier version of this notebook saved.
+# Train on all GPUs within the time limit, resuming from the output of an earlier version of this notebook.
 import torch
 
 for earlier in INPUT.rglob(f"submissions/{NAME}"):  # noqa: F821

@@ -1,6 +1,6 @@
 "use strict";
 
-// Suspected labels: decisions are kept in this browser and downloaded as the files of data.relabel and data.drop.
+// Suspected labels: store decisions in the browser and export them as the files of data.relabel and data.drop.
 (() => {
   const bar = document.getElementById("decisions");
   if (!bar) return;
@@ -27,7 +27,7 @@
     const total = counts.keep + counts.relabel + counts.drop;
     bar.querySelector("output").textContent =
       `${total} of ${cards.length} decided: ${counts.keep} keep, ${counts.relabel} relabel, ${counts.drop} drop` +
-      (stored ? "" : " (this browser stores nothing: download before you leave)");
+      (stored ? "" : " (browser storage is not available: download before leaving this page)");
     for (const name of ["relabel", "drop"]) bar.querySelector(`[name=${name}]`).disabled = !counts[name];
     bar.querySelector("[name=reset]").disabled = !total;
   };
@@ -82,7 +82,7 @@
   show();
 })();
 
-// Mistakes: filtered by a class, true or predicted, and sorted.
+// Mistakes: filter by true or predicted class, and sort.
 (() => {
   const form = document.getElementById("filter");
   if (!form) return;

@@ -1,4 +1,4 @@
-"""All tails trained in lockstep on shared trunk features, with bit-exact resumption.
+"""Lockstep training of all tails on shared trunk features, with bit-exact resumption.
 
-In: a `Config`, a dataset and a model. Out: tuned tails and their history.
+In: a `Config`, a dataset and a model. Out: tuned tails and the training history.
 """

@@ -1,4 +1,4 @@
-"""Setup of a process: device, precision and seeds through Accelerate, and logging."""
+"""Process setup: device, precision and seeds through Accelerate, and logging."""
 
 import ctypes
 import logging
@@ -14,32 +14,33 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-# Longest legitimate wait for another process: after an interruption, one may have to compute the features of 100,000
-# photos that the others have, or wait for another run that computes them. Searching for copies and decoding are waited
-# for at file locks, without a limit. A process that dies ends the others at once; only one that hangs takes this long.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants of malloc.h
+# Longest legitimate wait for another process: after an interruption, it may have to compute features of 100,000 photos
+# that the others already have, or wait for another run that computes them. (File locks, on which processes wait for the
+# copy search and for decoding, have no timeout.) If a process dies, the others end at once; the timeout only matters
+# if one hangs.
 LONGEST_WAIT = timedelta(hours=2)
 OPEN_FILES = 1 << 16
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def start_process(config: TrainConfig) -> Accelerator:
-    """Seed everything and set device and precision.
+    """Seed all random generators, and set device and precision.
 
     Returns:
-        The accelerator. Only the first process logs warnings, and all processes end with an error if one waits for
-        more than two hours.
+        The accelerator. Only the first process logs warnings. All processes end with an error if one waits for more
+        than two hours.
 
     Raises:
         InputError: The precision is not available on the device.
     """
-    # Accelerate connects launched processes over gloo only if it knows that there is no GPU.
+    # Without a GPU, Accelerate uses gloo for launched processes only if cpu=True.
     no_gpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     on_cpu = no_gpu or parse_flag_from_env("ACCELERATE_USE_CPU")
     device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision, device))
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(1)  # for each operation: `in_threads` shares the cores
+        torch.set_num_threads(1)  # single-threaded operations, as `in_threads` distributes them over the cores
         _keep_freed_memory()
     _allow_open_files()
     set_seed(config.seed)
@@ -56,9 +57,9 @@ def describe_device(accelerator: Accelerator) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Let this process reuse the memory of large tensors.
+    """Make glibc keep freed memory of large tensors.
 
-    By default, glibc returns freed memory, and each step waits for the kernel to clear hundreds of megabytes.
+    By default, it returns the memory to the kernel, which then has to clear hundreds of megabytes in each step.
     """
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
         mallopt = ctypes.CDLL(None).mallopt
@@ -67,8 +68,8 @@ def _keep_freed_memory() -> None:
 
 
 def _allow_open_files() -> None:
-    """Raise the usual limit of 1,024 open files: 100,000 photos and their features need 1,200."""
-    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit, and some systems refuse
+    """Raise the soft limit of open files, often 1,024; 100,000 photos and their features need 1,200."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit, and some systems deny the change
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -77,7 +78,7 @@ def _allow_open_files() -> None:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """Return the requested precision, or the one `auto` selects for a device.
+    """Return the requested precision, or the one that `auto` selects for a device.
 
     Raises:
         InputError: fp16 without a GPU.
@@ -85,7 +86,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
         if device.type != "cuda":
             return "no"
-        # Turing cards such as the T4 only emulate bf16, several times slower than their fp16.
+        # Turing GPUs such as the T4 only emulate bf16, several times slower than fp16.
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     if wanted == "fp16" and device.type != "cuda":
         raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: when to save, when to stop, and the file format.
+"""Training checkpoints: when to save, when to stop, and the file format.
 
-The format is safetensors, with numbers and text as JSON in its metadata.
+The format is safetensors, with numbers and strings as JSON in its metadata.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError, OutOfTime
 from trunkfold.files import whole_file
 
-NESTED, DIGEST = "nested", "digest"  # in the file's metadata
+NESTED, DIGEST = "nested", "digest"  # keys of the file's metadata
 ANOTHER = "choose another --run.name, or start from scratch with --run.restart true"
 
 
 class Checkpoint:
-    """A file with the state of a training, written periodically, and read to resume the training."""
+    """A file with the training state, written periodically and read to resume."""
 
     def __init__(self, path: Path, accelerator: Accelerator, config: TrainConfig, photos: str, started: float) -> None:
         """Set up the schedule of checkpoints.
 
         Args:
-            path: The file.
-            accelerator: Its first process writes.
+            path: File to write.
+            accelerator: Accelerator whose first process writes.
             config: Options with the interval and the time limit.
-            photos: Key of the training photos; a state with another key is refused.
+            photos: Key of the training photos; states with another key are rejected.
             started: Start of the time limit, on the monotonic clock.
         """
         self.path, self.accelerator, self.photos = path, accelerator, photos
@@ -45,18 +45,18 @@ class Checkpoint:
         """Read the last saved state; None if there is none.
 
         Raises:
-            InputError: The file is damaged, or was written with other photos.
+            InputError: The file is damaged, or was written for different photos.
         """
         main = self.accelerator.is_main_process  # other machines may not have the run's folder
         (state,) = broadcast_object_list([read_state(self.path) if main and self.path.exists() else None])
         if state is not None and state["photos"] != self.photos:
-            raise InputError(f"the photos are not those that {self.path.parent} was started with: {ANOTHER}")
+            raise InputError(f"the photos have changed since {self.path.parent} was started: {ANOTHER}")
         return state
 
     def look(self) -> tuple[bool, bool]:
         """Return whether to save and whether to stop; the first process decides.
 
-        Training stops while there is time for twice the longest save and twice the longest gap between two calls.
+        Training stops early enough to allow for twice the longest save plus twice the longest gap between two calls.
         """
         now = time.monotonic()
         self.longest_gap, self.looked = max(self.longest_gap, now - self.looked), now
@@ -73,7 +73,7 @@ class Checkpoint:
         self.longest_save = max(self.longest_save, self.saved - begun)
 
     def stop(self, epoch: int) -> None:
-        """End the training, which can be resumed.
+        """Stop a training run that can be resumed.
 
         Raises:
             OutOfTime: Always.
@@ -93,7 +93,7 @@ def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
 
 
 def restore_random_state(accelerator: Accelerator, states: dict[str, torch.Tensor]) -> None:
-    """Restore `random_state`, as far as processes and device are the same."""
+    """Restore the result of `random_state`, as far as processes and device are unchanged."""
     place = accelerator.process_index
     if place < len(states["cpu"]):
         # Copies, because PyTorch ignores the storage offset of a row.
@@ -103,9 +103,9 @@ def restore_random_state(accelerator: Accelerator, states: dict[str, torch.Tenso
 
 
 def write_state(state: object, path: Path) -> None:
-    """Write nested dicts, lists and tuples of tensors, numbers, text and None.
+    """Write nested dicts, lists and tuples of tensors, numbers, strings and None.
 
-    The previous file is replaced only after the new one was read back.
+    The previous file is replaced only after the new one has been read back.
 
     Raises:
         TypeError: The state contains another type.
@@ -146,7 +146,7 @@ def _pack(value: object, tensors: dict[str, torch.Tensor]) -> object:
         return [type(value).__name__, *(_pack(item, tensors) for item in value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a state cannot hold {type(value).__name__}")
+    raise TypeError(f"a state cannot contain {type(value).__name__}")
 
 
 def _unpack(value: object, tensors: dict[str, torch.Tensor]) -> object:

@@ -14,14 +14,14 @@ from trunkfold.model.features import through_trunk
 from trunkfold.model.parts import Tail, Trunk, trained_parameters
 from trunkfold.training.shares import learned_shares
 
-# Forward operations of a tail's rows. Below the first, threads mostly wait for Python's lock. Above the second, the
-# last of an odd number of tails is halved, so that two cores share the work evenly; only this one, because each half
-# builds the adapted matrices.
+# FLOPs of a tail's forward pass for its rows of a batch. Below the first threshold, threads mostly wait for the GIL.
+# Above the second, the rows of the last of an odd number of tails are halved, so that two cores share the work evenly.
+# Only this tail is halved, because each half has to build the adapted matrices.
 WORTH_A_THREAD, WORTH_HALVING = 1e9, 8e9
 
 
 class GradientsByThreads:
-    """Adds the gradients of a batch to the tails' parameters."""
+    """Compute gradients of a batch, one tail per thread, and add them to the tails' parameters."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class GradientsByThreads:
         """Store the model.
 
         Args:
-            accelerator: Its processes share each batch and exchange gradients.
+            accelerator: Accelerator whose processes share each batch and exchange gradients.
             trunk: Trunk on the CPU.
             tails: K tails on the CPU.
             loss_of: Loss of logits (rows, classes) and class indices (rows,), summed over rows.
@@ -59,7 +59,7 @@ class GradientsByThreads:
         for (fold, *_), (loss, gradients) in zip(work, found, strict=True):  # a fixed order, for bit-identical sums
             losses[fold] += loss
             for parameter, gradient in zip(self.learning[fold], gradients, strict=True):
-                if parameter.grad is None:  # with the parameter's layout, as fused optimizers require
+                if parameter.grad is None:  # zeros_like keeps the parameter's layout, as fused optimizers require
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.add_(gradient)
         if self.accelerator.num_processes > 1:
@@ -75,7 +75,7 @@ class GradientsByThreads:
         return loss.detach(), torch.autograd.grad(loss, self.learning[fold])
 
     def _exchange(self) -> None:
-        """Sum the gradients over all processes, in one message."""
+        """Sum the gradients over all processes in one all-reduce."""
         parameters = [parameter for own in self.learning for parameter in own]
         summed = self.accelerator.reduce(torch.cat([parameter.grad.flatten() for parameter in parameters]), "sum")
         for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
@@ -85,7 +85,7 @@ class GradientsByThreads:
         """Count the operations of a tail's forward pass."""
         shape = rows.shape[1:]
         if shape not in self._operations_of_row:
-            # The counter's hooks fail where an input is a parameter that requires gradients, as in SigLIP's pool.
+            # The counter's hooks fail if an input is a parameter that requires gradients, as in SigLIP's pooling.
             tail = copy.deepcopy(self.tails[0]).requires_grad_(False).eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 tail(rows[:1].float())

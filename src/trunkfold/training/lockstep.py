@@ -1,4 +1,4 @@
-"""K tails trained together: one batch, one forward pass of the trunk, and one step of every fold's tail."""
+"""Lockstep training of K tails: one batch, one forward pass of the trunk, and one step of every fold's tail."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from trunkfold.training.shares import learned_shares, rows_of_each_fold
 
 logger = logging.getLogger(__name__)
 BY_THREADS = 0  # `Lockstep.pieces` on a CPU
-NUMBERS_A_WEIGHT = 3  # per weight in addition to the gradient: Adam's two moments and a communication buffer
+NUMBERS_A_WEIGHT = 3  # values per weight besides the gradient: Adam's two moments and a communication buffer
 
 
 class Tails(nn.Module):
@@ -47,10 +47,10 @@ class Lockstep:
         tails: One tail per fold, on the accelerator's device.
         trunk: The shared trunk, on the same device.
         scheduler: timm's scheduler, stepped once per update.
-        best: Trained parameters of each fold's best epoch, fold after fold; None until selected.
-        pieces: Number of pieces each batch is split into to fit memory. Gradients equal the whole batch's, except that
-            `model.drop_path` drops other blocks. None until the first step on a GPU; `BY_THREADS` on a CPU, which
-            reports exhausted memory too late, see `GradientsByThreads`.
+        best: Trained parameters of each fold's best epoch, concatenated over folds; None until selected.
+        pieces: Number of pieces each batch is split into to fit memory. Gradients equal those of the whole batch,
+            except that `model.drop_path` drops different blocks. None until the first step on a GPU; `BY_THREADS` on a
+            CPU, where exhausted memory is reported too late to react, see `GradientsByThreads`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Lockstep:
             class_weights: Weight of each class in the loss, with mean 1 over the training photos; None for no weights.
 
         Raises:
-            InputError: timm has no such optimizer or schedule, or it does not accept the arguments.
+            InputError: timm has no such optimizer or schedule, or it rejects the arguments.
         """
         self.accelerator, self.config, self.batches = accelerator, config, batches
         self.trunk: Trunk = on_device(accelerator, backbone.trunk)
@@ -80,14 +80,14 @@ class Lockstep:
         for tail in self.tails:
             use_fast_depthwise(tail)
             use_seeded_drop_path(tail)
-        # The schedule is not prepared: Accelerate would step it once per process.
+        # The schedule is not passed to accelerator.prepare, which would step it once per process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
         self.model, self.optimizer = accelerator.prepare(Tails(self.tails).train(), optimizer)
         self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
         self.learning = nn.ParameterList(p for own in self._by_threads.learning for p in own)
         decay = config.ema_decay
         self.ema = None
-        if decay is not None:  # without buffers, as there are none: their state dicts would be built in each step
+        if decay is not None:  # without exclude_buffers, timm would build state dicts in each step
             self.ema = ModelEmaV3(self.learning, decay, use_warmup=True, exclude_buffers=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.best: list[Tensor] | None = None
@@ -103,7 +103,7 @@ class Lockstep:
             targets: Class indices, of shape (K x rows_per_fold,).
 
         Returns:
-            Mean loss of each fold, of shape (K,); with several processes, this process's part of the sum.
+            Mean loss of each fold, of shape (K,); with several processes, this process's share of it.
 
         Raises:
             MemoryFullError: The device's memory is too small.
@@ -146,7 +146,7 @@ class Lockstep:
             self.model.train()
 
     def state_dict(self) -> dict:
-        """Return the state changed by training, for `load_state_dict` of an equal lockstep."""
+        """Return the state changed by training, for `load_state_dict` of a lockstep with the same configuration."""
         scaler = self.accelerator.scaler
         return {
             "weights": [parameter.data for parameter in self.learning],
@@ -177,7 +177,7 @@ class Lockstep:
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
 
     def _find_pieces(self, photos: Tensor, targets: Tensor) -> int:
-        """Find the fewest pieces that fit, using the first batch; all processes take part."""
+        """Find the smallest number of pieces that fit, using the first batch; collective over all processes."""
 
         def attempt(rows: int) -> None:
             part = [rows_of_each_fold(batch, len(self.tails), slice(rows)) for batch in (photos, targets)]
@@ -195,7 +195,7 @@ class Lockstep:
         return pieces
 
     def _rehearse(self, photos: Tensor, targets: Tensor) -> None:
-        """Use the memory of a step without changing weights, gradients or random numbers.
+        """Allocate the memory of a step without changing weights, gradients or the random state.
 
         Gradients are not exchanged, since processes may try different sizes.
         """

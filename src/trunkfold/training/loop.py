@@ -1,4 +1,4 @@
-"""The training loop: train on every batch, validate every fold on clean features, keep the last or the best weights."""
+"""The training loop: training steps, validation of every fold on clean features, and selection of weights."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Validation:
 
     Attributes:
         features: Cached batches of the plain view.
-        fold_of_row: Fold each row validates, negative for none; shape (rows,).
+        fold_of_row: Fold that each row validates, negative for none; shape (rows,).
         targets: Class index of each row.
     """
 
@@ -44,7 +44,7 @@ class Validation:
     def score(self, accelerator: Accelerator, tails: Sequence[Tail]) -> list[dict[str, float]]:
         """Compute val_loss, val_accuracy and val_macro_f1 of each fold's tail on its own fold."""
         members = scoring_members(self.fold_of_row, len(tails))
-        members[self.fold_of_row < 0] = False  # the hold-out is used only once, at the end
+        members[self.fold_of_row < 0] = False  # the hold-out is evaluated only once, after training
         probabilities = average(predict(accelerator, tails, members, [self.features]), members)
         rows_of_fold = [self.fold_of_row == fold for fold in range(len(tails))]
         return [validation_scores(self.targets[rows], probabilities[rows]) for rows in rows_of_fold]
@@ -64,18 +64,19 @@ def train(
         lockstep: Tails to train.
         loader: Training batches, see `trunkfold.images.batches`.
         validation: Scores each epoch.
-        checkpoint: Saves the state, so that an interrupted training resumes with identical results.
+        checkpoint: Saves the state, so that an interrupted run resumes with identical results.
         after_epoch: Called with the epoch and the mean macro F1 of the folds; may raise to stop training.
         quiet: Show neither a progress bar nor a line per epoch.
 
     Returns:
-        The history: one row per epoch and fold.
+        Training history with one row per epoch and fold.
 
     Raises:
         DivergedError: A loss is not finite.
         OutOfTime: The time limit is reached.
     """
-    # Computing features may have drawn random numbers, reading cached ones has not; processes drop different blocks.
+    # Seed again, because computing features may have drawn random numbers and reading cached ones has not. Seeds differ
+    # between processes, which must drop different blocks.
     set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
@@ -95,7 +96,7 @@ def train(
 
 
 class Training:
-    """A running training.
+    """The state of a training run.
 
     Attributes:
         epoch: Current epoch, counted from 1.
@@ -155,7 +156,7 @@ class Training:
         return rows
 
     def state_dict(self) -> dict:
-        """Return everything needed to resume with identical results; all processes must call this."""
+        """Return everything needed to resume with identical results; collective over all processes."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -210,7 +211,7 @@ def _check_finite(losses: list[float], epoch: int) -> None:
     if bad:
         raise DivergedError(
             f"the loss of fold {first_few(bad)} is not finite in epoch {epoch}: lower train.tail_lr and train.head_lr, "
-            "warm up for longer (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
+            "extend the warm-up (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
         )
 
 

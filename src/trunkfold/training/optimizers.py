@@ -1,4 +1,4 @@
-"""timm's optimizers and schedules for the tails of all folds, and class weights of the loss."""
+"""Optimizers and schedules of timm for the tails of all folds, and class weights of the loss."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ from trunkfold.model.parts import Tail, trained_parameters
 def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Optimizer:
     """Create a timm optimizer for all tails, with separate learning rates and weight decays for tails and heads.
 
-    Vectors (biases, norms, layer scales, DoRA's magnitudes) do not decay, as in timm.
+    As in timm, weight decay excludes vectors (biases, norms, layer scales, DoRA's magnitudes).
 
     Raises:
-        InputError: timm has no such optimizer, or it does not accept the arguments.
+        InputError: timm has no such optimizer, or it rejects the arguments.
     """
     rates = {"tail": (config.tail_lr, config.tail_weight_decay), "head": (config.head_lr, config.head_weight_decay)}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -47,7 +47,8 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
 def _fused(optimizer: str) -> dict[str, bool]:
     """Select fused kernels for Adam and AdamW.
 
-    Fused SGD uses uninitialized momentum if loss scaling skips the first step; fused Adagrad has no CUDA kernel.
+    Others are excluded: fused SGD uses uninitialized momentum if loss scaling skips the first step, and fused Adagrad
+    has no CUDA kernel.
     """
     kind = get_optimizer_class(optimizer.removeprefix("lookahead_"), bind_defaults=False)
     return {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
@@ -57,7 +58,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
     """Create a timm schedule over `config.epochs` epochs of `steps` updates.
 
     Raises:
-        InputError: timm has no such schedule, or it does not accept the arguments.
+        InputError: timm has no such schedule, or it rejects the arguments.
     """
     reason: object = "unknown"  # older releases of timm return None instead of raising an error
     arguments = {"min_lr": 0.0, "warmup_lr": 1e-7, **config.scheduler_args}

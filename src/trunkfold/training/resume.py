@@ -1,4 +1,4 @@
-"""Starting and resuming runs: one process at a time, and only with unchanged options, photos and folds."""
+"""Starting and resuming of runs: one process at a time, with unchanged options, photos and folds."""
 
 import logging
 import shutil
@@ -19,7 +19,7 @@ from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.training.checkpoint import ANOTHER
 
 logger = logging.getLogger(__name__)
-PATIENCE = 10.0  # seconds; data-loader workers hold a killed run's lock for a while
+PATIENCE = 10.0  # seconds to wait for the lock, which data-loader workers of a killed run keep for a while
 FREE = {  # options that do not affect results and may change before resuming
     "cache.dir",
     "data.root",
@@ -34,10 +34,10 @@ FREE = {  # options that do not affect results and may change before resuming
 
 
 def check_run(config: Config) -> RunFolder:
-    """Return the folder of a run that can start or resume, checked before expensive work.
+    """Return the folder of a run that can start or resume; call this before expensive work.
 
     Raises:
-        InputError: It contains a finished run, other files, or an unfinished run with another configuration.
+        InputError: The folder contains a finished run, other files, or an unfinished run with different options.
     """
     run = RunFolder(SUBMISSIONS / config.run.name, write=True)
     if config.run.restart or not _is_used(run):
@@ -54,8 +54,8 @@ def check_run(config: Config) -> RunFolder:
         )
     if config.train.epochs > before.train.epochs:
         logger.warning(
-            "train.epochs is %d now and was %d: the schedule changes during the run, and results differ from those of "
-            "%d epochs from the start",
+            "train.epochs is now %d instead of %d: the schedule changes during the run, so results differ from those "
+            "of a run with %d epochs from the start",
             *(config.train.epochs, before.train.epochs, config.train.epochs),
         )
     return run
@@ -107,7 +107,7 @@ def _locked(run: RunFolder) -> Iterator[None]:
 def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
     before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
     if before != now:
-        raise InputError(f"the photos, labels, groups or folds are not those that {run} was started with: {ANOTHER}")
+        raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
 
 
 def _is_used(run: RunFolder) -> bool:
@@ -124,7 +124,7 @@ def _empty(run: RunFolder) -> None:
 
 
 def _differences(before: Config, now: Config) -> list[str]:
-    """List the changed options that prevent resuming, with both values; a longer training does not."""
+    """List the changed options that prevent resuming, with both values; more epochs do not."""
     old, new = _values(before), _values(_settled(before, now))
     differing = [name for name in new if name not in FREE and new[name] != old[name]]
     if now.train.epochs > before.train.epochs:

@@ -1,4 +1,4 @@
-"""Preparation of a run: completed options, model, tails and photos, and its training."""
+"""Setup of a run: completed options, model, tails and photos, and the call of the training loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,13 +29,13 @@ from trunkfold.training.loop import Validation, train
 from trunkfold.training.optimizers import balanced_class_weights
 from trunkfold.training.trackers import check_trackers
 
-VISITS_PER_VIEW = 4  # how often a cached view is reused on a CPU, where the trunk is a third of a step
-MOST_VIEWS = 8  # 0.5 GB each for 7,200 photos with ConvNeXt-Tiny, and computed before the first epoch
+VISITS_PER_VIEW = 4  # epochs per cached view on a CPU, where the trunk takes a third of a step
+MOST_VIEWS = 8  # each takes 0.5 GB for 7,200 photos with ConvNeXt-Tiny, and is computed before the first epoch
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything needed for a training, on the accelerator's device.
+    """Everything needed for training, on the accelerator's device.
 
     Attributes:
         config: Completed configuration.
@@ -64,7 +64,7 @@ class Experiment:
         return self.config.train.epochs * len(self.lockstep.batches) * self.config.train.batch_size
 
     def checkpoint(self, path: Path, started: float) -> Checkpoint:
-        """Return the checkpoint of this training; `started` is the start of the command on the monotonic clock."""
+        """Return the checkpoint of this run; `started` is the start of the command on the monotonic clock."""
         return Checkpoint(path, self.lockstep.accelerator, self.config.train, self.labelled.pixels.key, started)
 
 
@@ -105,7 +105,7 @@ def train_folds(
 
 
 def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return merged copies of the tails with the weights to keep, and with the raw weights if those are averaged."""
+    """Return merged copies of the tails with the weights to keep, and with raw weights if averaging is enabled."""
     with lockstep.weights() as tails:
         kept = [merge(tail) for tail in tails]
     if lockstep.ema is None or lockstep.best is not None:
@@ -141,7 +141,7 @@ def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator:
     """Create the tails and their batches.
 
     Raises:
-        InputError: timm has no such optimizer or schedule, or a batch is too small.
+        InputError: timm has no such optimizer or schedule, or the batch size is too small.
     """
     fold_of_row, targets = labelled.fold_of_row, labelled.targets
     groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
@@ -174,4 +174,4 @@ def cached_views(config: TrainConfig, device: torch.device) -> int:
     if config.cached_views is not None:
         return config.cached_views
     views = min(config.epochs // VISITS_PER_VIEW, MOST_VIEWS) if device.type == "cpu" else 0
-    return views if views > 1 else 0  # a single view would be no augmentation
+    return views if views > 1 else 0  # with a single view there would be no augmentation

@@ -17,8 +17,8 @@ from trunkfold.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 PROJECT = "trunkfold"
-RUN_NAME = {"mlflow": "run_name", "swanlab": "experiment_name", "trackio": "name", "wandb": "name"}  # its argument
-OF_FOLD = ("train_", "val_")  # keys of the history that differ between folds; others belong to the epoch
+RUN_NAME = {"mlflow": "run_name", "swanlab": "experiment_name", "trackio": "name", "wandb": "name"}  # argument names
+OF_FOLD = ("train_", "val_")  # prefixes of history columns that differ between folds; others are per epoch
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -34,17 +34,17 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(run: RunFolder, config: Config, accelerator: Accelerator) -> Iterator[None]:
-    """Start the trackers of `run.trackers` with the configuration, and finish them however the block ends.
+    """Start the trackers of `run.trackers` with the configuration, and finish them at the end of the block.
 
     The first process alone tracks. A tracker that fails is left out with a warning; it never ends a training.
 
     Args:
-        run: The run; TensorBoard and Aim write to its folder, the others where their own settings say.
-        config: Complete.
-        accelerator: Its `log` then reaches the trackers.
+        run: The run. TensorBoard and Aim write to its folder; other trackers use their own settings.
+        config: Completed configuration.
+        accelerator: Accelerator whose `log` will call the trackers.
     """
     names = dict.fromkeys(config.run.trackers if accelerator.is_main_process else [])
-    # An argument of Accelerator, set here because the run is not known yet when the process starts.
+    # Usually an argument of Accelerator; set here, because the run is unknown when the process starts.
     accelerator.log_with = [_Guarded(name, run) for name in names]
     accelerator.init_trackers(PROJECT, {name: _plain(value) for name, value in option_values(config).items()})
     try:
@@ -56,7 +56,7 @@ def tracking(run: RunFolder, config: Config, accelerator: Accelerator) -> Iterat
 
 
 def log_epoch(accelerator: Accelerator, rows: Sequence[Mapping[str, float]]) -> None:
-    """Log the history's rows of one epoch, one row per fold: `val_loss/fold_0`, ..., and `val_loss/mean`."""
+    """Log one epoch of the history (one row per fold), as `val_loss/fold_0`, ..., and `val_loss/mean`."""
     values = {key: value for key, value in rows[0].items() if key not in ("epoch", "fold")}
     for key in [key for key in values if key.startswith(OF_FOLD)]:
         del values[key]
@@ -79,7 +79,7 @@ def log_results(accelerator: Accelerator, metrics: Metrics, run: RunFolder) -> N
 
 
 class _Guarded(GeneralTracker):
-    """One of Accelerate's trackers, which the first failure disables with a warning."""
+    """Wraps one of Accelerate's trackers, and disables it with a warning at the first failure."""
 
     requires_logging_directory = False
 
@@ -96,7 +96,7 @@ class _Guarded(GeneralTracker):
         self._call("log", values, step=step, **options)
 
     def log_artifact(self, path: str) -> None:
-        """Keep a file, where the tracker takes one."""
+        """Log a file, if the tracker supports artifacts."""
         with self._guard():
             for owner in (self.tracker, getattr(self.tracker, "tracker", None)):
                 if hasattr(owner, "log_artifact"):
@@ -115,10 +115,10 @@ class _Guarded(GeneralTracker):
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a tracker's library, its server or its disk raises
+        except Exception as error:  # trackers raise any type: from their library, server or disk
             self.tracker = None
             reason = str(error).partition("\n")[0] or type(error).__name__
-            logger.warning("run.trackers: %s failed and logs nothing from here on (%s)", self.name, reason)
+            logger.warning("run.trackers: %s failed and is disabled for the rest of the run (%s)", self.name, reason)
 
 
 def _start(name: str, run: RunFolder) -> GeneralTracker:
@@ -127,13 +127,13 @@ def _start(name: str, run: RunFolder) -> GeneralTracker:
         tracker = kind(run.name, str(run.trackers))
     else:
         tracker = kind(PROJECT, **({RUN_NAME[name]: run.name} if name in RUN_NAME else {}))
-    if hasattr(tracker, "start"):  # older versions of Accelerate start it when it is made
+    if hasattr(tracker, "start"):  # older versions of Accelerate start trackers in the constructor
         tracker.start()
     return tracker
 
 
 def _plain(value: object) -> bool | int | float | str:
-    """A value of the kinds that trackers accept."""
+    """Convert a value to a type that trackers accept."""
     if isinstance(value, bool | int | float | str):
         return value
     return str(value) if isinstance(value, Path) else json.dumps(value, default=vars)

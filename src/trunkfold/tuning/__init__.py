@@ -1,4 +1,4 @@
 """Hyperparameter studies whose trials train all folds on cached features.
 
-In: a `TuningConfig`. Out: an Optuna study in a folder, the best configuration, and a page.
+In: a `TuningConfig`. Out: a folder with an Optuna study, the best configuration and an HTML page.
 """

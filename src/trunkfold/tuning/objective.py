@@ -1,4 +1,4 @@
-"""A trial: a short training of all folds with its own options, on features shared by all trials."""
+"""The objective of a study: short training runs of all folds, on features shared by all trials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ REASON, SPREAD = "reason", "std over folds"  # attributes of a trial
 
 @dataclass
 class Objective:
-    """Score of a trial: the folds' mean macro F1 after its last epoch.
+    """Objective function: mean macro F1 over the folds after a trial's last epoch.
 
     Attributes:
         config: Configuration of the study, with image size and normalization.
@@ -37,13 +37,13 @@ class Objective:
     accelerator: Accelerator
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Train, and report every epoch to the pruner.
+        """Train all folds, reporting the score of every epoch to the pruner.
 
-        A trial that diverges or exceeds the GPU's memory is pruned with score 0 instead of failed, because samplers
+        A trial that diverges or runs out of GPU memory is pruned with score 0 rather than failed, because samplers
         ignore failed trials and would propose similar ones.
 
         Raises:
-            TrialPruned: The trial is not promising.
+            TrialPruned: The pruner stopped the trial, it diverged, or it ran out of memory.
             InputError: The trial cannot be trained because the study's options are invalid.
         """
         config = trial_experiment(self.config, draw(trial, self.space))
@@ -71,10 +71,10 @@ class Objective:
         raise optuna.TrialPruned
 
     def rehearse(self) -> None:
-        """Cache the features of every trunk and try each named choice, so that errors appear before the first trial.
+        """Cache the features of every trunk and try each named choice, so that errors surface before the first trial.
 
         Raises:
-            InputError: timm has no such optimizer, schedule or model, or it does not accept the arguments.
+            InputError: timm does not have an optimizer, schedule or model, or rejects its arguments.
         """
         for config in [trial_experiment(self.config, {}), *alternatives(self.config, self.space)]:
             experiment = prepare_trial(config, self.labelled, self.accelerator)
@@ -85,29 +85,30 @@ class Objective:
 def run_trial(
     config: Config, labelled: Labelled, accelerator: Accelerator, after_epoch: Callable[[int, float], None]
 ) -> pd.DataFrame:
-    """Train all folds exactly like src/train_folds.py, independent of earlier trainings in this process.
+    """Train all folds exactly as src/train_folds.py does, independent of earlier runs in this process.
 
     Args:
         config: Configuration with image size and normalization.
         labelled: Photos and their folds.
-        accelerator: Its memory of the trial is freed at the end.
+        accelerator: Accelerator of this process; the trial's models are released at the end.
         after_epoch: See `trunkfold.training.loop.train`.
 
     Returns:
-        The history: a row for each epoch and fold.
+        Training history with one row per epoch and fold.
 
     Raises:
-        DivergedError: A loss is not finite.
+        DivergedError: The loss of a fold is not finite.
+        MemoryFullError: The features do not fit into memory.
     """
     try:
         experiment = prepare_trial(config, labelled, accelerator)
         clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
         return train_folds(experiment, clean, seen, after_epoch=after_epoch, quiet=True)
     finally:
-        accelerator.free_memory()  # it keeps references to all prepared models
+        accelerator.free_memory()  # Accelerate keeps references to all prepared models
 
 
 def prepare_trial(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
-    """Prepare a training with the same random weights as src/train_folds.py."""
+    """Prepare a training run with the same initial weights as src/train_folds.py."""
     set_seed(config.train.seed)
     return prepare_experiment(config, labelled, accelerator)

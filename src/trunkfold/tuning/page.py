@@ -1,4 +1,4 @@
-"""Results of a study: a line per trial, the table of trials, the best configuration, figures and a page."""
+"""Results of a study: log lines, trials.csv, best.yaml, figures and an HTML page."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ from trunkfold.tuning.search_space import best_experiment
 from trunkfold.tuning.study import FINISHED, HISTORY, finished_trials
 
 SCORE = "macro F1"
-PAIRS = (  # options that are shown as a map, where both were searched
+PAIRS = (  # pairs of options to draw contour plots for, if both were searched
     ("train.tail_lr", "train.head_lr"),
     ("train.tail_weight_decay", "train.head_weight_decay"),
     ("train.tail_lr", "train.tail_weight_decay"),
     ("train.head_lr", "train.head_weight_decay"),
     ("train.tail_lr", "train.batch_size"),
 )
-BEST_SHOWN = 10  # trials in the page's table
+BEST_SHOWN = 10  # rows of the page's table
 
 
 def describe_trial(study: optuna.Study, trial: FrozenTrial) -> str:
@@ -42,13 +42,13 @@ def describe_trial(study: optuna.Study, trial: FrozenTrial) -> str:
 
 
 def describe_best(study: optuna.Study) -> str:
-    """Describe the best trial so far."""
+    """Describe the best complete trial so far."""
     best = _best(study)
     return "no trial is complete" if best is None else f"best {best.value:.4f} (trial {best.number})"
 
 
 def write_results(study: optuna.Study, config: TuningConfig, folder: Path) -> None:
-    """Write trials.csv and, after the first complete trial, best.yaml."""
+    """Write trials.csv and, if a trial is complete, best.yaml."""
     write_csv(trials_table(study), folder / "trials.csv")
     best = _best(study)
     if best is not None:
@@ -57,7 +57,7 @@ def write_results(study: optuna.Study, config: TuningConfig, folder: Path) -> No
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A row for each trial: its state, score, epochs, seconds and options; of a pruned one the score is its last."""
+    """Return one row per trial: state, score, epochs, seconds and options. A pruned trial has its last score."""
     rows = [
         {
             "trial": trial.number,
@@ -76,11 +76,11 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def write_page(study: optuna.Study, folder: Path) -> None:
-    """Draw the figures as PNG into figures/, and the same to explore into study.html, which needs no network."""
+    """Write figures/*.png, and study.html with interactive versions of them; the page works offline."""
     (folder / "figures").mkdir(exist_ok=True)
     shown, table = _shown(study), trials_table(study)
-    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style for good
-        warnings.simplefilter("ignore")  # matplotlib warns about axes with one value
+    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes matplotlib's global style
+        warnings.simplefilter("ignore")  # matplotlib warns about axes with a single value
         for name, _, axes in _figures(optuna.visualization.matplotlib, shown):
             figure = _tidied(name, np.ravel(axes)[0])
             with whole_file(folder / "figures" / f"{name}.png") as partial:
@@ -106,10 +106,10 @@ def write_page(study: optuna.Study, folder: Path) -> None:
 
 
 def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
-    """The study's result as a short text: the best trial's options, and what to do with them."""
+    """Summarize the study: the best trial's score and options, the files, and the next command."""
     best = _best(study)
     if best is None:
-        return f"{counted(finished_trials(study), 'finished trial')}, and none is complete: see {folder / 'trials.csv'}"
+        return f"{counted(finished_trials(study), 'finished trial')}, none complete: see {folder / 'trials.csv'}"
     lines = [f"{counted(finished_trials(study), 'finished trial')}; trial {best.number} is best: {_outcome(best)}", ""]
     lines += [f"  {name:<28}{_short(value)}" for name, value in best.params.items()]
     files = ("best.yaml", "trials.csv", "study.html")
@@ -118,28 +118,28 @@ def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
 
 
 def _figures(library: ModuleType, shown: optuna.Study) -> Iterator[tuple[str, str, Any]]:
-    """Name, title and plot of all that there are trials enough for, by Optuna's library for pages or for PNG."""
+    """Yield name, title and figure of each plot that has enough trials, drawn by Optuna's module `library`."""
     complete = shown.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return
-    yield "history", "Scores of complete trials, in turn", library.plot_optimization_history(shown, target_name=SCORE)
+    yield "history", "Optimization history", library.plot_optimization_history(shown, target_name=SCORE)
     yield "learning_curves", "Learning curves of all trials", library.plot_intermediate_values(shown)
-    if len({trial.value for trial in complete}) > 1:  # without a difference there is nothing to explain
+    if len({trial.value for trial in complete}) > 1:  # importances of a constant score are undefined
         plot = library.plot_param_importances(shown, target_name=SCORE)
-        yield "importances", "Importances: what the scores of complete trials differ by", plot
+        yield "importances", "Hyperparameter importances", plot
     searched = {name for trial in complete for name in trial.params}
     if len(searched) > 1:
         plot = library.plot_parallel_coordinate(shown, target_name=SCORE)
-        yield "parallel_coordinates", "Complete trials, each a line through its options", plot
+        yield "parallel_coordinates", "Parallel coordinates of complete trials", plot
     for pair in PAIRS:
         first, second = map(_label, pair)
         if len(complete) > 1 and {first, second} <= searched:
             plot = library.plot_contour(shown, params=[first, second], target_name=SCORE)
-            yield f"contour_{first}_{second}", f"Scores over {first} and {second}", plot
+            yield f"contour_{first}_{second}", f"Score by {first} and {second}", plot
 
 
 def _tidied(name: str, axes: Axes) -> Figure:
-    """A figure of Optuna's with room for many options, and without a legend of hundreds of trials."""
+    """Widen Optuna's figure for many options, and remove a legend of hundreds of trials."""
     figure = axes.figure
     if name == "parallel_coordinates":
         figure.set_size_inches(2 + 1.6 * len(figure.axes), 5)
@@ -151,7 +151,7 @@ def _tidied(name: str, axes: Axes) -> Figure:
 
 
 def _shown(study: optuna.Study) -> optuna.Study:
-    """The finished trials as a study in memory, whose options have the short names that figures have room for."""
+    """Copy the finished trials to a study in memory, with option names short enough for figures."""
     shown = optuna.create_study(study_name=study.study_name, direction="maximize")
     for trial in study.get_trials(states=FINISHED):
         trial.distributions = {_label(name): limits for name, limits in trial.distributions.items()}

@@ -21,20 +21,20 @@ SPACE = {
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """The search. A trial is a short training of all folds with its own option values.
+    """The search. A trial is a short training run of all folds with its own option values.
 
     Attributes:
         trials: Number of finished trials, complete or pruned, over all processes and restarts. Short form: --trials.
-        space: Search space: {low, high} for each dotted option, with step, or log: true for a log-uniform
-            distribution; or {choices}.
-        pruner: How trials are stopped early: hyperband gives more epochs to the best trials so far, at several levels
-            of patience; median stops trials worse than half of the others; none.
-        storage: null keeps the study in its folder; or an Optuna URL that several machines share, such as
-            postgresql+psycopg2://user:password@host/database.
-        heartbeat: Seconds between a trial's heartbeats; after three missed heartbeats its process is considered dead,
-            and another one runs the trial again.
-        retries: How often to restart a trial whose process died.
-        best: Dotted options of best.yaml that differ from those of the trials, which are short and train on cached
+        space: Search space. Maps a dotted option to {low, high}, optionally with step, or with log: true for a
+            log-uniform distribution; or to {choices}.
+        pruner: Early stopping of trials. hyperband runs several successive-halving brackets; median stops trials below
+            the median of the others at the same epoch; none runs all trials to the end.
+        storage: URL of an Optuna database shared by several machines, such as
+            postgresql+psycopg2://user:password@host/database; null keeps the study in its folder.
+        heartbeat: Seconds between a trial's heartbeats. After three missed heartbeats its process is considered dead,
+            and the trial is queued again.
+        retries: Number of times to rerun a trial whose process died.
+        best: Dotted options of best.yaml that override those of the trials, which are short and train on cached
             views because only their ranking matters.
     """
 
@@ -49,13 +49,13 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class TuningConfig(Config):
-    """A study: the experiment its trials vary, and how."""
+    """Options of a study: the run that trials vary, and the search."""
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))
     tune: TuneConfig = field(default_factory=TuneConfig)
 
     def experiment(self) -> Config:
-        """Return the experiment without the search."""
+        """Return the run's configuration without the search."""
         return Config(**{option.name: getattr(self, option.name) for option in fields(Config)})
 
 

@@ -1,4 +1,4 @@
-"""The search space of a study: read and checked, drawn from, and turned into the experiment of a trial."""
+"""The search space of a study: validation, sampling, and the configuration of a trial."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,18 +13,18 @@ from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.tuning.schema import TuningConfig
 
-TRUNK = "model.tune_stages"  # the number that decides which layers are shared
+TRUNK = "model.tune_stages"  # determines which layers belong to the shared trunk
 LIMITS = {"low", "high", "log", "step"}
-PHOTOS = "it changes the cached features: search its values in separate studies (--run.name)"
+PHOTOS = "it changes the cached features. Compare its values in separate studies (--run.name)"
 NO_PART = "it does not affect trials"
-FIXED = {  # by the beginning of an option's name: why trials cannot differ in it
+FIXED = {  # option prefix: why the option cannot differ between trials
     "data.": PHOTOS,
     "augment": PHOTOS,
     "train.cached_views": PHOTOS,
     "train.seed": PHOTOS,
-    "train.mixed_precision": "a process has one precision",
+    "train.mixed_precision": "the precision is fixed per process",
     "split.": "all trials must be scored on the same folds",
-    "train.epochs": "trials that are compared epoch by epoch need schedules of one length",
+    "train.epochs": "the pruner compares trials epoch by epoch, so all need the same number of epochs",
     "predict.": NO_PART,
     "decode.": NO_PART,
     "cache.": NO_PART,
@@ -36,10 +36,10 @@ Space = dict[str, BaseDistribution]
 
 
 def read_space(config: TuningConfig) -> Space:
-    """The distribution of each searched option, every bound and choice of which the option accepts.
+    """Return the distribution of each searched option, after checking that the option accepts its bounds or choices.
 
     Raises:
-        InputError: Something in tune.space or tune.best cannot work; it names the option.
+        InputError: tune.space or tune.best is invalid; the message names the option.
     """
     if not config.tune.space:
         raise InputError("tune.space is empty: name at least one option to search")
@@ -56,7 +56,7 @@ def read_space(config: TuningConfig) -> Space:
 
 
 def draw(trial: Trial, space: Space) -> dict[str, Any]:
-    """A trial's values, by option."""
+    """Sample a trial's values, by option."""
     values = {}
     for name, limits in space.items():
         if isinstance(limits, CategoricalDistribution):
@@ -69,7 +69,7 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
 
 
 def probes(limits: BaseDistribution) -> list[Any]:
-    """Values that are refused if any is: all choices, or both bounds and the first step."""
+    """Return values that represent a distribution in checks: all choices, or both bounds and the first step."""
     if isinstance(limits, CategoricalDistribution):
         return list(limits.choices)
     between = [] if limits.step is None else [min(limits.low + limits.step, limits.high)]
@@ -86,10 +86,10 @@ def trial_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
 
 
 def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
-    """The experiment of best.yaml: with a trial's values, but not its short schedule.
+    """Return the configuration for best.yaml: a trial's values, with the options of tune.best.
 
     Raises:
-        InputError: tune.best holds what the experiment does not accept.
+        InputError: tune.best contains an unknown option or an invalid value.
     """
     try:
         found = with_options(config, {**config.tune.best, **values}).experiment()
@@ -99,7 +99,7 @@ def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
 
 
 def alternatives(config: TuningConfig, space: Space) -> Iterator[Config]:
-    """Experiments that try, one at a time, each trunk and each name that only other modules know, as of optimizers."""
+    """Yield one configuration per trunk, and per name that only a library can check, such as an optimizer's."""
     for name, limits in space.items():
         if name == TRUNK or str in set(_kinds(option_types()[name])):
             for value in probes(limits):
@@ -107,11 +107,11 @@ def alternatives(config: TuningConfig, space: Space) -> Iterator[Config]:
 
 
 def _distribution(name: str, limits: Mapping[str, Any]) -> BaseDistribution:
-    """One option's.
+    """Return the distribution of one option.
 
     Raises:
         InputError: There is no such option.
-        ValueError: It cannot be searched, or its limits cannot work.
+        ValueError: The option cannot be searched, or its limits are invalid.
     """
     check_option(name)
     reasons = [reason for beginning, reason in FIXED.items() if name.startswith(beginning)]
@@ -120,7 +120,7 @@ def _distribution(name: str, limits: Mapping[str, Any]) -> BaseDistribution:
     if set(limits) == {"choices"}:
         return CategoricalDistribution(_choices(limits["choices"]))
     if not {"low", "high"} <= set(limits) <= LIMITS:
-        raise ValueError(f"needs low and high, with log or step where wanted, or choices alone; it has {dict(limits)}")
+        raise ValueError(f"give low and high (optionally with log or step), or choices alone, not {dict(limits)}")
     kinds = [kind for kind in _kinds(option_types()[name]) if issubclass(kind, int | float) and kind is not bool]
     if not kinds:
         raise ValueError("is not a number: give choices")
@@ -135,22 +135,22 @@ def _choices(choices: Any) -> list[Any]:
         raise ValueError(f"choices must be a list of at least one value, not {choices!r}")
     for choice in choices:
         if not isinstance(choice, bool | int | float | str | None):
-            raise ValueError(f"a choice must be a number, a text, true, false or null, not {choice!r}")
+            raise ValueError(f"a choice must be a number, a string, true, false or null, not {choice!r}")
     return choices
 
 
 def _number(key: str, value: Any, whole: bool) -> int | float:
     try:
-        number = float(value)  # YAML reads 1e-4 as a text
+        number = float(value)  # YAML parses 1e-4 as a string
     except (TypeError, ValueError) as error:
         raise ValueError(f"{key} must be a number, not {value!r}") from error
     if whole and not number.is_integer():
-        raise ValueError(f"{key} must be a whole number, not {value!r}")
+        raise ValueError(f"{key} must be an integer, not {value!r}")
     return int(number) if whole else number
 
 
 def _kinds(hint: Any) -> Iterator[type]:
-    """The types that an option's type hint is made of; a literal counts by its numbers alone."""
+    """Yield the types in an option's type hint; of a literal, only integers count."""
     parts = get_args(hint)
     if isinstance(hint, type) and not parts:
         yield hint

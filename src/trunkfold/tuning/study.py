@@ -1,7 +1,7 @@
-"""A study: its trials in a database, shared by all processes that work on it.
+"""A study: trials in a database shared by all worker processes.
 
-Optuna's heartbeats show which trials belong to live processes; the others are marked failed, and their parameters
-queued again.
+Optuna's heartbeats show which trials belong to live processes. All other running trials are marked as failed, and
+their parameters are queued again.
 """
 
 import inspect
@@ -33,28 +33,28 @@ from trunkfold.split.dataset import Labelled
 from trunkfold.tuning.schema import TuningConfig
 
 STUDY, TRIALS, LOCK = "study.yaml", "study.db", ".lock"  # in the study's folder
-CONFIG, PHOTOS, STARTED, HISTORY = "config", "photos", "started", "retry_history"  # attributes of studies and trials
+CONFIG, PHOTOS, STARTED, HISTORY = "config", "photos", "started", "retry_history"  # keys of user and system attributes
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-PATIENCE = 3  # heartbeats without which a process counts as dead
-POLL = 1.0  # seconds between two looks at what other processes do
-DATABASE_WAIT = 60  # seconds for another process to finish writing
-OTHERS = (  # options, by prefix, that may change before a study resumes
+PATIENCE = 3  # missed heartbeats after which a process is considered dead
+POLL = 1.0  # seconds between checks for trials of other processes
+DATABASE_WAIT = 60  # seconds to wait for another process's write
+OTHERS = (  # prefixes of options that may change when a study is resumed
     *("tune.trials", "tune.storage", "tune.heartbeat", "tune.retries", "tune.best"),
     *("data.root", "data.workers", "predict.", "decode.", "cache.", "run."),
 )
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line of ours says what became of a trial
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # describe_trial replaces Optuna's log lines
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # Renamed in Optuna 4.9.
 Retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None) or optuna.storages.RetryFailedTrialCallback
 
 
 def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
-    """Create or resume the study of a configuration; return the study and its folder.
+    """Create or resume a study, and return it with its folder.
 
     Raises:
-        InputError: The folder belongs to a run, the storage cannot be reached, or the study was started with other
-            options, which the message names.
+        InputError: The folder belongs to a run, the storage cannot be reached, or the study was started with different
+            options; the message names them.
     """
     folder = SUBMISSIONS / config.run.name
     if config.run.restart and folder.exists():
@@ -74,12 +74,12 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
 
 
 def check_photos(study: optuna.Study, labelled: Labelled) -> None:
-    """Raise an `InputError` unless photos, labels and folds are those the study was started with."""
+    """Raise an `InputError` if photos, labels or folds have changed since the study was started."""
     table = labelled.table[["image_id", "label", "fold"]].to_csv(index=False)
     found = f"{labelled.pixels.key} {uuid.uuid5(uuid.NAMESPACE_OID, table).hex}"
     if study.user_attrs.setdefault(PHOTOS, found) != found:
         raise InputError(
-            f"the photos, labels or folds are not those that the study {study.study_name} was started with: "
+            f"the photos, labels or folds have changed since the study {study.study_name} was started: "
             "choose another --run.name"
         )
     study.set_user_attr(PHOTOS, found)
@@ -92,26 +92,26 @@ def work(
     objective: Callable[[Trial], float],
     after_trial: Callable[[optuna.Study, FrozenTrial], None],
 ) -> None:
-    """Run trials until the study has `tune.trials` finished ones, together with all other processes.
+    """Run trials until all processes together have finished `tune.trials` of them.
 
-    A process that finds the last trials in the hands of others waits for them, since one may die.
+    While other processes run the last trials, this one waits, so that it can take over if one of them dies.
 
     Args:
-        study: As `open_study` gave it.
-        folder: Of the study.
-        config: Of the study.
-        objective: Runs a trial.
-        after_trial: Is called after each trial of this process, one process of this machine at a time.
+        study: Study returned by `open_study`.
+        folder: Folder of the study.
+        config: Options of the study.
+        objective: Runs a trial and returns its score.
+        after_trial: Called after each trial of this process, under a lock shared by all processes on this machine.
 
     Raises:
-        KeyboardInterrupt: The user ended this process; its trial is marked failed and its parameters are queued again.
-        InputError: The database fails, or this process was silent for so long that it counted as dead.
+        KeyboardInterrupt: The process was interrupted; its trial is marked as failed and its parameters are queued.
+        InputError: The database fails, or another process took over a trial because this one missed its heartbeats.
     """
     starting = FileLock(folder / LOCK)
 
     def run(trial: Trial) -> float:
         trial.set_user_attr(STARTED, True)
-        starting.release()  # the others see now that this trial runs
+        starting.release()  # the trial is now visible to other processes as running
         try:
             return objective(trial)
         except KeyboardInterrupt:
@@ -134,29 +134,29 @@ def work(
 
 
 def finished_trials(study: optuna.Study) -> int:
-    """How many trials count: complete and pruned ones."""
+    """Return the number of complete and pruned trials."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
 def make_sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """Return a TPE sampler seeded by the trial's number: resumed studies are reproducible, and processes differ."""
+    """Return a TPE sampler seeded by trial number: resumed studies are reproducible, and processes differ."""
     drawn = np.random.SeedSequence([seed, number]).generate_state(1)[0]
     return optuna.samplers.TPESampler(seed=int(drawn), constant_liar=True)
 
 
 def make_pruner(config: TuningConfig) -> optuna.pruners.BasePruner:
-    """Return the pruner, which stops trials early."""
+    """Return the pruner selected by `tune.pruner`."""
     if config.tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.train.epochs)
     return optuna.pruners.MedianPruner() if config.tune.pruner == "median" else optuna.pruners.NopPruner()
 
 
 def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
-    """Mark the trials of dead processes as failed, and queue their parameters again."""
+    """Mark trials of dead processes as failed, and queue their parameters again."""
     optuna.storages.fail_stale_trials(study)
     patience = timedelta(seconds=PATIENCE * config.tune.heartbeat)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        # Optuna takes a trial whose process died before its first heartbeat for a live one.
+        # Optuna considers a trial alive if its process died before the first heartbeat.
         if STARTED not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
             Retry(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
@@ -185,7 +185,7 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
     return RDBStorage(
         url.render_as_string(hide_password=False),
         engine_kwargs={
-            "pool_pre_ping": True,  # servers drop connections that were idle for hours
+            "pool_pre_ping": True,  # servers close connections that have been idle for hours
             "connect_args": {"timeout": DATABASE_WAIT} if url.get_backend_name() == "sqlite" else {},
         },
         heartbeat_interval=config.tune.heartbeat,
@@ -196,25 +196,25 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
 
 @contextmanager
 def _database_errors(*others: type[Exception]) -> Iterator[None]:
-    """Turn errors of the storage, and other ones, into an `InputError`."""
+    """Convert errors of the storage, and `others`, to an `InputError`."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, *others) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InputError(
-            f"the study's database (tune.storage) fails: {reason}. Finished trials are intact: fix this and start again"
+            f"the study's database (tune.storage) failed: {reason}. Fix this and rerun; finished trials are intact"
         ) from error
     except ValueError as error:
-        if not str(error).startswith("Cannot tell"):  # Optuna has no class for it
+        if not str(error).startswith("Cannot tell"):  # Optuna has no exception class for this case
             raise
         raise InputError(
-            "another process took over the trial of this one, which was silent for "
-            f"{PATIENCE} x tune.heartbeat seconds: start again to resume, with a longer --tune.heartbeat"
+            f"another process took over this process's trial, which sent no heartbeat for {PATIENCE} x tune.heartbeat "
+            "seconds: rerun to resume, with a longer --tune.heartbeat"
         ) from error
 
 
 def _check_options(study: optuna.Study, config: TuningConfig) -> None:
-    """Note the options of a new study; an older one's must be the same, but for `OTHERS`."""
+    """Record the options of a new study; compare those of an existing one, except for `OTHERS`."""
     text = _described(config)
     before = study.user_attrs.get(CONFIG)
     if before is None:
@@ -225,8 +225,8 @@ def _check_options(study: optuna.Study, config: TuningConfig) -> None:
     if changed:
         lines = [f"  {name}: {old.get(name)} in the study, {new.get(name)} now" for name in changed]
         raise InputError(
-            f"the study {study.study_name} was started with other options; choose another --run.name, or start from "
-            "scratch with --run.restart true:\n" + "\n".join(lines)
+            f"the study {study.study_name} was started with different options; choose another --run.name, or start "
+            "from scratch with --run.restart true:\n" + "\n".join(lines)
         )
 
 
@@ -239,7 +239,7 @@ def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _described(config: TuningConfig) -> str:
-    """Return the configuration as YAML for resuming, with restart off and without a password."""
+    """Return the configuration as YAML for resuming, with restart off and the password masked."""
     tune = replace(config.tune, storage=_hidden(config.tune.storage))
     return dump_config(replace(config, tune=tune, run=replace(config.run, restart=False)))
 
