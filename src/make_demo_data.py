@@ -29,7 +29,7 @@ def main() -> None:
     done = f"wrote {photos // 15 * 9} labelled and {photos // 15 * 6} unlabelled photos to {out}"
     elsewhere = "" if out == DEFAULT_OUT else f" --data.root {out}"
     print(
-        f"{done if drawn else f'{out} already holds this demo competition, left as it is'}; next: "
+        f"{done if drawn else f'{out} already contains this demo competition'}; next: "
         f"python src/train_folds.py --config configs/demo.yaml{elsewhere}"
     )
 

@@ -275,7 +275,7 @@ TABLES = [
         "an id of both sets",
         TRAIN,
         row(TEST_CSV, 2, "1,1.png"),
-        r"groups\.csv: image_id 1 is in train\.csv and in test\.csv: add a column set with train or test",
+        r"groups\.csv: image_id 1 is in both train\.csv and test\.csv: add a column set \(train or test\)",
     ),
     Case(
         "groups of other sets",
@@ -635,7 +635,7 @@ RUNS = [
         "metrics of other classes",
         SUBMIT,
         swap(RUN / "metrics.json", '"a"', '"z"'),
-        r"config\.yaml has other data\.classes than .*metr",
+        r"config\.yaml and .*metrics\.json have different classes",
     ),
     Case("no configuration", SUBMIT, remove(RUN / "config.yaml"), r"config\.yaml: no such file"),
     Case("half a configuration", SUBMIT, write(RUN / "config.yaml", "data: {classes: {"), r"config\.yaml: line \d"),
@@ -707,7 +707,7 @@ RUNS = [
         "damaged groups",
         SUBMIT,
         write(RUN / "groups.csv", "image_id,group\n1,a\n1,b\n"),
-        r"groups\.csv: 1 values of image_id occur twice",
+        r"groups\.csv: 1 duplicate image_id",
     ),
     Case(
         "a blend of a blend",

@@ -409,7 +409,7 @@ def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tm
     page = (blend / "report.html").read_text()
     mistakes = section(page, "Most confident mistakes")
     assert "data:image/jpeg" in mistakes
-    assert "areas that drove" not in mistakes.partition("<h3>")[2]
+    assert "regions that support" not in mistakes.partition("<h3>")[2]
     assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "Reproducibility")
 
 

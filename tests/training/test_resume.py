@@ -250,7 +250,7 @@ def test_other_photos_labels_or_folds_are_refused(unfinished, accelerator):
     with occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):
         pass
     other = FOLDS.assign(fold=[1, -1])
-    refused = pytest.raises(InputError, match="not those that submissions/toy was started with")
+    refused = pytest.raises(InputError, match="have changed since submissions/toy was started")
     with refused, occupied_run(RunFolder(unfinished, write=True), False, other, accelerator):
         pass
     assert (unfinished / "folds.csv").exists()

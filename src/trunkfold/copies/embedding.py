@@ -53,6 +53,7 @@ def embed(pixels: np.ndarray) -> np.ndarray:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let each call of `embed` use one thread, because the callers are threads themselves."""
+    _network()  # loaded here once instead of by several threads
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -98,7 +99,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _network() -> nn.Module:
     file = next(file for file in distribution(PACKAGE).files or [] if file.suffix == ".pth")
     state = torch.load(file.locate(), "cpu", weights_only=True)
-    network = timm.create_model(MODEL)
+    with torch.random.fork_rng(devices=[]):  # a search before training must not change its random numbers
+        network = timm.create_model(MODEL)
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # other names, same order
     return _fuse(network.eval()).to(memory_format=torch.channels_last)
 

