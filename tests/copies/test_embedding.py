@@ -48,3 +48,14 @@ def test_fusing_normalizations_changes_rounding_only(monkeypatch):
     embedding._network.cache_clear()
     assert embed(SOURCES[0]) == pytest.approx(fused, abs=1e-5)
     embedding._network.cache_clear()
+
+
+def test_few_rows_have_the_components_of_their_covariance():
+    rows = np.random.default_rng(0).normal(size=(12, 30)) * np.arange(1, 31)
+    centred = rows - rows.mean(0)
+    variances, axes = embedding._principal_components(centred)
+    expected, _ = np.linalg.eigh(np.cov(centred, rowvar=False, bias=True))
+    np.testing.assert_allclose(variances, expected[::-1][:12], atol=1e-9)
+    np.testing.assert_allclose((centred @ axes).var(0), variances, atol=1e-9)
+    many = np.concatenate([centred, -centred, centred, -centred])
+    np.testing.assert_allclose(embedding._principal_components(many)[0][:11], variances[:11])

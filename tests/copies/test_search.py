@@ -174,10 +174,25 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
     return Mixed(tmp_path_factory.mktemp("mixed"))
 
 
+@pytest.fixture(scope="module")
+def small_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small competition, small, and the result of its search, out; not to be changed."""
+    folder = tmp_path_factory.mktemp("small_search")
+    write_small(folder / "small")
+    find_copies(Competition(folder / "small"), folder / "out")
+    return folder
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    write_small(tmp_path / "small")
-    return tmp_path / "small"
+def small(small_search: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(small_search / "small", tmp_path / "small")
+
+
+@pytest.fixture
+def found_before(small_search: Path, tmp_path: Path) -> pd.DataFrame:
+    """Groups of the small competition, searched before: the result is in out."""
+    shutil.copytree(small_search / "out", tmp_path / "out")
+    return pd.read_csv(tmp_path / "out" / "groups.csv", dtype=str)
 
 
 def test_copies_are_together_and_nothing_else(mixed):
@@ -270,23 +285,23 @@ def test_another_search_with_other_threads_gives_the_same_bytes(small, tmp_path,
     assert pages[0].replace("Copies in one", "Copies in other") == pages[1]
 
 
-def test_a_changed_photo_is_searched_again(small, tmp_path, capsys):
-    out = tmp_path / "out"
-    before = find_copies(Competition(small), out)
-    assert capsys.readouterr().out.startswith("searching 24 photos for copies; ")
+def test_a_changed_photo_is_searched_again(small, found_before, tmp_path, capsys):
+    out, before = tmp_path / "out", found_before
+    pd.testing.assert_frame_equal(find_copies(Competition(small), out), before)
+    assert capsys.readouterr().out == ""
     path = small / "train" / "images" / "train-001.png"
     cv2.imwrite(str(path), draw_source(77, 160, 120)[..., ::-1])
     after = find_copies(Competition(small), out)
-    assert "searching 24 photos" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("searching 24 photos for copies; ")
     assert (before["group"] == before["group"][0]).sum() == 3
     assert (after["group"] == after["group"][0]).sum() == 1
     assert partition(after)[1:] == partition(before)[1:]
 
 
+@pytest.mark.usefixtures("found_before")
 @pytest.mark.parametrize("change", ["label", "method", "file"])
 def test_other_labels_another_method_or_a_lost_file_are_searched_again(change, small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    find_copies(Competition(small), out)
     if change == "label":  # who is in conflict depends on it
         path = small / "train" / "train.csv"
         table = pd.read_csv(path, dtype=str)
@@ -296,19 +311,18 @@ def test_other_labels_another_method_or_a_lost_file_are_searched_again(change, s
         monkeypatch.setattr(copies, "VERSION", -1)
     else:
         (out / "groups.csv").unlink()
-    capsys.readouterr()
     find_copies(Competition(small), out)
     assert "searching" in capsys.readouterr().out
     assert bool(json.loads((out / "copies.json").read_text())["conflicting"]) == (change == "label")
 
 
 @pytest.mark.parametrize("text", ["", '{"key": ', "[]", "null"])
-def test_a_damaged_summary_is_written_anew(text, small, tmp_path):
-    expected = find_copies(Competition(small), tmp_path)
-    summary = (tmp_path / "copies.json").read_text()
-    (tmp_path / "copies.json").write_text(text)
-    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path), expected)
-    assert (tmp_path / "copies.json").read_text() == summary
+def test_a_damaged_summary_is_written_anew(text, small, found_before, tmp_path):
+    file = tmp_path / "out" / "copies.json"
+    summary = file.read_text()
+    file.write_text(text)
+    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), found_before)
+    assert file.read_text() == summary
 
 
 def interrupt_after(calls: int, function):
@@ -338,27 +352,28 @@ def blocks(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("blocks")
-def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(small, tmp_path, monkeypatch):
-    expected = find_copies(Competition(small), tmp_path / "whole")
+def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(
+    small, small_search, found_before, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         patch.setattr(copies, "describe_photo", interrupt_after(12, copies.describe_photo))
         with pytest.raises(KeyboardInterrupt):
-            find_copies(Competition(small), tmp_path / "out")
-    assert not (tmp_path / "out" / "groups.csv").exists()
+            find_copies(Competition(small), tmp_path / "again")
+    assert not (tmp_path / "again" / "groups.csv").exists()
     described: list = []
     monkeypatch.setattr(copies, "describe_photo", recording(copies.describe_photo, described))
-    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
+    pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "again"), found_before)
     ids = [
         f"{name}-{number:03}.png" for name, photos in (("train", 18), ("test", 6)) for number in range(1, photos + 1)
     ]
     assert sorted(Path(path).name for (path,) in described) == sorted(ids[10:])
     for name in ("groups.csv", "copies.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (small_search / "out" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("found_before")
 def test_an_interrupted_search_leaves_no_summary_of_an_earlier_one(small, tmp_path, monkeypatch):
     """Or its groups would be taken for those of the photos as they were."""
-    find_copies(Competition(small), tmp_path / "out")
     table = small / "train" / "train.csv"
     table.write_text(table.read_text().replace(",1\n", ",2\n", 1))
     monkeypatch.setattr(copies, "write_page", interrupt_after(0, copies.write_page))

@@ -79,12 +79,20 @@ def whiten(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     embeddings = np.asarray(embeddings)
     sample = embeddings[np.random.default_rng(0).permutation(len(embeddings))[:SAMPLE]].astype(np.float32)
     centre = sample.mean(0)
-    variances, axes = np.linalg.eigh(np.cov(sample - centre, rowvar=False, bias=True).astype(np.float64))
-    variances, axes = variances[::-1].clip(0), axes[:, ::-1]
+    variances, axes = _principal_components((sample - centre).astype(np.float64))
     # Components beyond the number that the photos determine are damped, not cut off.
     noise = variances[min(DIMENSIONS, len(embeddings) // PHOTOS_PER_DIMENSION)] + 1e-9
     projection = (axes / np.sqrt(variances + noise))[:, :DIMENSIONS].astype(np.float32)
     return np.concatenate([_unit((part - centre) @ projection) for part in _blocks(embeddings)])
+
+
+def _principal_components(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances, largest first, and axes as columns; those of few rows are cheaper without a covariance."""
+    if len(centred) < centred.shape[1]:
+        _, values, rows = np.linalg.svd(centred, full_matrices=False)
+        return values**2 / len(centred), rows.T
+    variances, axes = np.linalg.eigh(np.cov(centred, rowvar=False, bias=True))
+    return variances[::-1].clip(0), axes[:, ::-1]
 
 
 def _blocks(embeddings: np.ndarray) -> list[np.ndarray]:
