@@ -62,8 +62,8 @@ def test_a_doubtful_link_does_not_outweigh_what_speaks_against_it():
 def test_two_groups_need_more_than_a_photo_does():
     """Copies of one source would have been recognized while the groups grew."""
     links = all_pairs([0, 1], [2, 3])
-    assert groups_of(4, links | between([0, 1], [2, 3], Odds(2))) == [[0, 1], [2, 3]]
-    assert groups_of(4, links | between([0, 1], [2, 3], Odds(4))) == [[0, 1, 2, 3]]
+    assert groups_of(4, links | between([0, 1], [2, 3], Odds(4))) == [[0, 1], [2, 3]]
+    assert groups_of(4, links | between([0, 1], [2, 3], Odds(6))) == [[0, 1, 2, 3]]
     assert groups_of(3, {(0, 1): SURE, (0, 2): Odds(2), (1, 2): Odds(2)}) == [[0, 1, 2]]
 
 
@@ -74,9 +74,10 @@ def test_one_doubtful_pair_does_not_chain_two_groups():
 
 
 def test_one_doubtful_pair_does_not_keep_two_groups_apart():
-    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(7))
-    for doubt in (NOTHING, DIFFERENT):
-        assert groups_of(4, links | {(0, 3): doubt}) == [[0, 1, 2, 3]]
+    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], SURE)
+    assert groups_of(4, links | {(0, 3): NOTHING}) == [[0, 1, 2, 3]]
+    links = all_pairs([0, 1, 2], [3, 4, 5]) | between([0, 1, 2], [3, 4, 5], Odds(7))
+    assert groups_of(6, links | {(0, 3): DIFFERENT}) == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_look_alikes_stay_apart_although_one_pair_of_them_seems_certain():
@@ -111,7 +112,7 @@ def test_numbers_of_photos_need_not_be_consecutive():
 
 def test_what_is_looked_up_counts_like_what_was_known():
     pairs = all_pairs([0, 1], [2, 3]) | {(1, 2): Odds(7)}
-    assert groups_of(4, pairs, lambda one, other: Odds(4)) == [[0, 1, 2, 3]]
+    assert groups_of(4, pairs, lambda one, other: Odds(6)) == [[0, 1, 2, 3]]
     assert groups_of(4, pairs, lambda one, other: NOTHING) == [[0, 1], [2, 3]]
 
 
@@ -151,10 +152,10 @@ def test_of_large_groups_a_few_are_asked():
 
 
 def test_links_are_one_fewer_than_members_and_the_weakest_is_known():
-    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(5))
+    links = all_pairs([0, 1], [2, 3]) | between([0, 1], [2, 3], Odds(6))
     (group,) = join(range(4), links, never)
     assert len(group.links) == 3
-    assert group.weakest[2] == Odds(5)
+    assert group.weakest[2] == Odds(6)
     (group,) = join(range(3), {(0, 1): SURE, (1, 2): Odds(5), (0, 2): NOTHING}, never)
     assert group.links == [(0, 1, SURE), (1, 2, Odds(5))]
     assert group.weakest == (1, 2, Odds(5))

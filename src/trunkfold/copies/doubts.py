@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from trunkfold.copies.evidence import Evidence
-from trunkfold.copies.grouping import Group
+from trunkfold.copies.grouping import Group, needed_log_odds
 from trunkfold.copies.links import Pair
 
 DOUBTFUL = 0.05  # probability of an error; the calibration has too few photos to tell smaller ones apart
@@ -52,11 +52,12 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
         between = frozenset(group_of[photo] for photo in pair)
         if len(between) == 2:
             apart[between].append((found.strength, pair))
-    for pairs in apart.values():
+    for between, pairs in apart.items():
         found = [evidence[pair] for _, pair in pairs]
         if not any(each.verdict for each in found):
             pair = max(pairs)[1]
-            error = _probability(fmean(each.strength for each in found))
+            needed = needed_log_odds(*(groups[number] for number in between))
+            error = _probability(fmean(each.strength for each in found) - needed)
             doubts.append(Doubt(pair, evidence[pair], False, error))
     doubts = [doubt for doubt in doubts if doubt.error >= DOUBTFUL]
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))

@@ -8,7 +8,9 @@ from statistics import fmean
 from trunkfold.copies.evidence import Evidence
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
-MARGIN = 3.0  # mean log-odds that groups need to merge, since copies would have been recognized before
+# Mean log-odds that groups of several photos need to merge, since copies would have been recognized before. Drawn cars
+# of one model, the closest look-alikes we know, reach 4.3.
+MARGIN = 5.0
 
 
 @dataclass
@@ -60,8 +62,7 @@ def join(
     copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
     for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
         one, other = group_of[first], group_of[second]
-        margin = MARGIN if min(len(one.members), len(other.members)) > 1 else 0
-        if one is other or between(one, other) <= margin:
+        if one is other or between(one, other) <= needed_log_odds(one, other):
             continue
         one.members += other.members
         one.links += [*other.links, (first, second, found)]
@@ -69,3 +70,8 @@ def join(
     for group in (groups := list({id(group): group for group in group_of.values()}.values())):
         group.members.sort()
     return sorted(groups, key=lambda group: group.members[0])
+
+
+def needed_log_odds(one: Group, other: Group) -> float:
+    """Return the mean log-odds between two groups above which they merge."""
+    return MARGIN if min(len(one.members), len(other.members)) > 1 else 0.0
