@@ -29,7 +29,7 @@ from trunkfold.copies.evidence import IDENTICAL, LIMITS, NOT_ALIGNED, Evidence, 
 from trunkfold.data.photos import read_photo
 from trunkfold.demo.damages import draw_photo
 
-SOURCES = 4
+SOURCES = 3
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> Evidence:
