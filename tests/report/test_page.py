@@ -274,7 +274,7 @@ def test_what_each_part_adds_is_told_with_its_interval(reported):
 def test_how_it_was_made_is_complete(reported):
     page, _ = read_page(reported)
     made = section(page, "Reproducibility")
-    assert "14,399,238 of 27,920,000 parameters are trainable per fold" in " ".join(made.split())
+    assert "14,399,238 trainable parameters per fold, of 27,920,000 in total" in " ".join(made.split())
     assert "123 photos per second" in made
     assert "reading photos 1.2 s, training 62 s." in made
     assert ["device", "a GPU <fast>"] in rows(made)
@@ -409,7 +409,7 @@ def test_a_blend_shows_the_photos_of_its_runs_and_no_heat_of_theirs(reported, tm
     page = (blend / "report.html").read_text()
     mistakes = section(page, "Most confident mistakes")
     assert "data:image/jpeg" in mistakes
-    assert "regions that support" not in mistakes.partition("<h3>")[2]
+    assert "areas that drove" not in mistakes.partition("<h3>")[2]
     assert "submissions/&lt;gone&gt; (25\xa0%)" in section(page, "Reproducibility")
 
 

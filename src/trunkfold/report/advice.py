@@ -88,7 +88,7 @@ def _epochs(findings: Findings) -> Iterator[str]:
         )
     elif loss.iloc[-1] > max((1 + RISEN) * loss.min(), loss.min() + LEAST_LOSS):
         yield (
-            f"The model overfits: the validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen "
+            f"Overfitting: the validation loss was lowest after epoch {loss.idxmin()} of {epochs} and has risen "
             f"by {percent(loss.iloc[-1] / loss.min() - 1)} since. Try stronger augmentation (augment: strong), label "
             "smoothing or fewer epochs."
         )
