@@ -250,7 +250,7 @@ def test_the_page_of_copies_fits_too(visit, tmp_path):
         **{"conflicting": ["z" * 200], "crossing": [], "exact_duplicates": 0, "unreadable": []},
     }
     no_photos = pd.DataFrame({key: [] for key in ("image_id", "set", "filename", "label", "path", "group")})
-    write_page(tmp_path / "copies.html", "<i>photos", no_photos, [], summary)
+    write_page(tmp_path / "copies.html", "<i>photos", no_photos, [], [], summary)
     for width in WIDTHS:
         seen = visit(tmp_path / "copies.html", width, "dark")
         assert seen.look("document.documentElement.scrollWidth <= innerWidth")

@@ -201,6 +201,7 @@ def test_only_the_first_trial_sends_photos_through_the_trunk(workplace, monkeypa
     assert sum(seen) == (1 + VIEWS) * 90
 
 
+@pytest.mark.slow
 def test_stages_may_be_searched_each_with_features_of_its_own(workplace):
     space = {"model.tune_stages": {"choices": [1, 2]}, "model.tune": {"choices": ["adapters", "block"]}}
     write_config(workplace, space=space)

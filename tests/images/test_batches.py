@@ -216,7 +216,7 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
         assert torch.equal(rows, same_rows)
 
 
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+@pytest.mark.parametrize("start", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
     """As on Windows and macOS, and on Linux since Python 3.14: photos and augmentation have to be pickled."""
     targets = np.arange(len(FOLD_OF_ROW))

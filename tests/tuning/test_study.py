@@ -184,6 +184,7 @@ def test_the_trial_of_a_killed_process_is_failed_and_run_again_by_another():
     assert sorted(trial.value for trial in study.trials[1:]) == sorted(rates(study))
 
 
+@pytest.mark.slow
 def test_a_process_waits_for_the_last_trial_of_another_and_takes_it_over():
     worker = start_worker(600, "--trials", 2, "--tune.heartbeat", 1)
     wait_for(begun)
