@@ -223,7 +223,7 @@ def test_a_doubtful_pair_is_shown_beside_and_over_each_other(tmp_path):
     paths = [str(tmp_path / f"{name}.png") for name in ("whole", "part")]
     for path, pixels in zip(paths, (source, mirror(crop(source, 0.8, 0.5, 0.5))), strict=True):
         cv2.imwrite(path, pixels[..., ::-1])
-    doubt = Doubt((0, 1), UNSURE, joined=False, error=0.125)
+    doubt = Doubt((0, 1), joined=False, error=0.125)
     alignment = align(*(describe_photo(path) for path in paths))
     assert alignment.mirrored
     page = write(tmp_path, [Group([0]), Group([1])], [(doubt, alignment)], path=paths, set=["train", "test"])
@@ -241,7 +241,7 @@ def test_a_doubtful_pair_is_shown_beside_and_over_each_other(tmp_path):
 
 
 def test_a_pair_without_a_common_map_has_no_slider(tmp_path):
-    page = write(tmp_path, [chain(0, 1)], [(Doubt((0, 1), UNSURE, True, 0.2), None)])
+    page = write(tmp_path, [chain(0, 1)], [(Doubt((0, 1), True, 0.2), None)])
     section = sections_of(page)["Pairs to compare"]
     assert "Now in one group" in section
     assert "slider" not in section.partition("</p>")[2]
@@ -250,6 +250,6 @@ def test_a_pair_without_a_common_map_has_no_slider(tmp_path):
 
 @pytest.mark.parametrize("column", ["image_id", "label"])
 def test_names_of_pairs_are_shown_not_obeyed(column, tmp_path):
-    page = write(tmp_path, [chain(0, 1)], [(Doubt((0, 1), UNSURE, True, 0.2), None)], **{column: [HOSTILE, HOSTILE]})
+    page = write(tmp_path, [chain(0, 1)], [(Doubt((0, 1), True, 0.2), None)], **{column: [HOSTILE, HOSTILE]})
     assert page.count("<script") == 1  # the page's own
     assert 'alert("x")' not in page

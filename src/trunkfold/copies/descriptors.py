@@ -52,7 +52,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
     record["embedding"] = embed(pixels)
-    pixels = resize(pixels, min(LONG_SIDE / max(pixels.shape[:2]), LARGEST_ENLARGEMENT))
+    pixels = frame(pixels)
     grey, brightest = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), pixels.max(2)
     record["size"] = grey.shape[::-1]
     thumbnails = [resize(picture, min(THUMBNAIL / max(picture.shape), 1)) for picture in (grey, brightest)]
@@ -66,6 +66,11 @@ def describe_photo(path: str | Path) -> np.ndarray:
         record["points"][:count] = [point.pt for point in points[:count]]
         record["descriptors"][:count] = descriptors[:count]
     return record
+
+
+def frame(pixels: np.ndarray) -> np.ndarray:
+    """Resize a photo to the pixels in which features are found: a long side of 256, or less for small photos."""
+    return resize(pixels, min(LONG_SIDE / max(pixels.shape[:2]), LARGEST_ENLARGEMENT))
 
 
 def resize(picture: np.ndarray, scale: float) -> np.ndarray:

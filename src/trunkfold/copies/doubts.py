@@ -1,9 +1,10 @@
 """Doubts about a search's groups: expected errors, and the pairs that a person should compare."""
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
+
+from scipy.special import expit
 
 from trunkfold.copies.evidence import Evidence
 from trunkfold.copies.grouping import Group, needed_log_odds
@@ -18,13 +19,11 @@ class Doubt:
 
     Attributes:
         pair: Two photos, the most telling pair of the decision.
-        evidence: Of this pair.
         joined: Whether the photos are in one group.
         error: Probability that the decision is wrong.
     """
 
     pair: Pair
-    evidence: Evidence
     joined: bool
     error: float
 
@@ -42,7 +41,7 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
     """
     group_of = {member: number for number, group in enumerate(groups) for member in group.members}
     doubts = [
-        Doubt((min(one, other), max(one, other)), found, True, _probability(-found.strength))
+        Doubt((min(one, other), max(one, other)), True, float(expit(-found.strength)))
         for group in groups
         for one, other, found in group.links
         if not found.verdict
@@ -55,10 +54,9 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
     for between, pairs in apart.items():
         found = [evidence[pair] for _, pair in pairs]
         if not any(each.verdict for each in found):
-            pair = max(pairs)[1]
             needed = needed_log_odds(*(groups[number] for number in between))
-            error = _probability(fmean(each.strength for each in found) - needed)
-            doubts.append(Doubt(pair, evidence[pair], False, error))
+            error = float(expit(fmean(each.strength for each in found) - needed))
+            doubts.append(Doubt(max(pairs)[1], False, error))
     doubts = [doubt for doubt in doubts if doubt.error >= DOUBTFUL]
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
 
@@ -70,7 +68,3 @@ def expected_errors(doubts: list[Doubt]) -> dict[str, float]:
         "false": round(sum(doubt.error for doubt in doubts if doubt.joined), 2),
         "missed": round(sum(doubt.error for doubt in doubts if not doubt.joined), 2),
     }
-
-
-def _probability(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-min(max(log_odds, -30), 30)))

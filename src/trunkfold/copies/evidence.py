@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from trunkfold.copies.alignment import align
 from trunkfold.copies.confirmation import confirm
@@ -68,7 +69,7 @@ class Evidence:
     @property
     def probability(self) -> float:
         """Probability that the photos are copies."""
-        return 1 / (1 + math.exp(-min(max(self.log_odds, -30), 30)))
+        return float(expit(self.log_odds))
 
     def terms(self) -> dict[str, float]:
         """Return the terms of the logistic model."""

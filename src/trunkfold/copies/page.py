@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.copies.alignment import Alignment
-from trunkfold.copies.descriptors import LARGEST_ENLARGEMENT, LONG_SIDE, resize
+from trunkfold.copies.descriptors import LONG_SIDE, frame
 from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
@@ -143,7 +143,7 @@ def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) ->
 def _show_pair(photos: pd.DataFrame, doubt: Doubt, alignment: Alignment | None) -> dict:
     """Return what the page shows of a pair: both photos, and the second laid over the first."""
     lines = [photos.iloc[row] for row in doubt.pair]
-    first, second = (_framed(line["path"]) for line in lines)
+    first, second = (frame(read_photo(line["path"], LONG_SIDE)) for line in lines)
     return {
         "choice": [{"id": line["image_id"], "set": line["set"]} for line in lines],
         "remarks": [f"{line['image_id']} · " + _remark(line) for line in lines],
@@ -152,12 +152,6 @@ def _show_pair(photos: pd.DataFrame, doubt: Doubt, alignment: Alignment | None) 
         "decision": "in one group" if doubt.joined else "kept apart",
         "error": percent(doubt.error, 1),
     }
-
-
-def _framed(path: str) -> np.ndarray:
-    """Read a photo in the pixels that its features were found in."""
-    pixels = read_photo(path, LONG_SIDE)
-    return resize(pixels, min(LONG_SIDE / max(pixels.shape[:2]), LARGEST_ENLARGEMENT))
 
 
 def _lay_over(second: np.ndarray, shape: tuple[int, ...], alignment: Alignment) -> np.ndarray:

@@ -23,18 +23,8 @@
   };
 
   cards.forEach((card, number) => {
-    const box = card.querySelector(".decide"), slider = card.querySelector("input");
-    box.hidden = false;
-    box.addEventListener("click", event => {
-      const decision = event.target.dataset.decision;
-      if (decision) decide(number, event.target.getAttribute("aria-pressed") === "true" ? null : decision);
-    });
-    card.addEventListener("keydown", event => {
-      const decision = {s: "true", d: "false", u: null}[letterOf(event)];
-      if (decision === undefined) return;
-      event.preventDefault();
-      decide(number, decision);
-    });
+    const slider = card.querySelector("input");
+    makeDecidable(card, {s: "true", d: "false", u: null}, decision => decide(number, decision));
     if (slider) {
       slider.hidden = false;
       slider.addEventListener("input", () => {

@@ -34,6 +34,22 @@ class Decisions {
 const letterOf = event =>
   event.target.matches("select, input") || event.ctrlKey || event.metaKey || event.altKey ? "" : event.key.toLowerCase();
 
+// Let a card be decided by its buttons, a second click on one undoing it, and by letters.
+const makeDecidable = (card, decisionOfLetter, decide) => {
+  const box = card.querySelector(".decide");
+  box.hidden = false;
+  box.addEventListener("click", event => {
+    const decision = event.target.dataset.decision;
+    if (decision) decide(event.target.getAttribute("aria-pressed") === "true" ? null : decision);
+  });
+  card.addEventListener("keydown", event => {
+    const decision = decisionOfLetter[letterOf(event)];
+    if (decision === undefined) return;
+    event.preventDefault();
+    decide(decision);
+  });
+};
+
 const downloadTable = (name, rows) => {
   const field = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const link = document.createElement("a");

@@ -41,19 +41,8 @@
   };
 
   cards.forEach((card, number) => {
-    const box = card.querySelector(".decide");
-    box.hidden = false;
-    box.addEventListener("click", event => {
-      const decision = event.target.dataset.decision;
-      if (decision) decide(number, event.target.getAttribute("aria-pressed") === "true" ? null : decision);
-    });
-    box.querySelector("select").addEventListener("change", () => decide(number, "relabel"));
-    card.addEventListener("keydown", event => {
-      const decision = {k: "keep", r: "relabel", d: "drop", u: null}[letterOf(event)];
-      if (decision === undefined) return;
-      event.preventDefault();
-      decide(number, decision);
-    });
+    makeDecidable(card, {k: "keep", r: "relabel", d: "drop", u: null}, decision => decide(number, decision));
+    card.querySelector("select").addEventListener("change", () => decide(number, "relabel"));
   });
   bar.addEventListener("click", event => {
     if (event.target.name === "reset") {
