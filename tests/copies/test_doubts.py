@@ -6,7 +6,7 @@ import pytest
 
 from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.evidence import Evidence
-from trunkfold.copies.grouping import join
+from trunkfold.copies.grouping import MARGIN, join
 
 
 def known(probability: float, verdict: int = 0) -> Evidence:
@@ -41,3 +41,11 @@ def test_decisions_that_are_hardly_wrong_are_not_doubted():
 def test_what_a_person_decided_is_not_doubted():
     evidence = {(0, 1): known(0.9, verdict=1), (1, 2): known(0.3), (0, 2): known(0.3, verdict=-1), (2, 3): known(0.2)}
     assert [doubt.pair for doubt in doubts_of(evidence)] == [(2, 3)]
+
+
+def test_two_groups_of_several_photos_are_doubted_by_what_they_need_to_merge():
+    between = {(one, other): known(0.95) for one in (0, 1) for other in (2, 3)}
+    (doubt,) = doubts_of({(0, 1): known(0.999), (2, 3): known(0.999)} | between)
+    odds = 0.95 / 0.05 / math.exp(MARGIN)
+    assert not doubt.joined
+    assert doubt.error == pytest.approx(odds / (1 + odds))
