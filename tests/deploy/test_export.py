@@ -63,7 +63,7 @@ def test_the_module_is_the_calibrated_mean_over_views_and_tails(run):
         views = [finished.trunk(photos), finished.trunk(photos.flip(3))]
         alone = [tail(features).softmax(1) for features in views for tail in finished.tails]
     expected = scale(torch.stack(alone).mean(0).numpy(), finished.temperature)
-    np.testing.assert_allclose(ensemble_module(finished)(photos).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(ensemble_module(finished)(photos).numpy(), expected, atol=1e-5)
 
 
 def test_the_trunk_sees_each_view_once(run):

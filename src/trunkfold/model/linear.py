@@ -1,7 +1,7 @@
 """Linear layers with the faster of PyTorch's two CPU libraries.
 
-This is MKL, except on AMD processors: MKL does not use AVX-512 there and may take twice as long as oneDNN, which
-PyTorch uses for convolutions.
+This is MKL, except on AMD processors with AVX-512: MKL does not use it there and may take twice as long as oneDNN, which
+PyTorch uses for convolutions. On AMD processors without it, oneDNN may take four times as long as MKL.
 """
 
 import math
@@ -15,14 +15,15 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 ONEDNN = torch.ops.aten.mkldnn_convolution
 
 
-def _is_amd() -> bool:
+def _is_amd_with_avx512() -> bool:
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        about = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+    return "AuthenticAMD" in about and "avx512f" in about
 
 
-BY_CONVOLUTION = _is_amd()
+BY_CONVOLUTION = _is_amd_with_avx512()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
