@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import RECORD, describe_photo
 from trunkfold.copies.embedding import one_thread, whiten
 from trunkfold.copies.evidence import Evidence, compare
@@ -109,7 +110,7 @@ class DataSet:
         self.source = np.repeat(np.arange(len(self.records) // COPIES), COPIES)
         kinds = _kinds_of_pairs(sources) if name == LOOK_ALIKES else [""] * len(self.records)
         self.kind = np.array([kinds[source // 2] for source in self.source])
-        self.embeddings = whiten(self.records["embedding"])
+        self.embeddings, self.statistics = whiten(self.records["embedding"]), measure_cells(self.records)
         self.candidates = set(map(tuple, find_candidates(self.records, self.embeddings, 1).tolist()))
         self.negatives = _pairs(self.source // 2) - self.true_pairs if name == LOOK_ALIKES else set()
         wanted = self.candidates | self.true_pairs | self.negatives
@@ -117,7 +118,8 @@ class DataSet:
 
     def look(self, one: int, other: int) -> Evidence:
         """Compare two photos."""
-        return compare(self.records[one], self.records[other], float(self.embeddings[one] @ self.embeddings[other]))
+        similarity = float(self.embeddings[one] @ self.embeddings[other])
+        return compare(self.records[one], self.records[other], similarity, self.statistics)
 
     @property
     def true_pairs(self) -> set[tuple[int, int]]:

@@ -6,7 +6,7 @@ import torch
 from drawn_photos import WAYS, draw_car, draw_source
 
 from trunkfold.copies import embedding
-from trunkfold.copies.embedding import LENGTH, embed, one_thread, whiten
+from trunkfold.copies.embedding import CHANNELS, GRID, LENGTH, embed, one_thread, whiten
 
 SOURCES = [draw_source(seed) for seed in range(6)] + [draw_car(seed) for seed in range(6)]
 
@@ -14,23 +14,27 @@ SOURCES = [draw_source(seed) for seed in range(6)] + [draw_car(seed) for seed in
 def test_copies_are_closer_than_other_photos():
     ways = [WAYS[place % len(WAYS)] for place in range(len(SOURCES))]
     embeddings = whiten(
-        [embed(pixels) for pixels in SOURCES] + [embed(way(pixels)) for way, pixels in zip(ways, SOURCES, strict=True)]
+        [embed(pixels)[0] for pixels in SOURCES]
+        + [embed(way(pixels))[0] for way, pixels in zip(ways, SOURCES, strict=True)]
     )
     similarity = embeddings[: len(SOURCES)] @ embeddings[len(SOURCES) :].T
     assert (similarity.argmax(1) == np.arange(len(SOURCES))).mean() > 0.9
 
 
 def test_both_parts_and_whitened_embeddings_are_of_unit_length():
-    found = embed(SOURCES[0])
+    found, cells = embed(SOURCES[0])
     assert found.shape == (LENGTH,)
+    assert cells.shape == (2, GRID, GRID, CHANNELS)
+    np.testing.assert_allclose(embed(SOURCES[0][:, ::-1])[1][::-1], cells, atol=1e-4)
     assert np.linalg.norm(found) == pytest.approx(2**0.5)
-    assert whiten([found, embed(SOURCES[1])]).shape[0] == 2
-    assert np.linalg.norm(whiten([found, embed(SOURCES[1])]), axis=1) == pytest.approx(1, abs=1e-3)
+    whitened = whiten([found, embed(SOURCES[1])[0]])
+    assert whitened.shape[0] == 2
+    assert np.linalg.norm(whitened, axis=1) == pytest.approx(1, abs=1e-3)
 
 
 def test_few_or_equal_photos_can_be_whitened():
     assert whiten([]).shape == (0, 1)
-    assert np.isfinite(whiten([embed(SOURCES[0])] * 3)).all()
+    assert np.isfinite(whiten([embed(SOURCES[0])[0]] * 3)).all()
 
 
 def test_loading_the_network_does_not_change_the_random_numbers_of_a_training():
@@ -43,10 +47,10 @@ def test_loading_the_network_does_not_change_the_random_numbers_of_a_training():
 
 
 def test_fusing_normalizations_changes_rounding_only(monkeypatch):
-    fused = embed(SOURCES[0])
+    fused, _ = embed(SOURCES[0])
     monkeypatch.setattr(embedding, "_fuse", lambda network: network)
     embedding._network.cache_clear()
-    assert embed(SOURCES[0]) == pytest.approx(fused, abs=1e-5)
+    assert embed(SOURCES[0])[0] == pytest.approx(fused, abs=1e-5)
     embedding._network.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Description of a photo for the search: SIFT features, an embedding, a thumbnail and a digest of its pixels."""
+"""Description of a photo for the search: SIFT and network features, thumbnails and a digest of its pixels."""
 
 import hashlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trunkfold.copies.embedding import LENGTH, embed
+from trunkfold.copies.embedding import CHANNELS, GRID, LENGTH, embed
 from trunkfold.data.photos import read_photo
 
 cv2.setNumThreads(0)  # a photo is too small for several threads; each thread processes a different photo
@@ -18,7 +18,7 @@ FEATURES = 500
 CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos have only faint features
 THUMBNAIL = 128  # pixels of the long side
 
-# A fixed size of 103 kB per photo, so that blocks of photos can be memory-mapped.
+# A fixed size of 144 kB per photo, so that blocks of photos can be memory-mapped.
 RECORD = np.dtype(
     [
         ("digest", "V16"),  # of the pixels; zero if the photo cannot be read
@@ -27,6 +27,7 @@ RECORD = np.dtype(
         ("points", np.float32, (FEATURES, 2)),  # x and y
         ("descriptors", np.uint8, (FEATURES, 128)),
         ("embedding", np.float16, LENGTH),
+        ("cells", np.float16, (2, GRID, GRID, CHANNELS)),  # of the photo, and of its mirror image
         ("thumbnail_shape", np.uint8, 2),  # height and width
         ("thumbnails", np.uint8, (2, THUMBNAIL, THUMBNAIL)),  # grey, and brightest channel
     ]
@@ -51,7 +52,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     except ValueError:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
-    record["embedding"] = embed(pixels)
+    record["embedding"], record["cells"] = embed(pixels)
     pixels = frame(pixels)
     grey, brightest = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), pixels.max(2)
     record["size"] = grey.shape[::-1]

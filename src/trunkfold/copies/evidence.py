@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from trunkfold.copies.alignment import align
-from trunkfold.copies.confirmation import confirm
+from trunkfold.copies.cells import Statistics, least_alike
 from trunkfold.copies.descriptors import FEATURES
 from trunkfold.copies.likeness import compare_pixels
 
@@ -27,16 +27,14 @@ DECIDED = 1000.0  # log-odds of a verdict
 class Evidence:
     """Findings of a comparison of two photos.
 
+    Inliers and overlap do not enter the log-odds: photos of one background have as many as copies.
+
     Attributes:
         similarity: Of their whitened embeddings, -1 to 1.
         inliers: Features that fit one map; 0 if the photos could not be aligned.
         overlap: Share of a photo that the other one also shows; the smaller of the two shares.
-        agreement: Share of the overlap that looks alike, weighted by contrast.
-        difference: Share that looks different in the most different region; regions are a fifth of a photo long.
-        shared_agreement: Agreement where both photos have contrast.
-        shared_difference: Difference where both have contrast.
-        confirmed: Share of the features in the overlap that the other photo confirms.
-        missing: Evidence that a region lacks them beyond chance, see `trunkfold.copies.confirmation`.
+        agreement: Share of the overlap that looks alike, weighted by contrast, where both photos have contrast.
+        least_alike: Similarity of a network's local features in the region that differs most, -1 to 1.
         verdict: 1 if the photos are known to be copies (equal pixels, or a person said so), -1 if known to differ.
     """
 
@@ -44,11 +42,7 @@ class Evidence:
     inliers: int = 0
     overlap: float = 0.0
     agreement: float = 0.0
-    difference: float = 1.0
-    shared_agreement: float = 0.0
-    shared_difference: float = 1.0
-    confirmed: float = 0.0
-    missing: float = 0.0
+    least_alike: float = 0.0
     verdict: int = 0
 
     @functools.cached_property
@@ -76,33 +70,28 @@ class Evidence:
         if not self.inliers:
             return {"similarity": self.similarity}
         return {
-            "similarity": self.similarity,
-            "log overlap": math.log(self.overlap + 0.05),
             "log disagreement": math.log(1.02 - self.agreement),
-            "log shared disagreement": math.log(1.02 - self.shared_agreement),
-            "log difference": math.log(self.difference + 0.05),
-            "log shared difference": math.log(self.shared_difference + 0.05),
-            "confirmed": self.confirmed,
-            "log missing": math.log1p(self.missing),
+            "least alike": self.least_alike,
         }
 
 
-IDENTICAL = Evidence(1.0, FEATURES, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, verdict=1)
+IDENTICAL = Evidence(1.0, FEATURES, 1.0, 1.0, 1.0, verdict=1)
 
 
-def compare(one: np.ndarray, other: np.ndarray, similarity: float) -> Evidence:
+def compare(one: np.ndarray, other: np.ndarray, similarity: float, statistics: Statistics) -> Evidence:
     """Compare two photos, unchanged and mirrored.
 
     Args:
         one: A scalar of `trunkfold.copies.descriptors.RECORD`.
         other: A scalar of another photo.
         similarity: Of their whitened embeddings.
+        statistics: Of the cells of all photos.
     """
     alignment = align(one, other)
     if alignment is None:
         return Evidence(similarity)
-    likeness, confirmation = compare_pixels(one, other, alignment), confirm(one, other, alignment)
-    return Evidence(similarity, alignment.inliers, *likeness, *confirmation)
+    pixels, cells = compare_pixels(one, other, alignment), least_alike(one, other, alignment, statistics)
+    return Evidence(similarity, alignment.inliers, *pixels, cells)
 
 
 @functools.cache

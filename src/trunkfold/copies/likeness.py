@@ -1,7 +1,7 @@
 """Comparison of two aligned photos, pixel by pixel.
 
 Matching features prove only that both photos show the same object, which may be a background, a poster or a logo. So
-the whole overlap must look alike.
+the whole overlap must look alike, except where one photo shows nothing: in darkness, fog and plain areas.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,12 @@ import numpy as np
 
 from trunkfold.copies.alignment import Alignment
 from trunkfold.copies.descriptors import thumbnails_of
+from trunkfold.copies.plain_areas import plain_areas
 
 SCALES = (0.7, 9), (2.0, 15)  # blur (sigma) and window of the correlation, in pixels of a 128-pixel thumbnail
 TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is compared
-REGION = 25  # pixels: size of a relevant difference
 ALIKE = 0.5  # smallest correlation of windows that look alike
-COMPARABLE = 100  # fewest textured pixels that allow a comparison
+COMPARABLE, UNKNOWN = 100, 0.5  # fewest textured pixels that allow a comparison, and the agreement of fewer
 FARTHEST, SMOOTH = 5.0, 5.0  # pixels: largest and sigma of the local displacements; a coarser map cannot bend objects
 
 
@@ -25,17 +25,11 @@ class Likeness(NamedTuple):
 
     Attributes:
         overlap: Share of a photo that the other one also shows; the smaller of the two shares.
-        agreement: Share of the overlap that looks alike, weighted by contrast.
-        difference: Share that looks different in the most different region; regions are a fifth of a photo long.
-        shared_agreement: Agreement where both photos have contrast, which plain overlays and darkness hide.
-        shared_difference: Difference where both have contrast.
+        agreement: Share of the overlap that looks alike, weighted by contrast, where both photos have contrast.
     """
 
     overlap: float = 0.0
     agreement: float = 0.0
-    difference: float = 1.0
-    shared_agreement: float = 0.0
-    shared_difference: float = 1.0
 
 
 def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> Likeness:
@@ -53,32 +47,25 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     places = places + _local_displacement(first[0], _look_up(second[0], places), inside)
     warped = [_look_up(channel, places) for channel in second]
     inside &= _inside(places, second.shape[1:])
-    alike, higher, lower = _correlate(first, warped)
+    alike, contrast = _correlate(first, warped)
     inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
-    scores = [score for contrast in (higher, lower) for score in _score(alike, contrast, inside)]
-    return Likeness(overlap, *scores)
+    inside &= ~plain_areas(first) & (_look_up(plain_areas(second).astype(np.float32), places) < 0.5)
+    textured = inside & (contrast > TEXTURE)
+    if textured.sum() < COMPARABLE:
+        return Likeness(overlap, UNKNOWN)
+    weights = np.sqrt(contrast) * textured
+    return Likeness(overlap, float((weights * (alike > ALIKE)).sum() / weights.sum()))
 
 
-def _correlate(first: np.ndarray, second: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the correlation of the windows around each pixel, and the higher and the lower variance of the two.
+def _correlate(first: np.ndarray, second: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the correlation of the windows around each pixel, and the lower variance of the two.
 
     Windows must match at one scale, in grey or in the brightest channel: coarse windows are robust to noise and blur,
     fine ones to displacement, grey to desaturation, and the brightest channel to changes of hue.
     """
     maps = [[_correlation(*pair, *scale) for pair in zip(first, second, strict=True)] for scale in SCALES]
     alike = np.max([channel[0] for scale in maps for channel in scale], axis=0)
-    return alike, *(np.max([channel[kind] for channel in maps[-1]], axis=0) for kind in (1, 2))
-
-
-def _score(alike: np.ndarray, contrast: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """Return agreement and difference where there is contrast; neither counts if there is hardly any."""
-    textured = inside & (contrast > TEXTURE)
-    if textured.sum() < COMPARABLE:
-        return 0.5, 0.5
-    weights = np.sqrt(contrast) * textured
-    agreement = (weights * (alike > ALIKE)).sum() / weights.sum()
-    differs = (textured & (alike <= ALIKE)).astype(np.float32)
-    return float(agreement), float(_mean(differs, REGION).max())
+    return alike, np.max([channel[1] for channel in maps[-1]], axis=0)
 
 
 def _between_thumbnails(homography: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -120,15 +107,15 @@ def _look_up(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
     return cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _correlation(first: np.ndarray, second: np.ndarray, blur: float, window: int) -> tuple[np.ndarray, ...]:
-    """Return the correlation of two images in the window around each pixel, and the two variances there, sorted."""
+def _correlation(first: np.ndarray, second: np.ndarray, blur: float, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the correlation of two images in the window around each pixel, and the lower of their variances there."""
     first, second = (cv2.GaussianBlur(picture.astype(np.float32), (0, 0), blur) for picture in (first, second))
     means = _mean(first, window), _mean(second, window)
     variances = [
         (_mean(picture**2, window) - mean**2).clip(0) for picture, mean in zip((first, second), means, strict=True)
     ]
     covariance = _mean(first * second, window) - means[0] * means[1]
-    return covariance / np.sqrt((variances[0] * variances[1]).clip(1)), np.maximum(*variances), np.minimum(*variances)
+    return covariance / np.sqrt((variances[0] * variances[1]).clip(1)), np.minimum(*variances)
 
 
 def _mean(picture: np.ndarray, side: int) -> np.ndarray:
