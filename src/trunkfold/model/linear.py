@@ -1,7 +1,7 @@
 """Linear layers with the faster of PyTorch's two CPU libraries.
 
-This is MKL, except on AMD processors with AVX-512: MKL does not use it there and may take twice as long as oneDNN, which
-PyTorch uses for convolutions. On AMD processors without it, oneDNN may take four times as long as MKL.
+This is MKL, except on AMD processors with AVX-512: MKL does not use it there and may take twice as long as oneDNN,
+which PyTorch uses for convolutions. On AMD processors without it, oneDNN may take four times as long as MKL.
 """
 
 import math
