@@ -21,9 +21,14 @@ def competition(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerate_state() -> None:
-    """Accelerate refuses a second precision in one process, and a study mutes the log; a command has one to itself."""
+def _fresh_accelerate_state() -> Iterator[None]:
+    """Accelerate refuses a second precision in one process, and a study mutes the log; a command has one to itself.
+
+    Afterwards too: fixtures of a whole module are set up before this one.
+    """
     logging.getLogger("trunkfold").setLevel(logging.NOTSET)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

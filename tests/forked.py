@@ -1,4 +1,4 @@
-"""Commands in separate processes that start fast: forks of a server that has already imported torch."""
+"""Code in separate processes that start fast: forks of a server that has already imported torch."""
 
 import multiprocessing
 import os
@@ -6,15 +6,28 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from toys import run_command
+import pytest
+from toys import leave_out_figures, run_command
 
 STARTING = multiprocessing.get_context("forkserver")
-STARTING.set_forkserver_preload(["trunkfold.report.page", "trunkfold.training.setup", "trunkfold.training.loop"])
+STARTING.set_forkserver_preload(
+    [*("trunkfold.report.page", "trunkfold.training.setup", "trunkfold.training.loop", "trunkfold.output.outputs")]
+    + ["trunkfold.tuning.objective", "trunkfold.tuning.page", "trunkfold.tuning.study"]
+)
 SAID = "said.txt"  # in the folder: what all its commands printed
 
 
+def without_figures() -> None:
+    """Leave out what takes two thirds of a toy run, in this process."""
+    leave_out_figures(pytest.MonkeyPatch())
+
+
 def start(
-    folder: Path, script: str, *words: object, environment: Mapping[str, str] | None = None, prepare: Callable = int
+    folder: Path,
+    script: str,
+    *words: object,
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable = without_figures,
 ) -> multiprocessing.Process:
     """Start a command in `folder`; `prepare` is called in its process first."""
     process = STARTING.Process(target=_run, args=(folder, script, words, dict(environment or {}), prepare))

@@ -2,6 +2,8 @@
 
 import json
 import re
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -60,6 +62,22 @@ def make_run(
     """
     run = folder / name
     (run / "figures").mkdir(parents=True)
+    for file, content in _files(choice, copies, divided, rows, tuple(classes.items())).items():
+        (run / file).write_bytes(content)
+    return run
+
+
+@cache
+def _files(
+    choice: str, copies: int, divided: str, rows: tuple[int, int], named: tuple[tuple[str, str], ...]
+) -> dict[str, bytes]:
+    """Contents of the files of such a run by name; scoring it takes most of the time of many a test."""
+    with tempfile.TemporaryDirectory() as folder:
+        _score(Path(folder), choice, copies, divided, rows, dict(named))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+
+def _score(run: Path, choice: str, copies: int, divided: str, rows: tuple[int, int], classes: dict[str, str]) -> None:
     oof = make_predictions(rows[0], 0, [0, 1] * (rows[0] // 2), classes)
     holdout = make_predictions(rows[1], rows[0], [-1] * rows[1], classes)
     folds = pd.concat([oof, holdout], ignore_index=True)[["image_id", "label", "fold"]]
@@ -85,7 +103,6 @@ def make_run(
     write_csv(history, run / "history.csv")
     first, *_, last = classes
     (run / "submission.csv").write_text(f"image_id,label\n101,{first}\n102,{last}\n103,{last}\n")
-    return run
 
 
 def extra_metrics() -> dict:

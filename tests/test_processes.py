@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from forked import run_ranks
-from toys import SOURCE, run_command, write_competition
+from toys import SOURCE, leave_out_figures, run_command, write_competition
 
 from trunkfold.files import locked_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")  # runs of module fixtures have them
 SMALL = {
     "data.classes": "null",
-    "data.image_size": "64",
+    "data.image_size": "32",
     "data.workers": "0",
     "model.name": "test_convnext",
     "model.pretrained": "false",
@@ -74,14 +74,33 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def toy(workplace: Path) -> dict[str, object]:
-    """Options of a training on 93 labelled photos, of which 2 cannot be shared by 3 processes; 2 unlabelled ones."""
-    root = write_competition(workplace / "input", sources=31, unlabelled_sources=1)
+def write_toy(folder: Path) -> dict[str, object]:
+    """Options of a training on 93 labelled photos, which no 2 or 3 processes can share; 2 unlabelled ones."""
+    root = write_competition(folder / "input", sources=31, unlabelled_sources=1)
     test = pd.read_csv(root / "test/test/test.csv")[:2]
     test.to_csv(root / "test/test/test.csv", index=False)
     (root / "sample_submission.csv").unlink()
     return {**SMALL, "data.root": root, "split.groups": root / "groups.csv"}
+
+
+@pytest.fixture
+def toy(workplace: Path) -> dict[str, object]:
+    return write_toy(workplace)
+
+
+UNEVEN = {"train.batch_size": 15, "predict.batch_size": 7, "train.ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one process has trained and submitted the run "one"."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        leave_out_figures(patch)
+        run_command("train_folds.py", *words({**write_toy(folder), **UNEVEN}))
+        run_command("make_submission.py", "--run", "submissions/one")
+    return folder
 
 
 @contextmanager
@@ -99,23 +118,22 @@ def launched(*args: object, **options: object) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def test_three_processes_predict_what_one_does_also_where_nothing_divides(toy, workplace):
-    """Batches of 5 photos a fold, passes of 7, and fewer unlabelled photos than processes."""
-    options = {**toy, "train.batch_size": 15, "predict.batch_size": 7, "train.ema_decay": 0.9}
-    run_command("train_folds.py", *words(options))
-    run_command("make_submission.py", "--run", "submissions/one")
-    for script, chosen in (
-        ("train_folds.py", {**options, "run.name": "three", "cache.dir": "submissions/other"}),
-        ("make_submission.py", {"run": "submissions/three"}),
-    ):
-        run_ranks(3, workplace, script, *words(chosen))
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_predict_what_one_does_also_where_nothing_divides(alone, processes):
+    """Batches of 5 photos a fold, passes of 7, and fewer unlabelled photos than three processes."""
+    root, several = alone / "input", f"{processes} processes"
+    options = {**SMALL, "data.root": root, "split.groups": root / "groups.csv", **UNEVEN}
+    chosen = {**options, "run.name": several, "cache.dir": f"submissions/cache of {several}"}
+    said = run_ranks(processes, alone, "train_folds.py", *words(chosen))
+    assert said.count("epoch 1/2") == 1  # one process speaks
+    run_ranks(processes, alone, "make_submission.py", "--run", f"submissions/{several}")
     for name in ("oof", "holdout", "test_probabilities"):
-        one, three = (pd.read_csv(workplace / f"submissions/{run}/{name}.csv") for run in ("one", "three"))
-        assert one["image_id"].tolist() == three["image_id"].tolist()
+        one, found = (pd.read_csv(alone / f"submissions/{run}/{name}.csv") for run in ("one", several))
+        assert one["image_id"].tolist() == found["image_id"].tolist()
         columns = [column for column in one if column.startswith("p_")]
-        np.testing.assert_allclose(three[columns], one[columns], atol=1e-4)
-    assert len(three) == 2
-    losses = [pd.read_csv(workplace / f"submissions/{run}/history.csv")["train_loss"] for run in ("one", "three")]
+        np.testing.assert_allclose(found[columns], one[columns], atol=1e-4)
+    assert len(found) == 2
+    losses = [pd.read_csv(alone / f"submissions/{run}/history.csv")["train_loss"] for run in ("one", several)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 

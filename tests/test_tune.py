@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from toys import SOURCE, run_command, write_competition
+from toys import SOURCE, leave_out_figures, run_command, write_competition
 
 from trunkfold.config.parsing import dump_config, load_config
 from trunkfold.model.parts import Trunk
@@ -22,7 +22,7 @@ from trunkfold.tuning.objective import run_trial
 from trunkfold.tuning.schema import parse_tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-SIZE, FOLDS, VIEWS = 64, 3, 2
+SIZE, FOLDS, VIEWS = 32, 3, 2
 OPTIONS = {
     "data": {"root": "input", "classes": None, "image_size": SIZE},
     "model": {"name": "test_convnext", "pretrained": False},
@@ -47,6 +47,19 @@ OPTIONS = {
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that share two cores with two threads each wait for one another."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study that `finished` holds has them."""
+    leave_out_figures(monkeypatch)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **_: Path(file).touch())
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing; tests without this see that studies of one trial, of two and of a diverged one can be drawn."""
+    monkeypatch.setattr("trunkfold.tuning.page._figures", lambda library, shown: ())
 
 
 def write_config(folder: Path, **tune: object) -> None:
@@ -142,6 +155,7 @@ def test_the_page_needs_no_network_and_shows_every_figure(finished):
         assert f"<h2>{heading}" in page
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_best_trial_is_a_run_as_it_stands(copied, accelerator):
     """With a trial's epochs and views train_folds.py does what the trial did; without it trains as tune.best says."""
     table = trials_of(copied / "submissions/toy")
@@ -163,6 +177,7 @@ def test_the_best_trial_is_a_run_as_it_stands(copied, accelerator):
     assert made.model.rank == best["model.rank"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_started_again_it_goes_on_where_it_ended(copied, capsys):
     before = trials_of(copied / "submissions/toy")
     shutil.move("input", "elsewhere")  # nothing to do: no photos are read
@@ -187,6 +202,7 @@ def test_the_same_seed_makes_the_same_study(finished, workplace):
     pd.testing.assert_frame_equal(first[:2], second, check_dtype=False)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_only_the_first_trial_sends_photos_through_the_trunk(workplace, monkeypatch):
     seen, forward = [], Trunk.forward
 
@@ -202,6 +218,7 @@ def test_only_the_first_trial_sends_photos_through_the_trunk(workplace, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_stages_may_be_searched_each_with_features_of_its_own(workplace):
     space = {"model.tune_stages": {"choices": [1, 2]}, "model.tune": {"choices": ["adapters", "block"]}}
     write_config(workplace, space=space)
@@ -223,6 +240,7 @@ def test_a_trial_that_diverges_is_pruned_and_the_study_goes_on(workplace):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_hopeless_trials_are_pruned(workplace):
     space = {"train.head_lr": {"choices": [1e-9, 0.02, 0.03]}}
     write_config(workplace, space=space, pruner="median")
@@ -255,6 +273,7 @@ def test_what_cannot_work_is_refused_before_the_first_trial(workplace, capsys, t
         assert optuna.load_study(study_name="toy", storage=f"sqlite:///{database}").trials == []
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(copied, capsys):
     assert_refused("train.epochs: 3 in the study, 4 now", capsys, "--train.epochs", 4)
     folds = Path("input/train/train/train.csv")

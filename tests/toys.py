@@ -120,10 +120,13 @@ def argmax_table(folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[s
 
 
 def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes two thirds of a toy run; one whole run per module still draws all of it."""
+    """Leave out what takes two thirds of a toy run, figures and most simulated leaderboards; one whole run per module
+    still has all of it.
+    """
     for name in ("score_sections.save_figure", "score_sections.save_picture", "photo_sections.save_figure"):
         patch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
     patch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")
+    patch.setattr("trunkfold.evaluation.leaderboard.SIMULATIONS", 100)
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -115,9 +115,9 @@ def write_mixed(root: Path) -> pd.DataFrame:
 
 
 def write_small(root: Path) -> pd.DataFrame:
-    """24 small photos of eight sources."""
+    """15 small photos of five sources."""
     rng = np.random.default_rng(1)
-    sets = {"train": range(6), "test": range(6, 8)}
+    sets = {"train": range(4), "test": range(4, 5)}
     photos = [photo for name, seeds in sets.items() for photo in sources_with_copies(small_source, seeds, name, rng)]
     return write_photos(root, photos)
 
@@ -275,14 +275,13 @@ def test_the_groups_are_where_training_looks_for_them(mixed, tmp_path, monkeypat
     pd.testing.assert_frame_equal(load_groups("copies", Competition(mixed.root)), mixed.groups)
 
 
-def test_another_search_with_other_threads_gives_the_same_bytes(small, tmp_path, monkeypatch):
-    for name, workers in (("one", 1), ("other", 3)):
-        monkeypatch.setattr(copies, "WORKERS", workers)
-        find_copies(Competition(small), tmp_path / name)
+def test_another_search_with_other_threads_gives_the_same_bytes(small, small_search, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "WORKERS", copies.WORKERS + 2)
+    find_copies(Competition(small), tmp_path / "other")
     for file in ("groups.csv", "copies.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
-    pages = [(tmp_path / name / "copies.html").read_text() for name in ("one", "other")]
-    assert pages[0].replace("Copies in one", "Copies in other") == pages[1]
+        assert (small_search / "out" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    one, other = ((folder / "copies.html").read_text() for folder in (small_search / "out", tmp_path / "other"))
+    assert one.replace("Copies in out", "Copies in other") == other
 
 
 def test_a_changed_photo_is_searched_again(small, found_before, tmp_path, capsys):
@@ -292,7 +291,7 @@ def test_a_changed_photo_is_searched_again(small, found_before, tmp_path, capsys
     path = small / "train" / "images" / "train-001.png"
     cv2.imwrite(str(path), draw_source(77, 160, 120)[..., ::-1])
     after = find_copies(Competition(small), out)
-    assert capsys.readouterr().out.startswith("searching 24 photos for copies; ")
+    assert capsys.readouterr().out.startswith("searching 15 photos for copies; ")
     assert (before["group"] == before["group"][0]).sum() == 3
     assert (after["group"] == after["group"][0]).sum() == 1
     assert partition(after)[1:] == partition(before)[1:]
@@ -316,7 +315,7 @@ def test_other_labels_another_method_or_a_lost_file_are_searched_again(change, s
     assert bool(json.loads((out / "copies.json").read_text())["conflicting"]) == (change == "label")
 
 
-@pytest.mark.parametrize("text", ["", '{"key": ', "[]", "null"])
+@pytest.mark.parametrize("text", ['{"key": ', "[]"])
 def test_a_damaged_summary_is_written_anew(text, small, found_before, tmp_path):
     file = tmp_path / "out" / "copies.json"
     summary = file.read_text()
@@ -348,7 +347,7 @@ def recording(function, calls: list):
 @pytest.fixture
 def blocks(monkeypatch) -> None:
     monkeypatch.setattr(copies, "PHOTOS", 5)
-    monkeypatch.setattr(copies, "PAIRS", 20)
+    monkeypatch.setattr(copies, "PAIRS", 10)
 
 
 @pytest.mark.usefixtures("blocks")
@@ -364,7 +363,7 @@ def test_a_search_that_was_interrupted_does_not_describe_its_photos_again(
     monkeypatch.setattr(copies, "describe_photo", recording(copies.describe_photo, described))
     pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "again"), found_before)
     ids = [
-        f"{name}-{number:03}.png" for name, photos in (("train", 18), ("test", 6)) for number in range(1, photos + 1)
+        f"{name}-{number:03}.png" for name, photos in (("train", 12), ("test", 3)) for number in range(1, photos + 1)
     ]
     assert sorted(Path(path).name for (path,) in described) == sorted(ids[10:])
     for name in ("groups.csv", "copies.json"):
@@ -389,7 +388,7 @@ def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, t
         patch.setattr(copies, "compare", recording(copies.compare, compared))
         expected = find_copies(Competition(small), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "compare", interrupt_after(50, copies.compare))
+        patch.setattr(copies, "compare", interrupt_after(25, copies.compare))
         with pytest.raises(KeyboardInterrupt):
             find_copies(Competition(small), tmp_path / "out")
     again: list = []
@@ -397,7 +396,7 @@ def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, t
     monkeypatch.setattr(copies, "describe_photo", refuse)
     monkeypatch.setattr(copies, "find_candidates", refuse)
     pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
-    assert len(again) == len(compared) - 40  # two blocks of twenty were finished
+    assert len(again) == len(compared) - 20  # two blocks of ten were finished
     assert {path.name for path in (tmp_path / "out").iterdir()} - {".lock"} == {
         "groups.csv",
         "copies.json",
@@ -423,15 +422,15 @@ def test_of_two_that_ask_at_once_one_searches(small, tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: find_copies(Competition(small), tmp_path / "out"), range(2))
     pd.testing.assert_frame_equal(one, other)
-    assert len(described) == 24
+    assert len(described) == 15
 
 
 def test_a_competition_without_test_photos(small, tmp_path):
     shutil.rmtree(small / "test")
     groups = find_copies(Competition(small), tmp_path / "out")
     assert set(groups["set"]) == {"train"}
-    assert partition(groups) == [list(range(first, first + 3)) for first in range(0, 18, 3)]
-    assert json.loads((tmp_path / "out" / "copies.json").read_text())["photos"] == {"train": 18, "test": 0}
+    assert partition(groups) == [list(range(first, first + 3)) for first in range(0, 12, 3)]
+    assert json.loads((tmp_path / "out" / "copies.json").read_text())["photos"] == {"train": 12, "test": 0}
 
 
 def train_photos(*pictures: np.ndarray | bytes) -> list[dict]:
@@ -507,8 +506,8 @@ def test_the_command_says_what_it_found_and_where_to_look(small, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     out = Path("submissions/copies/small")
     expected = [
-        f"searching 24 photos for copies; the groups will be in {out / 'groups.csv'}",
-        "18 labelled and 6 unlabelled photos show 8 sources: 8 of 3 photos.",
+        f"searching 15 photos for copies; the groups will be in {out / 'groups.csv'}",
+        "12 labelled and 3 unlabelled photos show 5 sources: 5 of 3 photos.",
         "No group has conflicting labels.",
         "No group has labelled and unlabelled photos together.",
         "No decision of the search is doubtful.",
@@ -517,7 +516,7 @@ def test_the_command_says_what_it_found_and_where_to_look(small, tmp_path, monke
     run_command("find_copies.py", "--data.root", small)
     assert capsys.readouterr().out.splitlines() == expected
     groups = pd.read_csv(out / "groups.csv", dtype=str)
-    assert partition(groups) == [list(range(first, first + 3)) for first in range(0, 24, 3)]
+    assert partition(groups) == [list(range(first, first + 3)) for first in range(0, 15, 3)]
 
     run_command("find_copies.py", "--data.root", small)  # nothing is left to do
     assert capsys.readouterr().out.splitlines() == expected[1:]
@@ -536,6 +535,7 @@ def test_the_command_ends_with_a_message_where_there_are_no_photos(tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # test_evidence.py compares some of them
 @pytest.mark.skipif(not SHARED_PHOTOS.exists(), reason=f"no real photos in {SHARED_PHOTOS}")
 def test_copies_of_real_photos_are_found(tmp_path):
     truth = pd.read_csv(SHARED_PHOTOS.with_name("photos_truth.csv"), dtype=str)

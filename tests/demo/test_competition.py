@@ -1,8 +1,6 @@
 """The demo competition has the expected columns, imbalance, copies and difficulty."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,12 +14,13 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from toys import run_command
 
 from trunkfold.demo.competition import COMPETITION_COUNTS, DemoOptions, make_demo, plan_photos, share_out
 from trunkfold.demo.damages import DAMAGES, draw_photo
 from trunkfold.errors import InputError
 
-SCRIPT = Path(__file__).parents[2] / "src" / "make_demo_data.py"
+SCRIPT = "make_demo_data.py"
 SMALL = DemoOptions(photos=60, size=32)
 
 
@@ -35,10 +34,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files_of(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def run_script(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True, check=False)
 
 
 def read_photo(path: Path) -> np.ndarray:
@@ -230,21 +225,23 @@ def test_an_out_below_a_file_is_an_input_error(tmp_path: Path):
         make_demo(tmp_path / "file" / "demo", SMALL)
 
 
-def test_the_script_exits_with_2_and_no_traceback_on_bad_values(tmp_path: Path):
-    result = run_script("--photos", 0, "--out", tmp_path / "demo")
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: --photos 0 is too small")
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
+def test_the_script_exits_with_2_and_no_traceback_on_bad_values(tmp_path: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(SCRIPT, "--photos", 0, "--out", tmp_path / "demo")
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.err.startswith("error: --photos 0 is too small")
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
 
 
-def test_the_script_says_what_it_wrote_and_what_comes_next(tmp_path: Path):
+def test_the_script_says_what_it_wrote_and_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "demo"
-    result = run_script("--photos", 59, "--size", 32, "--out", out)
-    assert result.returncode == 0, result.stderr
-    assert f"wrote 27 labelled and 18 unlabelled photos to {out}" in result.stdout
-    assert result.stdout.endswith(f"train_folds.py --config configs/demo.yaml --data.root {out}\n")
-    assert len(result.stdout.splitlines()) == 1
+    run_command(SCRIPT, "--photos", 59, "--size", 32, "--out", out)
+    printed = capsys.readouterr().out
+    assert f"wrote 27 labelled and 18 unlabelled photos to {out}" in printed
+    assert printed.endswith(f"train_folds.py --config configs/demo.yaml --data.root {out}\n")
+    assert len(printed.splitlines()) == 1
 
 
 def test_every_drawing_of_every_class_works_and_is_a_picture():

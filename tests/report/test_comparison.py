@@ -38,6 +38,7 @@ SPLIT = {"groups": "copies", "folds": 3, "holdout": 0.2, "seed": 42}
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trunkfold.evaluation.leaderboard.SIMULATIONS", 100)  # of each run, which nothing compares
 
 
 def make_run(

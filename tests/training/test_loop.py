@@ -148,8 +148,8 @@ def outcome(lockstep, history) -> tuple[list, list]:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"ema_decay": 0.9, "keep": "best"},
+        {"epochs": 2},
+        {"epochs": 2, "ema_decay": 0.9, "keep": "best"},
         *(
             pytest.param(options, marks=pytest.mark.slow)
             for options in (
@@ -164,7 +164,7 @@ def test_a_training_that_is_killed_after_any_step_ends_as_if_it_was_not(accelera
     """Stochastic depth draws numbers in each step, so that they too have to go on where they stood."""
     whole = prepare(accelerator, drop_path=0.5, **options)
     wanted = outcome(whole[0], train(*whole))
-    for kills in range(3 * len(whole[1])):
+    for kills in range(whole[0].config.epochs * len(whole[1])):
         torch.manual_seed(kills)  # another process would have drawn other numbers
         with pytest.raises(Killed):
             train(
@@ -187,16 +187,16 @@ def test_a_finished_training_is_not_done_again(accelerator, tmp_path):
 
 
 def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
-    lockstep, loader, validation = prepare(accelerator)
+    lockstep, loader, validation = prepare(accelerator, epochs=2)
     wanted = outcome(lockstep, train(lockstep, loader, validation))
     for stops in range(4):
-        lockstep, loader, validation = prepare(accelerator)
+        lockstep, loader, validation = prepare(accelerator, epochs=2)
         with pytest.raises(
             OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* rerun the same command to resume"
         ):
             train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1e-6))
         assert sum(loader.dataset.seen.values()) == 12  # one step was done
-    lockstep, loader, validation = prepare(accelerator)
+    lockstep, loader, validation = prepare(accelerator, epochs=2)
     history = train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator))
     assert outcome(lockstep, history) == wanted
 

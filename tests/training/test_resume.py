@@ -15,6 +15,7 @@ import forked
 import pandas as pd
 import pytest
 from filelock import FileLock
+from forked import without_figures
 from safetensors.torch import load_file
 from toys import write_competition
 
@@ -44,7 +45,7 @@ TABLES = ["config.yaml", "folds.csv", "groups.csv", "oof.csv", "holdout.csv"]
 LOCK, STATE = ".lock", "state.safetensors"
 
 
-def start(folder: Path, prepare: Callable[[], None] = int, **options: object) -> multiprocessing.Process:
+def start(folder: Path, prepare: Callable[[], None] = without_figures, **options: object) -> multiprocessing.Process:
     """Train in `folder`, in a process of its own."""
     words = [word for key, value in {**OPTIONS, **options}.items() for word in (f"--{key}", value)]
     return forked.start(folder, "train_folds.py", *words, prepare=prepare)
@@ -64,6 +65,7 @@ class KilledAtFile:
         self.name, self.times, self.before = name, times, before
 
     def __call__(self) -> None:
+        without_figures()
         replace_file = os.replace
 
         def replace_or_die(source: Path, target: Path) -> None:

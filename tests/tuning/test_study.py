@@ -1,17 +1,18 @@
 """A study loses no trials if its processes are killed."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import optuna
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.tuning.study import TRIALS, check_photos, finished_trials, open_study, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-# Another process: each trial notes itself in a file, waits for --go or a moment, and gives its learning rate.
+# Another process: each trial notes itself in a file, waits, and gives its learning rate.
 WORKER = """
 import os, sys, time
 from pathlib import Path
@@ -77,9 +78,14 @@ def states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-def start_worker(seconds: float, *args: object) -> subprocess.Popen:
-    command = [sys.executable, "-c", WORKER, "notes", seconds, "--run.name", "toy", *args]
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+def start_worker(seconds: float, *args: object) -> multiprocessing.Process:
+    Path("worker.py").write_text(WORKER)
+    return forked.start(Path.cwd(), Path("worker.py").absolute(), "notes", seconds, "--run.name", "toy", *args)
+
+
+def end(worker: multiprocessing.Process, seconds: float) -> None:
+    worker.join(seconds)
+    assert worker.exitcode == 0, Path(forked.SAID).read_text()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -158,8 +164,7 @@ def test_a_trial_that_cannot_be_run_ends_the_study_and_is_not_run_again():
 def test_two_processes_share_a_study():
     workers = [start_worker(0.1, "--trials", 12) for _ in range(2)]
     for worker in workers:
-        _, error = worker.communicate(timeout=120)
-        assert worker.returncode == 0, error
+        end(worker, 120)
     study = open_study(tuning(12))[0]
     assert states(study) == ["COMPLETE"] * 12
     assert len(set(rates(study))) == len(begun()) == 12
@@ -175,7 +180,7 @@ def test_the_trial_of_a_killed_process_is_failed_and_run_again_by_another():
     optuna.storages.fail_stale_trials(study)
     assert states(study) == ["RUNNING"]  # its process lives
     worker.kill()
-    worker.wait()
+    worker.join()
     study = run(tuning(3, heartbeat=1))
     assert states(study).count("FAIL") == 1
     assert states(study).count("COMPLETE") == len(study.trials) - 1 == 3
@@ -191,10 +196,10 @@ def test_a_process_waits_for_the_last_trial_of_another_and_takes_it_over():
     other = start_worker(0, "--trials", 2, "--tune.heartbeat", 1)
     wait_for(lambda: len(begun()) == 2)
     time.sleep(4)
-    assert other.poll() is None
+    assert other.is_alive()
     worker.kill()
-    worker.wait()
-    assert other.wait(30) == 0
+    worker.join()
+    end(other, 30)
     assert states(open_study(tuning(2))[0]) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
@@ -351,10 +356,9 @@ def test_processes_share_a_study_through_postgresql_and_one_may_be_killed(postgr
     others = [start_worker(0.1, "--trials", 8, *options) for _ in range(2)]
     wait_for(lambda: len(begun()) > 2)
     victim.kill()
-    victim.wait()
+    victim.join()
     for worker in others:
-        _, error = worker.communicate(timeout=60)
-        assert worker.returncode == 0, error
+        end(worker, 60)
     study = open_study(tuning(8, storage=postgresql, heartbeat=1))[0]
     assert sorted(states(study)) == ["COMPLETE"] * 8 + ["FAIL"]
     failed = next(trial for trial in study.trials if trial.state == TrialState.FAIL)
