@@ -29,11 +29,11 @@ class Statistics(NamedTuple):
 def measure_cells(records: Sequence[np.ndarray]) -> Statistics:
     """Measure what the cells of photos have in common, which is no evidence."""
     chosen = np.random.default_rng(0).permutation(len(records))[:SAMPLE]
-    sums = np.zeros((2, records[0]["cells"].shape[-1]))
+    sums = np.zeros((2, CHANNELS))
     for place in chosen:
         cells = records[place]["cells"][0].astype(np.float64)
         sums += cells.mean((0, 1)), (cells**2).mean((0, 1))
-    mean, square = sums / len(chosen)
+    mean, square = sums / max(len(chosen), 1)
     return Statistics(mean.astype(np.float32), np.sqrt((square - mean**2).clip(1e-6)).astype(np.float32))
 
 

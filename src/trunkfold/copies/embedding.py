@@ -36,8 +36,8 @@ def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         float32 of shape (LENGTH,): two parts of unit length, a middle and the last stage. And float32 of shape
-        (2, GRID, GRID, CHANNELS): an early stage in the cells of a grid, of the photo and of its mirror image, since the
-        network sees mirror images differently.
+        (2, GRID, GRID, CHANNELS): an early stage in the cells of a grid, of the photo and of its mirror image, as
+        the network describes them differently.
     """
     shrinks = max(pixels.shape[:2]) > SIDE
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
