@@ -16,7 +16,7 @@ from trunkfold.report.contents import read_findings
 from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.run_folder import newest_run
-from trunkfold.training.accelerator import start_process
+from trunkfold.training.accelerator import end_processes, start_process
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         write_report(findings)
         write_index()
         print(f"\n{summary(out, findings.metrics, f'upload {out.submission}')}")
-    accelerator.end_training()
+    end_processes(accelerator)
 
 
 def parse_options() -> Namespace:

@@ -17,7 +17,7 @@ from trunkfold.report.contents import read_findings
 from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
-from trunkfold.training.accelerator import describe_device, start_process
+from trunkfold.training.accelerator import describe_device, end_processes, start_process
 from trunkfold.training.resume import check_run, occupied_run
 from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos, train_folds
 from trunkfold.training.trackers import log_results, tracking
@@ -63,7 +63,7 @@ def main() -> None:
             log_results(accelerator, findings.metrics, run)
             write_index()
             print(f"\n{summary(run, findings.metrics, f'python src/make_submission.py --run {run}')}")
-    accelerator.end_training()
+    end_processes(accelerator)
 
 
 if __name__ == "__main__":

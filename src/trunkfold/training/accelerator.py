@@ -50,6 +50,16 @@ def start_process(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
+def end_processes(accelerator: Accelerator) -> None:
+    """Wait for all processes, and end their connections.
+
+    A process that exits earlier may be aborted, because gloo's threads still release its last tensors
+    (github.com/pytorch/pytorch/pull/179291); a launcher then reports a finished run as failed.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
 def describe_device(accelerator: Accelerator) -> str:
     """Describe device and precision, such as "CPU, float32"."""
     device = "CPU" if accelerator.device.type == "cpu" else torch.cuda.get_device_name(accelerator.device)
