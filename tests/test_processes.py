@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from forked import run_ranks
-from toys import SOURCE, leave_out_figures, run_command, write_competition
+from toys import SOURCE, in_new_folder, run_command, write_competition
 
 from trunkfold.files import locked_folder
 
@@ -94,10 +94,7 @@ UNEVEN = {"train.batch_size": 15, "predict.batch_size": 7, "train.ema_decay": 0.
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which one process has trained and submitted the run "one"."""
-    folder = tmp_path_factory.mktemp("alone")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        leave_out_figures(patch)
+    with in_new_folder(tmp_path_factory, "alone") as folder:
         run_command("train_folds.py", *words({**write_toy(folder), **UNEVEN}))
         run_command("make_submission.py", "--run", "submissions/one")
     return folder

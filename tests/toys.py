@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -127,6 +128,16 @@ def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"trunkfold.report.{name}", lambda *_: "data:,")
     patch.setattr("trunkfold.output.outputs.draw_sheet", lambda *_, **__: b"")
     patch.setattr("trunkfold.evaluation.leaderboard.SIMULATIONS", 100)
+
+
+@contextmanager
+def in_new_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Work in a new folder, without figures: set-up of a run that several tests share."""
+    folder = factory.mktemp(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        leave_out_figures(patch)
+        yield folder
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from toys import leave_out_figures, run_command, write_competition
+from toys import in_new_folder, run_command, write_competition
 
 
 @pytest.fixture(scope="package")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy competition and a run trained and submitted in it, not to be changed."""
-    folder = tmp_path_factory.mktemp("deploy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        leave_out_figures(patch)
+    with in_new_folder(tmp_path_factory, "deploy") as folder:
         root = write_competition(folder / "input")
         options = {
             "data.root": root,

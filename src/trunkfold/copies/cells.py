@@ -12,6 +12,7 @@ import numpy as np
 from trunkfold.copies.alignment import Alignment
 from trunkfold.copies.descriptors import thumbnails_of
 from trunkfold.copies.embedding import CHANNELS, GRID
+from trunkfold.copies.likeness import look_up
 from trunkfold.copies.plain_areas import plain_areas
 
 REGION = 4  # cells: side of a region
@@ -53,13 +54,13 @@ def least_alike(one: np.ndarray, other: np.ndarray, alignment: Alignment, statis
     """
     places = _map_cells(alignment, one["size"], other["size"])
     inside = ((places > -0.5) & (places < GRID - 0.5)).all(2)
-    inside &= ~_covered(one, alignment.mirrored) & ~(_look_up(_covered(other).astype(np.float32), places) > 0.5)
+    inside &= ~_covered(one, alignment.mirrored) & ~(look_up(_covered(other).astype(np.float32), places) > 0.5)
     count = _sum(inside)
     if count.max() < FEWEST:
         return 0.0
     chosen = one["cells"][int(alignment.mirrored)], other["cells"][0]
     first, second = ((cells - statistics.mean) / statistics.deviation for cells in chosen)
-    second = np.dstack([_look_up(part, places) for part in np.array_split(second, CHANNELS // 4, axis=2)])
+    second = np.dstack([look_up(part, places) for part in np.array_split(second, CHANNELS // 4, axis=2)])
     lengths = np.linalg.norm(first, axis=2) * np.linalg.norm(second, axis=2)
     similarity = (first * second).sum(2) / lengths.clip(1e-6)
     regions = (_sum(similarity * inside) / count.clip(1))[count >= FEWEST]
@@ -78,11 +79,6 @@ def _covered(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
     """Return the cells that are mostly plain: bool of shape (GRID, GRID)."""
     plain = plain_areas(thumbnails_of(record, mirrored)).astype(np.float32)
     return cv2.resize(plain, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
-
-
-def _look_up(grid: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return a grid's values at places between its cells; it may have up to four channels."""
-    return cv2.remap(np.ascontiguousarray(grid), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _sum(grid: np.ndarray) -> np.ndarray:

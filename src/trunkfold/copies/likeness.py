@@ -44,12 +44,12 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     overlap = _overlap(inside, places, second.shape[1:])
     if inside.sum() < COMPARABLE:
         return Likeness(overlap)
-    places = places + _local_displacement(first[0], _look_up(second[0], places), inside)
-    warped = [_look_up(channel, places) for channel in second]
+    places = places + _local_displacement(first[0], look_up(second[0], places), inside)
+    warped = [look_up(channel, places) for channel in second]
     inside &= _inside(places, second.shape[1:])
     alike, contrast = _correlate(first, warped)
     inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
-    inside &= ~plain_areas(first) & (_look_up(plain_areas(second).astype(np.float32), places) < 0.5)
+    inside &= ~plain_areas(first) & (look_up(plain_areas(second).astype(np.float32), places) < 0.5)
     textured = inside & (contrast > TEXTURE)
     if textured.sum() < COMPARABLE:
         return Likeness(overlap, UNKNOWN)
@@ -103,8 +103,14 @@ def _local_displacement(first: np.ndarray, second: np.ndarray, inside: np.ndarra
     return smooth.clip(-FARTHEST, FARTHEST)
 
 
-def _look_up(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def look_up(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return a picture's values at places between its pixels.
+
+    Args:
+        picture: Shape (height, width) or, with up to four channels, (height, width, channels).
+        places: float32 of shape (rows, columns, 2), x and y.
+    """
+    return cv2.remap(np.ascontiguousarray(picture), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray, blur: float, window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 SIDE = 9  # pixels of a thumbnail: smaller areas are not plain
 RANGE = 1  # largest difference of grey values within an area: rounding
-INFLUENCE = 14  # pixels: windows and features near the border of an area show the border
+INFLUENCE = 14  # pixels, half of them on each side: windows and cells near the border of an area show the border
 
 
 def plain_areas(thumbnails: np.ndarray) -> np.ndarray:
