@@ -64,3 +64,17 @@ def test_exported_graphs_hold_no_operation_of_one_library():
     program = torch.export.export(FastLinear(7, 3), (torch.randn(2, 7),))
     assert "mkldnn" not in str(program.graph)
     assert program.module()(torch.ones(2, 7)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("about", "chosen"),
+    [
+        ("vendor_id : AuthenticAMD\nflags : avx2 avx512f", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2", False),  # MKL is faster there
+        ("vendor_id : GenuineIntel\nflags : avx2 avx512f", False),
+    ],
+    ids=["AMD with AVX-512", "AMD without", "Intel"],
+)
+def test_onednn_is_chosen_on_amd_processors_with_avx512(about, chosen, monkeypatch):
+    monkeypatch.setattr(module.Path, "read_text", lambda path: about)
+    assert module._is_amd_with_avx512() is chosen
