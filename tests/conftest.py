@@ -14,6 +14,11 @@ from accelerate.state import AcceleratorState
 from toys import leave_out_figures, write_competition
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the tests with the longest time limits first, so that no process works alone at the end."""
+    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout")), default=0))
+
+
 @pytest.fixture
 def competition(tmp_path: Path) -> Path:
     """A fresh toy competition: 90 labelled photos of 30 sources, 12 unlabelled ones of 4; three classes."""

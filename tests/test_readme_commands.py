@@ -28,7 +28,7 @@ TRIALS = TOY.replace("--predict.views '[plain]'", "--tune.trials 1 --train.cache
 SEARCHED = "'{train.tail_lr: {low: 1.0e-4, high: 1.0e-2, log: true}}'"
 PROGRAMS = {
     "python": f"""case "$1" in
-  src/make_demo_data.py) exec {sys.executable} "$@" --photos 900 ;;
+  src/make_demo_data.py) exec {sys.executable} "$@" --photos 225 ;;
   src/train_folds.py) exec {sys.executable} "$@" {TOY} ;;
   src/tune.py) exec {sys.executable} "$@" {TRIALS} {SEARCHED} ;;
   *) exec {sys.executable} "$@" ;;

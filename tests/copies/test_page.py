@@ -202,7 +202,7 @@ def test_facts_name_what_needs_a_look():
         "No group has conflicting labels.",
         "No group has labelled and unlabelled photos together.",
         "Doubtful: 3 decisions, with 0.2 false links expected, which only keep different sources in one fold, and 1.5 "
-        "missed ones, which may put copies into different folds and inflate scores. Compare them in copies.html.",
+        "missed ones, which may put copies into different folds and inflate scores.",
     ]
     many = [f"g{number:02}" for number in range(23)]
     told = facts(

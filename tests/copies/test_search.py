@@ -223,6 +223,7 @@ def test_groups_with_labelled_and_unlabelled_photos_are_told(mixed):
     sets = mixed.truth.groupby(mixed.groups["group"])["set"].nunique()
     assert mixed.summary["crossing"] == sorted(sets.index[sets > 1])
     assert "Labelled and unlabelled</h2>" in re.sub(r" <small>.*?</small>", "", mixed.page)
+    assert re.search(r"weakest link \S+ and \S+: \d+ matching features", mixed.page)
 
 
 def test_the_summary_counts_what_there_is(mixed):

@@ -101,7 +101,7 @@ def certainty(summary: dict) -> str:
     return (
         f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, which "
         f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
-        "different folds and inflate scores. Compare them in copies.html."
+        "different folds and inflate scores."
     )
 
 
@@ -135,7 +135,7 @@ def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) ->
     if evidence.verdict:
         return f"{names} were compared by a person"
     return (
-        f"weakest link {names}: {evidence.inliers} matching features, {evidence.overlap:.0%} overlap, "
+        f"weakest link {names}: {evidence.inliers:.0f} matching features, {evidence.overlap:.0%} overlap, "
         f"of which {evidence.agreement:.0%} looks alike"
     )
 
