@@ -313,8 +313,8 @@ YAML = [
     Case("null", **given("train: {seed: null}"), message=r"train\.seed must be an integer from 0 to .*, not null"),
     Case(
         "infinity",
-        **given("train: {tail_lr: .inf}", "--train.seed=1"),
-        message=r"train\.tail_lr must be a positive finite number, not inf",
+        **given("train: {head_lr: .inf}", "--train.seed=1"),
+        message=r"train\.head_lr must be a positive finite number, not inf",
     ),
     Case(
         "a huge seed",

@@ -37,7 +37,9 @@ MODEL = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_
 SEEDS_WAY = {
     **{"split.groups": "none", "split.folds": 1, "train.keep": "best", "predict.views": "[plain]"},
     **{"predict.consensus": "false", "train.one_copy_per_epoch": "false"},
+    "train.tail_lr": 2e-4,,
 }
+RATES = "2e-4", "1e-3", "2e-3", "5e-3", "1e-2"
 ROWS = {
     "five folds by group": {},
     "one model, random split, best epoch": SEEDS_WAY,
@@ -48,7 +50,7 @@ ROWS = {
     "rank 16": {"model.rank": 16},
     "rank 64": {"model.rank": 64},
     "scale 1": {"model.scale": 1},
-    "tail_lr 1e-3": {"train.tail_lr": 1e-3},
+    **{f"tail_lr {rate}": {"train.tail_lr": rate} for rate in RATES},
     "every copy": {"train.one_copy_per_epoch": "false"},
     "every copy, 2 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 2},
     "every copy, 4 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 4},

@@ -53,7 +53,7 @@ def main() -> None:
 
 def ways_of_learning(model: ModelConfig, side: int, photos: int, folds: int) -> dict[str, Callable[[], object]]:
     """Return functions that run a lockstep step with the kit's threads and with PyTorch's."""
-    train = TrainConfig(batch_size=photos, epochs=2)
+    train = TrainConfig(batch_size=photos, epochs=2, tail_lr=1e-3)
     accelerator = start_process(train)
     backbone = build_backbone(model, CLASSES, load_weights=False)
     batches = FoldBalancedBatches(np.arange(folds * photos) % folds, photos, 0, accelerator)

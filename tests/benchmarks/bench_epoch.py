@@ -128,7 +128,11 @@ def our_config(options: argparse.Namespace, root: Path, caches: Path) -> Config:
         split=SplitConfig(groups=str(root / "groups.csv"), folds=options.folds, holdout=0.0),
         model=ModelConfig(name=options.model, pretrained=False),
         train=TrainConfig(
-            epochs=options.epochs, batch_size=options.batch, mixed_precision=options.precision, cached_views=0
+            epochs=options.epochs,
+            batch_size=options.batch,
+            tail_lr=1e-3,
+            mixed_precision=options.precision,
+            cached_views=0,
         ),
         cache=CacheConfig(caches),
     )

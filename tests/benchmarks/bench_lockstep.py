@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
 
     model = ModelConfig(name=options.model, pretrained=False)
-    train = TrainConfig(batch_size=options.batch, mixed_precision=options.precision)
+    train = TrainConfig(batch_size=options.batch, tail_lr=1e-3, mixed_precision=options.precision)
     accelerator = start_process(train)
     device = accelerator.device
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from bench_backbones import FLOOR, SEEDS_WAY, floor, train
+from bench_backbones import FLOOR, RATES, SEEDS_WAY, floor, train
 from machine import Table
 from scipy import stats
 from sklearn.metrics import f1_score
@@ -27,6 +27,7 @@ from sklearn.metrics import f1_score
 ROWS = {
     "block": {},
     "seed's way": SEEDS_WAY,
+    **{f"tail_lr {rate}": {"train.tail_lr": rate} for rate in RATES},
     "all": {"model.tune": "all"},
     "all, EMA": {"model.tune": "all", "train.ema_decay": 0.99},
     "all, balanced weights": {"model.tune": "all", "train.class_weights": "balanced"},

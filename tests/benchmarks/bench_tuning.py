@@ -84,6 +84,7 @@ def make_config(options: argparse.Namespace, root: Path, cache: Path) -> Config:
         train=TrainConfig(
             epochs=options.epochs,
             batch_size=options.batch,
+            tail_lr=1e-3,
             cached_views=options.views,
             mixed_precision=options.precision,
         ),

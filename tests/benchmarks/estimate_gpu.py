@@ -120,7 +120,7 @@ def count(options: argparse.Namespace, backbone: Backbone, precision: str, batch
     AcceleratorState._reset_state(reset_partial_state=True)
     with Meter() as gpu:
         accelerator = Accelerator(mixed_precision=precision)
-        train = TrainConfig(epochs=30, batch_size=batch, mixed_precision=precision)
+        train = TrainConfig(epochs=30, batch_size=batch, tail_lr=1e-3, mixed_precision=precision)
         batches = FoldBalancedBatches(np.arange(batch) % options.folds, batch, 0, accelerator)
         lockstep = Lockstep(accelerator, train, copy.deepcopy(backbone), batches)
         lockstep.pieces = 1  # the search for it would need values

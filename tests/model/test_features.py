@@ -176,7 +176,7 @@ def test_augmented_features_are_kept_by_seed_augmentation_and_visit(accelerator,
 def test_as_many_kept_views_as_epochs_train_as_fresh_ones(accelerator, photos, config, backbone):
     """Every visit's photo is then the same in both, so the weights are too, within the features' half precision."""
     fold_of_row = np.where(ALL == 5, -1, ALL % FOLDS)
-    options = TrainConfig(epochs=3, batch_size=6, label_smoothing=0.0)
+    options = TrainConfig(epochs=3, batch_size=6, tail_lr=2e-4, label_smoothing=0.0)
     source = FeatureSource(accelerator, backbone.trunk, photos, config)
     drawn = FoldBalancedBatches(fold_of_row, options.batch_size, 0, accelerator)
     visits = 1 + max(visit for _ in range(options.epochs) for batch in drawn for _, visit in batch)

@@ -30,7 +30,7 @@ MOST_KERNELS = {"no": 670, "bf16": 835, "fp16": 850}  # a step of three folds of
 
 def make_lockstep(accelerator: Accelerator, backbone: Backbone, **train: object) -> Lockstep:
     batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
-    config = TrainConfig(epochs=40, warmup_epochs=0, batch_size=12, **train)
+    config = TrainConfig(epochs=40, warmup_epochs=0, batch_size=12, **{"tail_lr": 1e-3, **train})
     return Lockstep(accelerator, config, copy.deepcopy(backbone), batches, torch.tensor([0.5, 1.0, 1.5, 1.0]))
 
 
@@ -128,7 +128,8 @@ def test_the_prediction_batch_fits_the_tail_too(monkeypatch: pytest.MonkeyPatch)
     """With all stages tuned, the trunk alone would hold any number of photos."""
     monkeypatch.setattr("gc.collect", lambda: 0)  # half a second for each try that fails
     model = ModelConfig(name="test_convnext", pretrained=False, tune="all", tune_stages=4)
-    config = Config(DataConfig(image_size=32, normalize=Normalization([0.5] * 3, [0.5] * 3)), model=model)
+    data = DataConfig(image_size=32, normalize=Normalization([0.5] * 3, [0.5] * 3))
+    config = Config(data, model=model, train=TrainConfig(tail_lr=1e-3))
     labelled = SimpleNamespace(
         classes={"a": "1", "b": "2"}, fold_of_row=np.arange(50) % 5, targets=np.arange(50) % 2, pixels=None
     )

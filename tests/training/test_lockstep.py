@@ -51,7 +51,7 @@ class SeparateModel(nn.Module):
 @pytest.mark.parametrize("tune_stages", [1, 4])
 def test_lockstep_equals_separate_models_on_the_same_batches(accelerator, tune, tune_stages):
     config = ModelConfig(name="test_convnext", pretrained=False, tune=tune, tune_stages=tune_stages)
-    train = TrainConfig(epochs=2, batch_size=4 * FOLDS, optimizer="adamw", clip_grad=0.5, warmup_epochs=1)
+    train = TrainConfig(epochs=2, batch_size=4 * FOLDS, tail_lr=1e-3, clip_grad=0.5, warmup_epochs=1)
     torch.manual_seed(0)
     backbone = build_backbone(config, CLASSES)
     fold_of_row = np.arange(12 * FOLDS) % FOLDS
@@ -86,7 +86,7 @@ def test_lockstep_equals_separate_models_on_the_same_batches(accelerator, tune, 
 
 def test_one_fold_is_an_ordinary_training_on_the_whole_batch(accelerator):
     config = ModelConfig(name="test_convnext", pretrained=False)
-    train = TrainConfig(epochs=2, batch_size=5, clip_grad=None, warmup_epochs=0, label_smoothing=0.0)
+    train = TrainConfig(epochs=2, batch_size=5, tail_lr=1e-3, clip_grad=None, warmup_epochs=0, label_smoothing=0.0)
     torch.manual_seed(0)
     backbone = build_backbone(config, CLASSES)
     batches = FoldBalancedBatches(np.array([0, 0, *[-2] * 10]), train.batch_size, seed=0, accelerator=accelerator)
@@ -111,7 +111,7 @@ def test_one_fold_is_an_ordinary_training_on_the_whole_batch(accelerator):
 def small_lockstep(accelerator, **train) -> Lockstep:
     backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False)
     batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
-    return Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12, **train), backbone, batches)
+    return Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12, **{"tail_lr": 1e-3, **train}), backbone, batches)
 
 
 class SmallMemory(nn.Module):
@@ -227,7 +227,7 @@ def test_the_trial_leaves_no_trace(accelerator, caplog):
         torch.manual_seed(0)
         backbone = build_backbone(config, CLASSES, load_weights=False)
         batches = FoldBalancedBatches(np.arange(24) % FOLDS, 12, seed=0, accelerator=accelerator)
-        lockstep = Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12), backbone, batches)
+        lockstep = Lockstep(accelerator, TrainConfig(epochs=2, batch_size=12, tail_lr=1e-3), backbone, batches)
         lockstep.pieces = pieces
         lockstep.step(*some_batch())
         assert lockstep.pieces == 1
@@ -329,7 +329,7 @@ def test_tails_learn_in_training_mode_whatever_they_were_used_for(accelerator):
 def test_optimizers_take_one_kernel_for_all_weights_where_pytorch_has_it():
     tail = build_backbone(ModelConfig(name="test_convnext", pretrained=False), CLASSES, load_weights=False).make_tail(0)
     fused = {
-        name: make_optimizer([tail], TrainConfig(optimizer=name, **options)).param_groups[0].get("fused")
+        name: make_optimizer([tail], TrainConfig(optimizer=name, tail_lr=1e-3, **options)).param_groups[0].get("fused")
         for name, options in (
             *(("adamw", {}), ("lion", {}), ("adam", {"optimizer_args": {"fused": False}})),
             *(("sgd", {}), ("adagrad", {})),  # fused, the one is wrong and the other has no kernel on a GPU

@@ -41,7 +41,7 @@ def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     fold_of_row = np.array([-1 if row % 7 == 6 else row % FOLDS for row in range(42)])
     targets = np.random.default_rng(0).permutation(np.arange(42) % CLASSES)
     pixels = [np.full((40, 50, 3), 60 + 130 * target, np.uint8) for target in targets]
-    config = TrainConfig(**({"epochs": 3, "batch_size": 12, "head_lr": 0.01} | options))
+    config = TrainConfig(**({"epochs": 3, "batch_size": 12, "tail_lr": 2e-4, "head_lr": 0.01} | options))
     batches = FoldBalancedBatches(fold_of_row, config.batch_size, 0, accelerator)
     photos = Counting(pixels, targets, Augmentation("none", SIZE), 0)
     photos.seen = Counter()

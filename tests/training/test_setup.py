@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trunkfold.config.schema import TrainConfig
-from trunkfold.training.setup import cached_views
+from trunkfold.config.schema import Config, ModelConfig, TrainConfig
+from trunkfold.training.setup import cached_views, complete
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,17 @@ from trunkfold.training.setup import cached_views
 def test_views_are_cached_on_a_cpu_and_where_they_are_asked_for(device, epochs, chosen, expected):
     config = TrainConfig(epochs=epochs, cached_views=chosen)
     assert cached_views(config, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "tune", "chosen", "expected"),
+    [
+        ("convnext_tiny", "block", None, 1e-3),
+        ("convnext_tiny", "all", None, 1e-4),
+        ("tf_efficientnet_lite0", "adapters", None, 5e-3),
+        ("tf_efficientnet_lite0", "all", 2e-4, 2e-4),
+    ],
+)
+def test_the_learning_rate_of_the_tail_is_that_of_the_family_unless_it_is_chosen(name, tune, chosen, expected):
+    config = complete(Config(model=ModelConfig(name, tune=tune), train=TrainConfig(tail_lr=chosen)))
+    assert config.train.tail_lr == pytest.approx(expected)

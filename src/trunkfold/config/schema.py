@@ -117,7 +117,8 @@ class TrainConfig:
             of the epochs (at most 8), or 0 for fewer than 8 epochs.
         batch_size: Photos per step over all processes, in equal numbers from each fold; each tail trains on those of
             the other folds.
-        tail_lr: Peak learning rate of everything tuned except the head.
+        tail_lr: Peak learning rate of everything tuned except the head; null selects it by the family of the model:
+            5e-3 for EfficientNet, 1e-3 for others, a tenth of it if model.tune is all.
         head_lr: Peak learning rate of the new classification layer.
         tail_weight_decay: Weight decay of the tail (never applied to biases, norms and magnitudes).
         head_weight_decay: Weight decay of the head's weight matrix.
@@ -143,7 +144,7 @@ class TrainConfig:
     one_copy_per_epoch: bool = False
     cached_views: Natural | None = None
     batch_size: Count = 40
-    tail_lr: Positive = 2e-4
+    tail_lr: Positive | None = None
     head_lr: Positive = 2e-3
     tail_weight_decay: NonNegative = 0.02
     head_weight_decay: NonNegative = 0.02

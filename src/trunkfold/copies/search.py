@@ -103,9 +103,8 @@ def _all_photos(competition: Competition) -> pd.DataFrame:
 
 def describe_certainty(competition: Competition) -> str:
     """Return the expected errors of the competition's groups and where to review them, or "", in one line."""
-    folder = copies_folder(competition.root)
-    errors = certainty(_summary(folder))
-    return f"{errors} Review: {folder / PAGE}" if errors else ""
+    out = copies_folder(competition.root)
+    return f"{errors} Review: {out / PAGE}" if (errors := certainty(_summary(out))) else ""
 
 
 def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dict[Pair, bool], out: Path) -> None:

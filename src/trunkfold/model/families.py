@@ -23,6 +23,8 @@ class Family:
         head: Layers used by `forward_head`. All remaining layers belong to the stem.
         stages: Division into stages: by unit, by change of resolution (timm's feature_info), or into quarters.
         options: Arguments of timm.create_model that enable arbitrary input sizes.
+        tail_lr: Default of train.tail_lr. That of EfficientNet is measured (src/trunkfold/README.md); the other is ten
+            times a usual rate of full fine-tuning, as Schulman et al. (LoRA Without Regret, 2025) find for LoRA.
     """
 
     title: str
@@ -32,6 +34,7 @@ class Family:
     head: tuple[str, ...]
     stages: Literal["unit", "resolution", "quarter"] = "unit"
     options: dict[str, Any] = field(default_factory=dict)
+    tail_lr: float = 1e-3
 
     def find_stages(self, model: nn.Module) -> list[list[str]]:
         """Return the names of the units of each stage, in order."""
@@ -81,6 +84,7 @@ FAMILIES = {  # by the timm module that defines the model
         neck=("conv_head", "bn2"),
         head=("global_pool", "classifier"),
         stages="resolution",
+        tail_lr=5e-3,
     ),
     "resnet": Family(
         title="ResNet",

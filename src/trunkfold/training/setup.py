@@ -18,6 +18,7 @@ from trunkfold.images.normalization import measure_normalization
 from trunkfold.images.views import check_views
 from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
+from trunkfold.model.families import family_of
 from trunkfold.model.features import FeatureBatches, FeatureSource
 from trunkfold.model.layers import merge
 from trunkfold.model.pretrained import native_image_size
@@ -30,6 +31,7 @@ from trunkfold.training.optimizers import balanced_class_weights
 from trunkfold.training.trackers import check_trackers
 
 VISITS_PER_VIEW = 4  # epochs per cached view on a CPU, where the trunk takes a third of a step
+FULL_TUNING = 0.1  # learning rate where base weights are tuned too, relative to that of DoRA alone
 MOST_VIEWS = 8  # each takes 0.5 GB for 7,200 photos with ConvNeXt-Tiny, and is computed before the first epoch
 
 
@@ -125,7 +127,9 @@ def complete(config: AnyConfig) -> AnyConfig:
     native = native_image_size(config.model.name)
     image_size = config.data.image_size or native
     Augmentation(config.augment, image_size)
-    return replace(config, data=replace(config.data, image_size=image_size))
+    rate = family_of(config.model.name).tail_lr * (FULL_TUNING if config.model.tune == "all" else 1)
+    train = replace(config.train, tail_lr=config.train.tail_lr or rate)
+    return replace(config, data=replace(config.data, image_size=image_size), train=train)
 
 
 def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
