@@ -37,9 +37,9 @@ MODEL = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_
 SEEDS_WAY = {
     **{"split.groups": "none", "split.folds": 1, "train.keep": "best", "predict.views": "[plain]"},
     **{"predict.consensus": "false", "train.one_copy_per_epoch": "false"},
-    "train.tail_lr": 2e-4,,
+    "train.tail_lr": 2e-4,
 }
-RATES = "2e-4", "1e-3", "2e-3", "5e-3", "1e-2"
+RATES = "2e-4", "1e-3", "2e-3", "3e-3", "5e-3", "1e-2"
 ROWS = {
     "five folds by group": {},
     "one model, random split, best epoch": SEEDS_WAY,

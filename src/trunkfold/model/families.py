@@ -84,7 +84,7 @@ FAMILIES = {  # by the timm module that defines the model
         neck=("conv_head", "bn2"),
         head=("global_pool", "classifier"),
         stages="resolution",
-        tail_lr=5e-3,
+        tail_lr=3e-3,
     ),
     "resnet": Family(
         title="ResNet",
