@@ -25,14 +25,15 @@ def test_views_are_cached_on_a_cpu_and_where_they_are_asked_for(device, epochs, 
 
 
 @pytest.mark.parametrize(
-    ("name", "tune", "chosen", "expected"),
+    ("model", "chosen", "expected"),
     [
-        ("convnext_tiny", "block", None, 1e-3),
-        ("convnext_tiny", "all", None, 1e-4),
-        ("tf_efficientnet_lite0", "adapters", None, 3e-3),
-        ("tf_efficientnet_lite0", "all", 2e-4, 2e-4),
+        ({"name": "convnext_tiny"}, None, 1e-3),
+        ({"name": "convnext_tiny", "tune": "all"}, None, 1e-4),
+        ({"name": "tf_efficientnet_lite0", "tune": "adapters"}, None, 2e-3),
+        ({"name": "tf_efficientnet_lite0", "rank": 64}, None, 5e-4),
+        ({"name": "tf_efficientnet_lite0", "rank": 64, "tune": "all"}, 3e-4, 3e-4),
     ],
 )
-def test_the_learning_rate_of_the_tail_is_that_of_the_family_unless_it_is_chosen(name, tune, chosen, expected):
-    config = complete(Config(model=ModelConfig(name, tune=tune), train=TrainConfig(tail_lr=chosen)))
+def test_the_learning_rate_of_the_tail_is_that_of_the_model_unless_it_is_chosen(model, chosen, expected):
+    config = complete(Config(model=ModelConfig(**model), train=TrainConfig(tail_lr=chosen)))
     assert config.train.tail_lr == pytest.approx(expected)

@@ -118,7 +118,8 @@ class TrainConfig:
         batch_size: Photos per step over all processes, in equal numbers from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head; null selects it by the family of the model:
-            3e-3 for EfficientNet, 1e-3 for others, a tenth of it if model.tune is all.
+            2e-3 for EfficientNet, 1e-3 for others, at four times the default rank half of it, and a tenth of it if
+            model.tune is all.
         head_lr: Peak learning rate of the new classification layer.
         tail_weight_decay: Weight decay of the tail (never applied to biases, norms and magnitudes).
         head_weight_decay: Weight decay of the head's weight matrix.

@@ -23,8 +23,8 @@ class Family:
         head: Layers used by `forward_head`. All remaining layers belong to the stem.
         stages: Division into stages: by unit, by change of resolution (timm's feature_info), or into quarters.
         options: Arguments of timm.create_model that enable arbitrary input sizes.
-        tail_lr: Default of train.tail_lr. That of EfficientNet is measured (src/trunkfold/README.md); the other is ten
-            times a usual rate of full fine-tuning, as Schulman et al. (LoRA Without Regret, 2025) find for LoRA.
+        tail_lr: Learning rate of DoRA tails of the default rank. That of EfficientNet is measured
+            (src/trunkfold/README.md); the other is ten times a usual rate of full fine-tuning.
     """
 
     title: str
@@ -84,7 +84,7 @@ FAMILIES = {  # by the timm module that defines the model
         neck=("conv_head", "bn2"),
         head=("global_pool", "classifier"),
         stages="resolution",
-        tail_lr=3e-3,
+        tail_lr=2e-3,
     ),
     "resnet": Family(
         title="ResNet",

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from trunkfold.config.schema import AnyConfig, Config, TrainConfig
+from trunkfold.config.schema import AnyConfig, Config, ModelConfig, TrainConfig
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
 from trunkfold.images.normalization import measure_normalization
@@ -31,7 +31,6 @@ from trunkfold.training.optimizers import balanced_class_weights
 from trunkfold.training.trackers import check_trackers
 
 VISITS_PER_VIEW = 4  # epochs per cached view on a CPU, where the trunk takes a third of a step
-FULL_TUNING = 0.1  # learning rate where base weights are tuned too, relative to that of DoRA alone
 MOST_VIEWS = 8  # each takes 0.5 GB for 7,200 photos with ConvNeXt-Tiny, and is computed before the first epoch
 
 
@@ -127,9 +126,19 @@ def complete(config: AnyConfig) -> AnyConfig:
     native = native_image_size(config.model.name)
     image_size = config.data.image_size or native
     Augmentation(config.augment, image_size)
-    rate = family_of(config.model.name).tail_lr * (FULL_TUNING if config.model.tune == "all" else 1)
-    train = replace(config.train, tail_lr=config.train.tail_lr or rate)
+    train = replace(config.train, tail_lr=config.train.tail_lr or default_tail_lr(config.model))
     return replace(config, data=replace(config.data, image_size=image_size), train=train)
+
+
+def default_tail_lr(model: ModelConfig) -> float:
+    """Return a learning rate for a model: of its family, lower for higher ranks and where base weights are tuned too.
+
+    The update of a layer grows with the square root of the rank (Kalajdzievski, rsLoRA, 2023): what learns at rank 4
+    diverges at 64 with the same rate. LoRA learns best at ten times the rate of full fine-tuning (Schulman et al., LoRA
+    Without Regret, 2025).
+    """
+    rate = family_of(model.name).tail_lr * (ModelConfig.rank / model.rank) ** 0.5
+    return rate / 10 if model.tune == "all" else rate
 
 
 def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
