@@ -40,6 +40,15 @@ def test_without_a_leak_there_is_no_word_of_one(run):
     assert "Copies of scored photos" not in advice(run)
 
 
+def test_tails_that_predict_one_class_are_named(run):
+    rows = [{"epoch": epoch, "val_loss": 1.1, "fold": fold} for epoch in (1, 2) for fold in range(3)]
+    history = pd.DataFrame(rows).assign(val_macro_f1=[0.2, 0.2, 0.2, 0.17, 0.6, 0.3])
+    history.to_csv(run / "history.csv", index=False)
+    assert "Some tails did not learn: those of fold 0, 2 score no better than a single class" in advice(run)
+    history.assign(val_macro_f1=0.34).to_csv(run / "history.csv", index=False)
+    assert "did not learn" not in advice(run)
+
+
 def test_suspected_labels_are_counted(run):
     (run / "label_issues.csv").write_text("image_id,label,suggestion\n5,3,1\n6,1,2\n")
     assert "Review the suspected labels below (2 sources shown of label_issues.csv)." in advice(run)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trunkfold.errors import counted
+from trunkfold.errors import counted, first_few
 from trunkfold.html import percent
 from trunkfold.report.console import leaks
 from trunkfold.report.contents import Findings
@@ -20,7 +20,7 @@ WARM, COLD = 1.1, 0.9  # temperature above which a model is overconfident, below
 
 def next_steps(findings: Findings) -> list[str]:
     """Return up to five recommendations, the most urgent first."""
-    rules = (_leak, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
+    rules = (_leak, _untrained, _labels, _shift, _weakest, _epochs, _calibration, _ablation, _luck, _precision)
     sentences = [sentence for rule in rules for sentence in rule(findings)]
     return sentences[:MOST]
 
@@ -30,6 +30,18 @@ def _leak(findings: Findings) -> Iterator[str]:
         yield (
             "Copies of scored photos were in training. Retrain with --split.groups copies first: until then, no score "
             "on this page is reliable."
+        )
+
+
+def _untrained(findings: Findings) -> Iterator[str]:
+    if findings.history is None:
+        return
+    last = findings.history.groupby("fold").last()
+    chance = 1 / len(findings.classes)  # predicting one class for all photos scores less
+    if folds := last.index[last["val_macro_f1"] < chance].tolist():
+        yield (
+            f"Some tails did not learn: those of fold {first_few(folds)} score no better than a single class for all "
+            "photos. Lower train.tail_lr, at which they may have diverged, or train longer."
         )
 
 
