@@ -5,9 +5,9 @@ python src/serve_app.py --run submissions/demo --port 8000
 """
 
 import logging
-import threading
+import signal
+import time
 from argparse import Namespace
-from contextlib import suppress
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
@@ -34,13 +34,23 @@ def main() -> None:
     service = PhotoService(predictor, limits, training_photos(run, options.root))
     from trunkfold.deploy.app import LOCAL, serving  # needs the extra `app`
 
-    with serving(service, options.host, options.port) as address, suppress(KeyboardInterrupt):
+    with serving(service, options.host, options.port) as address:
         if options.host not in LOCAL:
             logger.warning(
                 "--host %s: the page has no password, and everyone who can reach this machine can use it", options.host
             )
+        interrupted = catch_interrupt()
         print(f"{address} predicts with {run.folder} (Ctrl+C stops)", flush=True)
-        threading.Event().wait()
+        while not interrupted:
+            time.sleep(0.1)
+
+
+def catch_interrupt() -> list[int]:
+    """Return a list that Ctrl+C extends: a `KeyboardInterrupt` raised within a callback of a library can get lost."""
+    received = []
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as by a script's jobs
+        signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    return received
 
 
 def limits_of(options: Namespace) -> Limits:

@@ -79,9 +79,12 @@ def run(line: str, checkout: Path) -> None:
 def serve(line: str) -> None:
     """Start a server, wait for its address, and interrupt it."""
     with start_interruptible(["bash", "-c", f"exec {line}"]) as process:
-        assert re.match(r"http://127\.0\.0\.1:\d+/ predicts with ", process.stdout.readline())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            assert re.match(r"http://127\.0\.0\.1:\d+/ predicts with ", process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
