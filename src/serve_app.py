@@ -48,8 +48,13 @@ def main() -> None:
 def catch_interrupt() -> list[int]:
     """Return a list that Ctrl+C extends: a `KeyboardInterrupt` raised within a callback of a library can get lost."""
     received = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.default_int_handler)  # a second one ends a shutdown that hangs
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as by a script's jobs
-        signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+        signal.signal(signal.SIGINT, note)
     return received
 
 
