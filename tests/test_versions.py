@@ -13,7 +13,7 @@ from PIL import Image
 from trunkfold.copies import candidates, search
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.embedding import whiten
+from trunkfold.copies.embedding import project
 from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
 from trunkfold.data import pixel_cache
@@ -57,20 +57,21 @@ SHOWN = {
     }
 }
 SEARCHED = {
-    3: {
-        "photo 0": [283.0, 256.0, 192.0, 158.06, 92.62, 25.61, 106.13, 3.66, 9.35],
-        "photo 1": [321.0, 256.0, 192.0, 133.96, 108.55, 27.1, 105.35, 3.68, 9.55],
-        "photo 2": [266.0, 256.0, 192.0, 151.78, 109.49, 25.36, 106.1, 3.67, 9.47],
-        "photo 3": [276.0, 256.0, 192.0, 95.07, 93.13, 25.61, 106.13, 3.63, 9.35],
-        "photo 4": [279.0, 256.0, 192.0, 148.95, 107.72, 26.73, 108.35, 3.67, 8.78],
-        "photo 5": [255.0, 256.0, 192.0, 148.93, 95.22, 25.46, 104.62, 3.68, 9.21],
-        "photo 6": [133.0, 256.0, 192.0, 150.94, 93.22, 26.11, 105.19, 3.63, 8.17],
+    4: {
+        "photo 0": [283.0, 256.0, 192.0, 158.06, 92.62, 25.61, 106.13, 6.66, 9.35],
+        "photo 1": [321.0, 256.0, 192.0, 133.96, 108.55, 27.1, 105.35, 6.68, 9.55],
+        "photo 2": [266.0, 256.0, 192.0, 151.78, 109.49, 25.36, 106.1, 6.68, 9.47],
+        "photo 3": [276.0, 256.0, 192.0, 95.07, 93.13, 25.61, 106.13, 6.66, 9.35],
+        "photo 4": [279.0, 256.0, 192.0, 148.95, 107.72, 26.73, 108.35, 6.66, 8.78],
+        "photo 5": [255.0, 256.0, 192.0, 148.93, 95.22, 25.46, 104.62, 6.68, 9.21],
+        "photo 6": [133.0, 256.0, 192.0, 150.94, 93.22, 26.11, 105.19, 6.68, 8.17],
+        "similarity": [0.56, 0.24, 0.39, 0.6, 0.06],
         "candidates": [0.0, 3.0, 0.0, 6.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0],
-        "copies (0, 3)": [0.44, 225.0, 0.98, 1.0, 1.0, 0.0, 8.0],
-        "copies (0, 6)": [0.01, 72.0, 0.97, 1.0, 0.73, 0.0, 8.0],
-        "copies (1, 4)": [0.2, 137.0, 0.79, 1.0, 0.63, 0.0, 7.19],
-        "copies (2, 5)": [0.41, 152.0, 0.91, 1.0, 0.68, 0.0, 7.6],
-        "copies (3, 6)": [-0.12, 64.0, 0.97, 1.0, 0.73, 0.0, 8.0],
+        "copies (0, 3)": [225.0, 0.98, 1.0, 1.0, 0.0, 8.0],
+        "copies (0, 6)": [72.0, 0.97, 1.0, 0.73, 0.0, 8.0],
+        "copies (1, 4)": [137.0, 0.79, 1.0, 0.63, 0.0, 7.19],
+        "copies (2, 5)": [152.0, 0.91, 1.0, 0.68, 0.0, 7.6],
+        "copies (3, 6)": [64.0, 0.97, 1.0, 0.73, 0.0, 8.0],
         "groups": [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0],
     }
 }
@@ -142,13 +143,14 @@ def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypa
         ]
         for place, record in enumerate(records)
     }
-    embeddings, statistics = whiten([record["embedding"] for record in records]), measure_cells(records)
+    embeddings, statistics = project([record["embedding"] for record in records]), measure_cells(records)
 
     def look(one: int, other: int) -> Evidence:
-        return compare(records[one], records[other], float(embeddings[one] @ embeddings[other]), statistics)
+        return compare(records[one], records[other], statistics)
 
     pairs = [tuple(pair) for pair in find_candidates(records, embeddings, 1).tolist()]
     links = {pair: look(*pair) for pair in pairs}
+    found["similarity"] = [float(embeddings[one] @ embeddings[other]) for one, other in pairs]
     found["candidates"] = [float(number) for pair in pairs for number in pair]
     found |= {f"copies {pair}": [*map(float, astuple(one)), one.log_odds] for pair, one in links.items()}
     groups = join(range(len(records)), links, look)

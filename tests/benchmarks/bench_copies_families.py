@@ -4,10 +4,11 @@
     python tests/benchmarks/bench_copies_families.py --part final     # sources and families that decided nothing
     python tests/benchmarks/bench_copies_families.py --fit            # writes the coefficients of the search
 
-Each family of augmentation (`copy_families.py`) makes a data set of three copies of each source. The coefficients are
-fitted on the development sources of all families but one, and judged on that one. Look-alikes (`look_alikes.py`) are
-pairs of different photos that share much; three copies of each are another data set, and each kind is judged with
-coefficients fitted without it. No source photo is in two pairs of look-alikes.
+Each family of augmentation (`copy_families.py`) makes a data set of three copies of each source. The coefficients, and
+the directions in which augmentation moves embeddings, are fitted on the development sources of all families but one,
+and judged on that one. Look-alikes (`look_alikes.py`) are pairs of different photos that share much; three copies of
+each are another data set, and each kind is judged with coefficients fitted without it. No source photo is in two pairs
+of look-alikes.
 --photos is a competition beside a file photos_truth.csv with image_id, set and source; one photo per source is used.
 Candidates are the share of pairs of copies that were compared in detail; precision and recall are of pairs of photos.
 --work keeps the descriptions of the photos for later runs.
@@ -17,6 +18,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
@@ -26,16 +28,18 @@ import numpy as np
 import pandas as pd
 from copy_families import FAMILIES, FINAL, MIXED, make_copy
 from look_alikes import KINDS, make_look_alikes
+from scipy.linalg import eigh
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from trunkfold.copies import embedding
 from trunkfold.copies import evidence as scoring
-from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.candidates import are_similar, share_words, unique_pairs
 from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import RECORD, describe_photo
-from trunkfold.copies.embedding import one_thread, whiten
+from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
 from trunkfold.copies.search import VERSION
@@ -45,8 +49,11 @@ PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 COPIES = 3
 HELD_BACK = 0.4  # share of the sources that are judged last
 LOOK_ALIKES = "look-alikes"
+DIRECTIONS = 128  # of LENGTH; with all of them, no more copies were candidates
 PAIRS_PER_KIND = 24
 OTHERS_WEIGHT = 10  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
+
+Directions = tuple[np.ndarray, np.ndarray]  # as `embedding.moved_by_augmentation`
 
 
 def main() -> None:
@@ -56,6 +63,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["development", "final"], default="development")
     parser.add_argument("--sources", type=int, default=120, help="at most, of each part and family")
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--shipped", action="store_true", help="judge the search's own directions and coefficients")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-families")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -63,7 +71,10 @@ def main() -> None:
         parts = dict(zip(("development", "final"), _split(options.photos), strict=True))
         data = _load(options, "development", parts["development"], _developed())
         if options.fit:
-            scoring.COEFFICIENTS.write_text(json.dumps(fit(data.values()), indent=2) + "\n", encoding="utf-8")
+            directions, variances = moved(data.values())
+            np.savez(embedding.MOVED, directions=directions.astype(np.float16), variances=variances)
+            text = json.dumps(fit(data.values(), (directions, variances)), indent=2)
+            scoring.COEFFICIENTS.write_text(text + "\n", encoding="utf-8")
             return
         judged = data
         if options.part == "final":
@@ -72,7 +83,9 @@ def main() -> None:
         for name, one in judged.items():
             for kind in KINDS if name == LOOK_ALIKES else (None,):
                 others = [other for family, other in data.items() if kind or family != name]
-                print(judge(kind or name, one, fit(others, kind), kind), flush=True)
+                directions = embedding.moved_by_augmentation() if options.shipped else moved(others)
+                chosen = scoring.coefficients() if options.shipped else fit(others, directions, kind)
+                print(judge(kind or name, one, directions, chosen, kind), flush=True)
 
 
 def _developed() -> list[str]:
@@ -93,33 +106,35 @@ def _load(options: argparse.Namespace, part: str, paths: list[Path], names: Sequ
 
 
 class DataSet:
-    """Copies of some sources, described, and the evidence of candidate pairs and of all pairs of copies.
+    """Copies of some sources, described, and the evidence of pairs.
 
     Attributes:
         source: Source of each photo.
         kind: Kind of look-alikes of each photo; "" if it has none.
         records: Description of each photo.
-        embeddings: Whitened embeddings.
-        candidates: Pairs that the search compares.
-        evidence: Of the candidates and of all true pairs.
         negatives: Pairs of look-alikes, for fitting.
     """
 
     def __init__(self, name: str, records: np.ndarray, sources: int) -> None:
-        self.records = records
+        self.name, self.records = name, records
         self.source = np.repeat(np.arange(len(self.records) // COPIES), COPIES)
         kinds = _kinds_of_pairs(sources) if name == LOOK_ALIKES else [""] * len(self.records)
         self.kind = np.array([kinds[source // 2] for source in self.source])
-        self.embeddings, self.statistics = whiten(self.records["embedding"]), measure_cells(self.records)
-        self.candidates = set(map(tuple, find_candidates(self.records, self.embeddings, 1).tolist()))
         self.negatives = _pairs(self.source // 2) - self.true_pairs if name == LOOK_ALIKES else set()
-        wanted = self.candidates | self.true_pairs | self.negatives
-        self.evidence = {pair: self.look(*pair) for pair in tqdm(sorted(wanted), name, leave=False)}
+        self._statistics, self._common_words = measure_cells(self.records), share_words(self.records, 1)
+        self._evidence: dict[tuple[int, int], Evidence] = {}
+
+    def candidates(self, directions: Directions) -> set[tuple[int, int]]:
+        """Return the pairs that the search compares, given the directions that augmentation moves embeddings in."""
+        with patch.object(embedding, "moved_by_augmentation", lambda: directions):
+            similar = are_similar(self.records, project(self.records["embedding"]), 1)
+        return set(map(tuple, unique_pairs(self._common_words, similar).tolist()))
 
     def look(self, one: int, other: int) -> Evidence:
         """Compare two photos."""
-        similarity = float(self.embeddings[one] @ self.embeddings[other])
-        return compare(self.records[one], self.records[other], similarity, self.statistics)
+        if (one, other) not in self._evidence:
+            self._evidence[one, other] = compare(self.records[one], self.records[other], self._statistics)
+        return replace(self._evidence[one, other])  # without the strength that other coefficients gave it
 
     @property
     def true_pairs(self) -> set[tuple[int, int]]:
@@ -165,49 +180,52 @@ def _split(photos: Path) -> tuple[list[Path], list[Path]]:
     return [paths[place] for place in order[held_back:]], [paths[place] for place in order[:held_back]]
 
 
-def fit(data: Iterable[DataSet], without: str | None = None) -> dict:
-    """Fit the logistic models of aligned photos and of the others, without a kind of look-alikes."""
-    rows = [
-        (found, pair in one.true_pairs)
-        for one in data
-        for pair, found in one.evidence.items()
-        if not one.negatives or (pair in one.negatives and one.kind[pair[0]] != without)
-    ]
-    models = {}
-    for kind, aligned in (("aligned", True), ("not aligned", False)):
-        chosen = [(found, true) for found, true in rows if bool(found.inliers) == aligned]
-        terms = pd.DataFrame([found.terms() for found, _ in chosen])
-        truth = np.array([true for _, true in chosen])
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=3000))
-        weights = np.where(truth, 1, OTHERS_WEIGHT * truth.sum() / (~truth).sum()) if aligned else None
-        scaler, logistic = (
-            step for _, step in model.fit(terms, truth, logisticregression__sample_weight=weights).steps
-        )
-        slopes = logistic.coef_[0] / scaler.scale_
-        intercept = logistic.intercept_[0] - slopes @ scaler.mean_
-        models[kind] = {"intercept": round(float(intercept), 4)}
-        models[kind] |= {name: round(float(slope), 4) for name, slope in zip(terms, slopes, strict=True)}
-    return models
+def moved(data: Iterable[DataSet]) -> Directions:
+    """Fit the directions in which augmentation moves the embeddings of a source."""
+    families = [one.records["embedding"].astype(np.float32) for one in data if one.name != LOOK_ALIKES]
+    copies = np.concatenate([family.reshape(-1, COPIES, embedding.LENGTH) for family in families], axis=1)
+    deviations = (copies - copies.mean(1, keepdims=True)).reshape(-1, embedding.LENGTH)
+    covariance = deviations.T @ deviations / (len(copies) * (copies.shape[1] - 1))
+    variances, directions = eigh(covariance, subset_by_index=[embedding.LENGTH - DIRECTIONS, embedding.LENGTH - 1])
+    return directions, variances
 
 
-def judge(name: str, data: DataSet, coefficients: dict, kind: str | None = None) -> str:
+def fit(data: Iterable[DataSet], directions: Directions, without: str | None = None) -> dict[str, float]:
+    """Fit the logistic model of aligned photos, without a kind of look-alikes."""
+    rows = []
+    for one in data:
+        if one.negatives:
+            pairs = {pair for pair in one.negatives if one.kind[pair[0]] != without}
+        else:
+            pairs = one.candidates(directions) | one.true_pairs
+        looked = ((one.look(*pair), pair in one.true_pairs) for pair in tqdm(sorted(pairs), one.name, leave=False))
+        rows += [(found, true) for found, true in looked if found.inliers]
+    terms = pd.DataFrame([found.terms() for found, _ in rows])
+    truth = np.array([true for _, true in rows])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=3000))
+    weights = np.where(truth, 1, OTHERS_WEIGHT * truth.sum() / (~truth).sum())
+    scaler, logistic = (step for _, step in model.fit(terms, truth, logisticregression__sample_weight=weights).steps)
+    slopes = logistic.coef_[0] / scaler.scale_
+    intercept = logistic.intercept_[0] - slopes @ scaler.mean_
+    named = dict(zip(("intercept", *terms), (intercept, *slopes), strict=True))
+    return {name: round(float(value), 4) for name, value in named.items()}
+
+
+def judge(name: str, data: DataSet, directions: Directions, coefficients: dict, kind: str | None = None) -> str:
     """Group the photos of a data set with these coefficients, and describe the result, of one kind, in one line."""
-    links = {pair: Evidence(**_fields(data.evidence[pair])) for pair in data.candidates}
+    candidates = data.candidates(directions)
+    links = {pair: data.look(*pair) for pair in sorted(candidates)}
     with patch.object(scoring, "coefficients", lambda: coefficients):
         groups = join(range(len(data.source)), links, data.look)
     wanted = set(np.flatnonzero((data.kind == kind) | (kind is None)).tolist())
     found = {pair for group in groups for pair in combinations(group.members, 2) if wanted.intersection(pair)}
     true = {pair for pair in data.true_pairs if wanted.intersection(pair)}
     right = len(found & true)
-    reached = len(true & data.candidates) / len(true)
+    reached = len(true & candidates) / len(true)
     return (
         f"{name:<32}{len(wanted):>8}{reached:>12.3f}{right / max(len(found), 1):>11.4f}"
         f"{right / len(true):>9.3f}{len(found) - right:>13}"
     )
-
-
-def _fields(evidence: Evidence) -> dict:
-    return {name: getattr(evidence, name) for name in Evidence.__dataclass_fields__}
 
 
 def _pairs(names: np.ndarray) -> set[tuple[int, int]]:

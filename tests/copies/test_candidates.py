@@ -10,7 +10,7 @@ from drawn_photos import crop, draw_car, draw_source, grey, jpeg, mirror, noise,
 from trunkfold.copies import candidates
 from trunkfold.copies.candidates import BRANCHES, BY_EMBEDDING, BY_WORDS, Vocabulary
 from trunkfold.copies.descriptors import RECORD
-from trunkfold.copies.embedding import whiten
+from trunkfold.copies.embedding import project
 
 WAYS = [lambda pixels: pixels, lambda pixels: noise(mirror(pixels)), lambda pixels: jpeg(rotate(crop(pixels, 0.75), 5))]
 SOURCES = 20
@@ -18,7 +18,7 @@ BLANK = np.full((60, 80, 3), 90, np.uint8)
 
 
 def find_candidates(records, workers: int) -> np.ndarray:
-    return candidates.find_candidates(records, whiten([record["embedding"] for record in records]), workers)
+    return candidates.find_candidates(records, project([record["embedding"] for record in records]), workers)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from trunkfold.copies.doubts import expected_errors, find_doubts
-from trunkfold.copies.evidence import Evidence
+from trunkfold.copies.evidence import NOT_ALIGNED, Evidence
 from trunkfold.copies.grouping import MARGIN, join
 
 
 def known(probability: float, verdict: int = 0) -> Evidence:
     """Evidence of a given probability, or a verdict."""
-    found = Evidence(verdict=verdict)
+    found = Evidence(inliers=9, verdict=verdict)
     if not verdict:
         vars(found)["strength"] = math.log(probability / (1 - probability))
     return found
@@ -36,6 +36,14 @@ def test_each_link_and_each_two_groups_kept_apart_is_one_decision():
 
 def test_decisions_that_are_hardly_wrong_are_not_doubted():
     assert doubts_of({(0, 1): known(0.96), (2, 3): known(0.04)}) == []
+
+
+def test_photos_that_could_not_be_aligned_are_doubted_only_beside_others():
+    assert doubts_of({(0, 1): Evidence(), (2, 3): Evidence()}) == []
+    evidence = {(0, 1): known(0.999), (1, 2): known(0.6), (0, 2): Evidence()}
+    (doubt,) = doubts_of(evidence)
+    odds = math.sqrt(0.6 / 0.4 * math.exp(NOT_ALIGNED))
+    assert (doubt.pair, doubt.joined, doubt.error) == ((1, 2), False, pytest.approx(odds / (1 + odds)))
 
 
 def test_what_a_person_decided_is_not_doubted():

@@ -6,14 +6,14 @@ import torch
 from drawn_photos import WAYS, draw_car, draw_source
 
 from trunkfold.copies import embedding
-from trunkfold.copies.embedding import CHANNELS, GRID, LENGTH, embed, one_thread, whiten
+from trunkfold.copies.embedding import CHANNELS, GRID, LENGTH, embed, moved_by_augmentation, one_thread, project
 
 SOURCES = [draw_source(seed) for seed in range(6)] + [draw_car(seed) for seed in range(6)]
 
 
 def test_copies_are_closer_than_other_photos():
     ways = [WAYS[place % len(WAYS)] for place in range(len(SOURCES))]
-    embeddings = whiten(
+    embeddings = project(
         [embed(pixels)[0] for pixels in SOURCES]
         + [embed(way(pixels))[0] for way, pixels in zip(ways, SOURCES, strict=True)]
     )
@@ -21,20 +21,31 @@ def test_copies_are_closer_than_other_photos():
     assert (similarity.argmax(1) == np.arange(len(SOURCES))).mean() > 0.9
 
 
-def test_both_parts_and_whitened_embeddings_are_of_unit_length():
+def test_features_of_each_layer_and_projected_embeddings_are_of_unit_length():
     found, cells = embed(SOURCES[0])
     assert found.shape == (LENGTH,)
     assert cells.shape == (2, GRID, GRID, CHANNELS)
     np.testing.assert_allclose(embed(SOURCES[0][:, ::-1])[1][::-1], cells, atol=1e-4)
-    assert np.linalg.norm(found) == pytest.approx(2**0.5)
-    whitened = whiten([found, embed(SOURCES[1])[0]])
-    assert whitened.shape[0] == 2
-    assert np.linalg.norm(whitened, axis=1) == pytest.approx(1, abs=1e-3)
+    assert np.linalg.norm(found) == pytest.approx(11**0.5)  # seven stages, three spreads, and the last layer
+    projected = project([found, embed(SOURCES[1])[0]])
+    assert projected.shape[0] == 2
+    assert np.linalg.norm(projected, axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_few_or_equal_photos_can_be_whitened():
-    assert whiten([]).shape == (0, 1)
-    assert np.isfinite(whiten([embed(SOURCES[0])[0]] * 3)).all()
+def test_few_or_equal_photos_can_be_projected():
+    assert project([]).shape == (0, 1)
+    for photos in (1, 3):
+        assert np.isfinite(project([embed(SOURCES[0])[0]] * photos)).all()
+
+
+def test_what_augmentation_changes_counts_less():
+    directions, variances = moved_by_augmentation()
+    np.testing.assert_allclose(directions.T @ directions, np.eye(len(variances)), atol=0.01)
+    rows = np.random.default_rng(0).normal(size=(40, LENGTH)).astype(np.float32)
+    most, least = directions[:, variances.argmax()], directions[:, variances.argmin()]
+    similarity = [project(np.vstack([rows, rows[0] + 60 * direction]))[[0, -1]] for direction in (most, least)]
+    moved_most, moved_least = (float(one @ other) for one, other in similarity)
+    assert moved_most > moved_least + 0.1
 
 
 def test_loading_the_network_does_not_change_the_random_numbers_of_a_training():
@@ -52,14 +63,3 @@ def test_fusing_normalizations_changes_rounding_only(monkeypatch):
     embedding._network.cache_clear()
     assert embed(SOURCES[0])[0] == pytest.approx(fused, abs=1e-5)
     embedding._network.cache_clear()
-
-
-def test_few_rows_have_the_components_of_their_covariance():
-    rows = np.random.default_rng(0).normal(size=(12, 30)) * np.arange(1, 31)
-    centred = rows - rows.mean(0)
-    variances, axes = embedding._principal_components(centred)
-    expected, _ = np.linalg.eigh(np.cov(centred, rowvar=False, bias=True))
-    np.testing.assert_allclose(variances, expected[::-1][:12], atol=1e-9)
-    np.testing.assert_allclose((centred @ axes).var(0), variances, atol=1e-9)
-    many = np.concatenate([centred, -centred, centred, -centred])
-    np.testing.assert_allclose(embedding._principal_components(many)[0][:11], variances[:11])

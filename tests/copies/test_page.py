@@ -18,8 +18,8 @@ from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.page import GROUPS_SHOWN, PHOTOS_SHOWN, PICTURE, Shown, facts, write_page
 
-SURE = Evidence(0.7, 40, 0.9, 0.99, 0.8)
-UNSURE = Evidence(0.3, 8, 0.55, 0.86, 0.3)
+SURE = Evidence(40, 0.9, 0.99, 0.8)
+UNSURE = Evidence(8, 0.55, 0.86, 0.3)
 SUMMARY = {
     "photos": {"train": 4, "test": 2},
     "groups": 3,
@@ -129,7 +129,7 @@ def test_the_name_of_the_folder_is_shown_not_obeyed(tmp_path):
 
 
 def test_the_least_sure_group_is_first_and_the_surest_first_in_its_own_section(tmp_path):
-    middle = Evidence(0.6, 20, 0.9, 0.95, 0.5)
+    middle = Evidence(20, 0.9, 0.95, 0.5)
     unsure = Group([4, 5, 6], [(4, 5, SURE), (4, 6, UNSURE)])  # as sure as its weakest link
     groups = [chain(0, 1), chain(2, 3, evidence=middle), unsure, chain(7, 8, evidence=IDENTICAL), Group([9])]
     sections = sections_of(write(tmp_path, groups))

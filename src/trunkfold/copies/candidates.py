@@ -59,18 +59,22 @@ def find_candidates(records: Sequence[np.ndarray], embeddings: np.ndarray, worke
 
     Args:
         records: One `trunkfold.copies.descriptors.RECORD` per photo.
-        embeddings: Their whitened embeddings, of shape (photos, dimensions).
+        embeddings: Their projected embeddings, of shape (photos, dimensions).
         workers: Number of threads.
 
     Returns:
         int of shape (pairs, 2): sorted index pairs into `records`, smaller index first. Photos without features are in
         no pair.
     """
-    pairs = [_share_words(records, workers), _are_similar(records, embeddings, workers)]
+    return unique_pairs(share_words(records, workers), are_similar(records, embeddings, workers))
+
+
+def unique_pairs(*pairs: np.ndarray) -> np.ndarray:
+    """Join arrays (pairs, 2); sort the indices of each pair, and the pairs."""
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
-def _are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: int) -> np.ndarray:
+def are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: int) -> np.ndarray:
     """Return pairs of photos with similar embeddings."""
     featured = np.flatnonzero([record["count"] > 0 for record in records])
     embeddings = embeddings[featured]
@@ -86,7 +90,7 @@ def _are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers:
     return np.concatenate([np.empty((0, 2), int), *found])
 
 
-def _share_words(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
+def share_words(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
     """Return pairs of photos that share rare words."""
     sample = _sample(records)
     if not len(sample):  # all photos are blank

@@ -18,7 +18,7 @@ FEATURES = 500
 CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos have only faint features
 THUMBNAIL = 128  # pixels of the long side
 
-# A fixed size of 144 kB per photo, so that blocks of photos can be memory-mapped.
+# A fixed size of 146 kB per photo, so that blocks of photos can be memory-mapped.
 RECORD = np.dtype(
     [
         ("digest", "V16"),  # of the pixels; zero if the photo cannot be read

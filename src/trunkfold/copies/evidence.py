@@ -18,8 +18,8 @@ from trunkfold.copies.descriptors import FEATURES
 from trunkfold.copies.likeness import compare_pixels
 
 COEFFICIENTS = Path(__file__).with_name("evidence.json")
-LIMITS = -6.0, 8.0  # of the log-odds: its fit has too few photos to show more
-NOT_ALIGNED = -2.5  # lowest log-odds of photos that could not be aligned, as one in 20 copies cannot
+LIMITS = -3.0, 8.0  # of the log-odds: one deviating pair of three copies must not outweigh the others
+NOT_ALIGNED = -1.0  # log-odds of photos that could not be aligned, as one in 10 heavily augmented copies cannot
 DECIDED = 1000.0  # log-odds of a verdict
 
 
@@ -27,10 +27,10 @@ DECIDED = 1000.0  # log-odds of a verdict
 class Evidence:
     """Findings of a comparison of two photos.
 
-    Inliers and overlap do not enter the log-odds: photos of one background have as many as copies.
+    Inliers and overlap do not enter the log-odds: photos of one background have as many as copies. Nor does the
+    similarity of embeddings: among thousands of photos, some of different sources are as similar as strong crops.
 
     Attributes:
-        similarity: Of their whitened embeddings, -1 to 1.
         inliers: Features that fit one map; 0 if the photos could not be aligned.
         overlap: Share of a photo that the other one also shows; the smaller of the two shares.
         agreement: Share of the overlap that looks alike, weighted by contrast, where both photos have contrast.
@@ -38,7 +38,6 @@ class Evidence:
         verdict: 1 if the photos are known to be copies (equal pixels, or a person said so), -1 if known to differ.
     """
 
-    similarity: float = 0.0
     inliers: int = 0
     overlap: float = 0.0
     agreement: float = 0.0
@@ -50,15 +49,16 @@ class Evidence:
         """Log-odds without limits, which order links."""
         if self.verdict:
             return self.verdict * DECIDED
-        model = coefficients()["aligned" if self.inliers else "not aligned"]
-        return model["intercept"] + sum(model[name] * value for name, value in self.terms().items())
+        if not self.inliers:
+            return NOT_ALIGNED
+        return coefficients()["intercept"] + sum(coefficients()[name] * value for name, value in self.terms().items())
 
     @property
     def log_odds(self) -> float:
         """Logarithm of the odds that the photos are copies, within limits."""
         if self.verdict:
             return self.strength
-        return min(max(self.strength, LIMITS[0] if self.inliers else NOT_ALIGNED), LIMITS[1])
+        return min(max(self.strength, LIMITS[0]), LIMITS[1])
 
     @property
     def probability(self) -> float:
@@ -66,35 +66,29 @@ class Evidence:
         return float(expit(self.log_odds))
 
     def terms(self) -> dict[str, float]:
-        """Return the terms of the logistic model."""
-        if not self.inliers:
-            return {"similarity": self.similarity}
-        return {
-            "log disagreement": math.log(1.02 - self.agreement),
-            "least alike": self.least_alike,
-        }
+        """Return the terms of the logistic model of aligned photos."""
+        return {"log disagreement": math.log(1.02 - self.agreement), "least alike": self.least_alike}
 
 
-IDENTICAL = Evidence(1.0, FEATURES, 1.0, 1.0, 1.0, verdict=1)
+IDENTICAL = Evidence(FEATURES, 1.0, 1.0, 1.0, verdict=1)
 
 
-def compare(one: np.ndarray, other: np.ndarray, similarity: float, statistics: Statistics) -> Evidence:
+def compare(one: np.ndarray, other: np.ndarray, statistics: Statistics) -> Evidence:
     """Compare two photos, unchanged and mirrored.
 
     Args:
         one: A scalar of `trunkfold.copies.descriptors.RECORD`.
         other: A scalar of another photo.
-        similarity: Of their whitened embeddings.
         statistics: Of the cells of all photos.
     """
     alignment = align(one, other)
     if alignment is None:
-        return Evidence(similarity)
+        return Evidence()
     pixels, cells = compare_pixels(one, other, alignment), least_alike(one, other, alignment, statistics)
-    return Evidence(similarity, alignment.inliers, *pixels, cells)
+    return Evidence(alignment.inliers, *pixels, cells)
 
 
 @functools.cache
-def coefficients() -> dict[str, dict[str, float]]:
-    """Read the coefficients of both models: of aligned photos and of the others."""
+def coefficients() -> dict[str, float]:
+    """Read the coefficients of the logistic model."""
     return json.loads(COEFFICIENTS.read_text(encoding="utf-8"))

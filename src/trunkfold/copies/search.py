@@ -22,7 +22,7 @@ from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import RECORD, describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
-from trunkfold.copies.embedding import one_thread, whiten
+from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import IDENTICAL, Evidence, compare
 from trunkfold.copies.grouping import Group, join
 from trunkfold.copies.links import Pair, read_links
@@ -36,7 +36,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 3  # increase when the search changes, so that old groups are not read
+VERSION = 4  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
@@ -118,11 +118,11 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
-        embeddings = dict(zip(looked_at, whiten([records[row]["embedding"] for row in looked_at]), strict=True))
+        embeddings = dict(zip(looked_at, project([records[row]["embedding"] for row in looked_at]), strict=True))
         statistics = measure_cells([records[row] for row in looked_at])
 
         def look(one: int, other: int) -> Evidence:
-            return compare(records[one], records[other], float(embeddings[one] @ embeddings[other]), statistics)
+            return compare(records[one], records[other], statistics)
 
         evidence = _compare(records, embeddings, look, work)
         evidence |= _verdicts(checked, duplicates, unreadable, photos)
