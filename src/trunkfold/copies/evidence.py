@@ -1,6 +1,7 @@
 """Evidence for and against two photos being copies of one source, as calibrated log-odds.
 
-The coefficients are data (evidence.json): tests/benchmarks/bench_copies_families.py fits them.
+The coefficients are data (evidence.json), fitted by tests/benchmarks/bench_copies_families.py. A fit on the pairs that
+are candidates today joins more look-alikes, so those of an earlier fit were kept, see the architecture page.
 """
 
 import functools

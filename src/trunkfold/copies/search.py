@@ -118,13 +118,12 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
-        embeddings = dict(zip(looked_at, project([records[row]["embedding"] for row in looked_at]), strict=True))
         statistics = measure_cells([records[row] for row in looked_at])
 
         def look(one: int, other: int) -> Evidence:
             return compare(records[one], records[other], statistics)
 
-        evidence = _compare(records, embeddings, look, work)
+        evidence = _compare(records, looked_at, look, work)
         evidence |= _verdicts(checked, duplicates, unreadable, photos)
         groups = join(looked_at, evidence, look)
         doubts = find_doubts(groups, evidence)
@@ -161,16 +160,13 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
 
 
 def _compare(
-    records: Sequence[np.ndarray],
-    embeddings: dict[int, np.ndarray],
-    look: Callable[[int, int], Evidence],
-    work: Path,
+    records: Sequence[np.ndarray], rows: Sequence[int], look: Callable[[int, int], Evidence], work: Path
 ) -> dict[tuple[int, int], Evidence]:
-    """Return the evidence of each candidate pair of the rows that have an embedding."""
-    rows = list(embeddings)
+    """Return the evidence of each candidate pair of these rows."""
 
     def find(_: slice) -> np.ndarray:
-        places = find_candidates([records[row] for row in rows], np.array(list(embeddings.values())), WORKERS)
+        chosen = [records[row] for row in rows]
+        places = find_candidates(chosen, project([record["embedding"] for record in chosen]), WORKERS)
         return np.array(rows, int)[places]
 
     def block(part: slice) -> np.ndarray:
