@@ -73,9 +73,11 @@ def _most_wrong(groups: int) -> str:
 
 
 def luck(findings: Findings) -> dict | None:
-    """Return the simulated leaderboard scores of this model."""
+    """Return the simulated leaderboard scores of this model; None if all are equal, as without any mistake."""
     found = findings.metrics.luck
-    return found and {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
+    if found is None or found.private.low == found.private.high:
+        return None
+    return {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
 
 
 def per_class(findings: Findings) -> dict | None:
