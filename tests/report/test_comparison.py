@@ -355,6 +355,13 @@ def test_what_another_seed_changes_widens_the_intervals():
     assert low < -0.25 - 2**0.5 * 0.25 / 2**0.5 * 12 < 0 < high
 
 
+def test_a_seed_that_is_repeated_says_nothing_about_seeds():
+    """The same seed gives the same scores, as if seeds made no difference."""
+    runs = [with_config(make_run("a"), 1), with_config(make_run("again"), 1), with_config(make_run("b", 12), 2)]
+    assert compared(*runs[:2])["seed_std"].isna().all()
+    assert compared(*runs)["seed_std"].tolist() == [pytest.approx(0.25 / 2**0.5)] * 3
+
+
 def test_the_page_shows_every_run_with_its_scores_differences_and_curves(capsys):
     runs = [with_config(make_run("best <b>"), 1), with_config(make_run("other", 12), 2)]
     history = pd.DataFrame({"epoch": [1, 1, 2, 2], "fold": [0, 1] * 2, "val_macro_f1": [0.2, 0.4, 0.5, 0.7]})

@@ -337,7 +337,7 @@ def test_no_mistake_is_not_told_as_certainty(run):
 
 @pytest.mark.usefixtures("undrawn")
 def test_simulations_that_all_score_the_same_are_not_shown(run):
-    """A model without a mistake scores 1.0 on every leaderboard: a histogram of one value, and differences of -0.000."""
+    """A model without a mistake scores 1.0 on every leaderboard: one bar, and differences of -0.000."""
     same = {"mean": 1.0, "low": 1.0, "high": 1.0}
     change_metrics(run, luck={**extra_metrics()["luck"], "public": same, "private": same})
     report_on(run)

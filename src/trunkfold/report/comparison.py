@@ -31,6 +31,7 @@ class Run:
         classes: Name of each label.
         leak: Whether copies of scored photos were in training.
         recipe: Configuration without name and seed; runs that share it differ only by chance. None if unknown.
+        seed: Seed of the training; None if unknown.
         folds: label, group and fold by image_id; empty for a blend of several splits.
         predicted: Out-of-fold prediction by image_id; empty for a blend of several splits.
     """
@@ -39,6 +40,7 @@ class Run:
     classes: dict[str, str]
     leak: bool
     recipe: Config | None
+    seed: int | None
     folds: pd.DataFrame
     predicted: pd.Series
 
@@ -114,23 +116,25 @@ def name_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
 
 def _seed_std(runs: Sequence[Run]) -> tuple[float, int]:
     """Return the standard deviation of out-of-fold macro F1 between seeds, pooled over recipes, and its degrees of
-    freedom."""
-    scores = pd.Series([run.numbers.get("oof_macro_f1") for run in runs], dtype=float)
-    of_recipe = scores.groupby([str(run.recipe or number) for number, run in enumerate(runs)])
-    degrees = len(scores) - of_recipe.ngroups
-    return (
-        float(np.sqrt(((scores - of_recipe.transform("mean")) ** 2).sum() / degrees)) if degrees else np.nan
-    ), degrees
+    freedom; runs that repeat a seed count once."""
+    rows = [(str(run.recipe or number), run.seed, run.numbers.get("oof_macro_f1")) for number, run in enumerate(runs)]
+    table = pd.DataFrame(rows, columns=["recipe", "seed", "score"]).drop_duplicates(["recipe", "seed"])
+    scores, of_recipe = table["score"].astype(float), table["recipe"]
+    degrees = len(scores) - of_recipe.nunique()
+    if not degrees:
+        return np.nan, degrees
+    return float(np.sqrt(((scores - scores.groupby(of_recipe).transform("mean")) ** 2).sum() / degrees)), degrees
 
 
-def _recipe(run: RunFolder) -> Config | None:
-    """Return the configuration without options that do not affect training; None if it cannot be read."""
+def _recipe(run: RunFolder) -> tuple[Config | None, int | None]:
+    """Return the configuration without options that do not affect training, and the seed; None if it cannot be read."""
     if not run.config.exists():
-        return None
+        return None, None
     with suppress(InputError):  # written by another version
         config = load_config(run.config)
-        return replace(config, run=RunConfig(), cache=CacheConfig(), train=replace(config.train, seed=0))
-    return None
+        recipe = replace(config, run=RunConfig(), cache=CacheConfig(), train=replace(config.train, seed=0))
+        return recipe, config.train.seed
+    return None, None
 
 
 def _read_run(run: RunFolder, name: str) -> Run:
@@ -138,7 +142,7 @@ def _read_run(run: RunFolder, name: str) -> Run:
     numbers, classes, leak = _numbers(metrics), metrics.classes, metrics.leak is not None
     if metrics.oof is None:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
-        return Run({"run": name, **numbers}, classes, leak, None, nothing, pd.Series(dtype=str))
+        return Run({"run": name, **numbers}, classes, leak, None, None, nothing, pd.Series(dtype=str))
     path, file = run.predictions("oof"), _folds_file(run, metrics)
     folds = read_folds(file).set_index("image_id")
     oof = read_predictions(path, classes)
@@ -148,7 +152,7 @@ def _read_run(run: RunFolder, name: str) -> Run:
     if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
         raise InputError(f"{path} and {file} list different photos")
     predicted = oof.set_index("image_id")["prediction"].reindex(scored)
-    return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, _recipe(run), folds, predicted)
+    return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, *_recipe(run), folds, predicted)
 
 
 def _folds_file(run: RunFolder, metrics: Metrics) -> Path:
