@@ -42,8 +42,9 @@ def test_bench_epoch_runs_on_a_gpu_and_names_it(run_benchmark, tmp_path, monkeyp
     monkeypatch.setattr(machine, "peak_operations", lambda *_: 1e12)  # a product of 8,192 rows, and of 2 GB
     monkeypatch.setattr(machine, "peak_bytes", lambda *_: 1e12)
     monkeypatch.setattr(__import__("bench_epoch"), "PEERS", {})  # timm's loader opens a stream of the card
-    options = ["--photos", 108, "--rounds", 1, "--epochs", 1, "--workers", 0, "--precision", "bf16"]
-    run_benchmark("bench_epoch", *options, "--work", tmp_path / "work", "--json", tmp_path / "found.json")
+    options = ["--model", "test_convnext", "--size", 32, "--photos", 108, "--rounds", 1, "--epochs", 1, "--workers", 0]
+    options += ["--precision", "bf16", "--work", tmp_path / "work", "--json", tmp_path / "found.json"]
+    run_benchmark("bench_epoch", *options)
     assert "a pretended GPU" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["machine"]["name"] == "a pretended GPU"
