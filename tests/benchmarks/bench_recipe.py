@@ -28,6 +28,8 @@ ROWS = {
     "block": {},
     "seed's way": SEEDS_WAY,
     **{f"tail_lr {rate}": {"train.tail_lr": rate} for rate in RATES},
+    "no hold-out": {"split.holdout": 0},
+    "ten folds": {"split.folds": 10},
     "all": {"model.tune": "all"},
     "all, EMA": {"model.tune": "all", "train.ema_decay": 0.99},
     "all, balanced weights": {"model.tune": "all", "train.class_weights": "balanced"},
