@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -32,7 +33,10 @@ from trunkfold.tuning.study import check_photos, finished_trials, open_study, wo
 
 def main() -> None:
     """Check the options, run the search, write the results."""
-    config = complete(parse_tuning(description=__doc__))
+    options = parse_tuning(description=__doc__)
+    config = complete(options)
+    # The default depends on the model, which may be searched: trials complete it.
+    config = replace(config, train=replace(config.train, tail_lr=options.train.tail_lr))
     check_alone()
     check_untracked(config)
     space = read_space(config)

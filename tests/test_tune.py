@@ -16,8 +16,11 @@ from ruamel.yaml import YAML
 from toys import SOURCE, leave_out_figures, run_command, write_competition
 
 from trunkfold.config.parsing import dump_config, load_config
+from trunkfold.config.schema import ModelConfig
 from trunkfold.model.parts import Trunk
 from trunkfold.split.dataset import load_labelled
+from trunkfold.training.setup import default_tail_lr, prepare_experiment
+from trunkfold.tuning import objective
 from trunkfold.tuning.objective import run_trial
 from trunkfold.tuning.schema import parse_tuning
 
@@ -226,6 +229,22 @@ def test_stages_may_be_searched_each_with_features_of_its_own(workplace):
     assert set(table["model.tune_stages"]) == {1, 2}
     kept = list((workplace / "submissions/.cache").glob("features-*"))
     assert len(kept) == 2 * (1 + VIEWS)
+
+
+def test_each_trial_has_the_default_rate_of_its_rank(workplace, monkeypatch):
+    """Else the rate of the configuration's rank would be every trial's, with which high ranks diverge."""
+    write_config(workplace, space={"model.rank": {"choices": [4, 16]}})
+    rates = {}
+
+    def prepare(config, *rest):
+        rates[config.model.rank] = config.train.tail_lr
+        return prepare_experiment(config, *rest)
+
+    monkeypatch.setattr(objective, "prepare_experiment", prepare)
+    folder = tune("--trials", 3, "--train.epochs", 1)
+    assert rates == {rank: pytest.approx(default_tail_lr(ModelConfig("test_convnext", rank=rank))) for rank in rates}
+    assert rates[4] == 2 * rates[16]
+    assert load_config(folder / "best.yaml").train.tail_lr is None
 
 
 def test_a_trial_that_diverges_is_pruned_and_the_study_goes_on(workplace):

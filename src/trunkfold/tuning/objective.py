@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from trunkfold.config.schema import Config
 from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.split.dataset import Labelled
-from trunkfold.training.setup import Experiment, prepare_experiment, shown_photos, train_folds
+from trunkfold.training.setup import Experiment, complete, prepare_experiment, shown_photos, train_folds
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
@@ -109,6 +109,6 @@ def run_trial(
 
 
 def prepare_trial(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
-    """Prepare a training run with the same initial weights as src/train_folds.py."""
+    """Prepare a training run with the same defaults and initial weights as src/train_folds.py."""
     set_seed(config.train.seed)
-    return prepare_experiment(config, labelled, accelerator)
+    return prepare_experiment(complete(config), labelled, accelerator)
