@@ -192,3 +192,13 @@ def test_the_summary_is_the_headline_a_table_of_scores_and_files(run):
 def test_the_next_command_is_the_last_line(run):
     metrics = RunFolder(run).read_metrics()
     assert summary(RunFolder(run), metrics, "upload it").splitlines()[-2:] == ["", "next: upload it"]
+
+
+def test_an_interval_of_no_mistakes_is_not_shown(run):
+    """Its width is 0, as if the score were certain."""
+    holdout = json.loads((run / "metrics.json").read_text())["holdout"]
+    perfect = {"accuracy": 1.0, "macro_f1": 1.0, "intervals": {"accuracy": [1, 1], "macro_f1": [1, 1]}}
+    change_metrics(run, holdout={**holdout, **perfect})
+    (row,) = [line for line in summary_of(run).splitlines() if line.startswith("hold-out")]
+    assert row.count("1.0000 no mistake") == 2
+    assert "[" not in row

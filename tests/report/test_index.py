@@ -66,3 +66,12 @@ def test_only_what_is_written_below_submissions_updates_the_page(tmp_path):
     assert not Path("submissions/index.html").exists()
     write_index_after(None, tmp_path / "submissions/a/predictions.csv")
     assert Path("submissions/index.html").exists()
+
+
+def test_an_interval_of_no_mistakes_is_not_shown():
+    """Its width is 0, as if the score were certain."""
+    run = make_run(Path("submissions"))
+    holdout = {**metrics_of(run)["holdout"], "macro_f1": 1.0, "intervals": {"accuracy": [1, 1], "macro_f1": [1, 1]}}
+    change_metrics(run, holdout=holdout)
+    (row,) = rows()
+    assert ">1.000 <small>no mistake</small></td>" in row
