@@ -153,7 +153,7 @@ class SmallMemory(torch.nn.Module):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return self.trunk(photos)
 
-train = TrainConfig(epochs=4, batch_size=15, optimizer="sgd", tail_lr=0.1, clip_grad=0.05)
+train = TrainConfig(epochs=4, batch_size=15, optimizer="sgd", tail_lr=0.1, clip_grad=None)  # which would hide the scale
 accelerator = start_process(train)
 backbone = build_backbone(ModelConfig(name="test_convnext", pretrained=False, scale=1.0), 4)
 whole, divided = (
