@@ -57,3 +57,11 @@ def test_two_groups_of_several_photos_are_doubted_by_what_they_need_to_merge():
     odds = 0.95 / 0.05 / math.exp(MARGIN)
     assert not doubt.joined
     assert doubt.error == pytest.approx(odds / (1 + odds))
+
+
+def test_no_decision_is_called_more_likely_wrong_than_right():
+    """One overwhelming pair does not join two groups, whose others are weak."""
+    between = {(0, 2): known(1 - 1e-9), **dict.fromkeys([(0, 3), (1, 2), (1, 3)], known(0.88))}
+    (doubt,) = doubts_of({(0, 1): known(1 - 1e-12), (2, 3): known(1 - 1e-12)} | between)
+    assert (doubt.pair, doubt.joined) == ((0, 2), False)
+    assert 0.1 < doubt.error < 0.5

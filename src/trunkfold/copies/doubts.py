@@ -6,7 +6,7 @@ from statistics import fmean
 
 from scipy.special import expit
 
-from trunkfold.copies.evidence import Evidence
+from trunkfold.copies.evidence import LIMITS, Evidence
 from trunkfold.copies.grouping import Group, needed_log_odds
 from trunkfold.copies.links import Pair
 
@@ -55,7 +55,8 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
         found = [evidence[pair] for _, pair in pairs]
         if any(each.inliers for each in found) and not any(each.verdict for each in found):
             needed = needed_log_odds(*(groups[number] for number in between))
-            error = float(expit(fmean(each.strength for each in found) - needed))
+            # Limited above as in the decision, so that none is called more likely wrong than right.
+            error = float(expit(fmean(min(each.strength, LIMITS[1]) for each in found) - needed))
             doubts.append(Doubt(max(pairs)[1], False, error))
     doubts = [doubt for doubt in doubts if doubt.error >= DOUBTFUL]
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
