@@ -34,9 +34,7 @@ from trunkfold.tuning.study import check_photos, finished_trials, open_study, wo
 def main() -> None:
     """Check the options, run the search, write the results."""
     options = parse_tuning(description=__doc__)
-    config = complete(options)
-    # The default depends on the model, which may be searched: trials complete it.
-    config = replace(config, train=replace(config.train, tail_lr=options.train.tail_lr))
+    config = replace(options, data=complete(options).data)  # other defaults depend on what trials search
     check_alone()
     check_untracked(config)
     space = read_space(config)

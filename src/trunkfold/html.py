@@ -14,7 +14,7 @@ def environment() -> jinja2.Environment:
     """Return the Jinja environment of this package's templates; values are escaped."""
     loader = jinja2.PackageLoader("trunkfold")
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"percent": percent, "probability": probability, "duration": duration}
+    made.filters |= {"percent": percent, "probability": probability, "interval": interval, "duration": duration}
     return made
 
 
@@ -38,6 +38,17 @@ def probability(share: float) -> str:
     if share >= 0.9995:
         return ">\u00a099.9\u00a0%"
     return "<\u00a00.1\u00a0%" if share < 0.0005 else percent(share, 1)
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    """Format an interval as `[0.903, 1.000]`; that of a perfect score has width 0 and says nothing: `no mistake`.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        sign: "+" shows the signs, for differences.
+    """
+    return "no mistake" if low == 1 else f"[{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def duration(seconds: float) -> str:

@@ -6,13 +6,12 @@ import pandas as pd
 
 from trunkfold.assessment import Interval, LeakScores, PartScores
 from trunkfold.errors import counted
-from trunkfold.html import duration
+from trunkfold.html import duration, interval
 from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.run_folder import SETS, RunFolder
 
 MEASURES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
-PERFECT = "no mistake"  # a bootstrap without mistakes has an interval of width 0, which says nothing
 
 
 def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
@@ -103,10 +102,8 @@ def describe_copies(metrics: Metrics) -> list[str]:
     return lines
 
 
-def _with_interval(value: float, interval: Interval) -> str:
-    if interval[0] == 1:
-        return f"{value:.4f} {PERFECT}"
-    return f"{value:.4f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+def _with_interval(value: float, ends: Interval) -> str:
+    return f"{value:.4f} {interval(*ends)}"
 
 
 def describe_comparison(comparison: pd.DataFrame) -> str:
@@ -162,7 +159,4 @@ def _number(value: float | None, form: Callable[[float], str]) -> str:
 
 
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
-    form = f"{{:{sign}.3f}}"
-    if low == 1:
-        return f"{value:.3f} {PERFECT}"
-    return "-" if pd.isna(value) else f"{form} [{form}, {form}]".format(value, low, high)
+    return "-" if pd.isna(value) else f"{value:{sign}.3f} {interval(low, high, sign)}"
