@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice, product
-from statistics import fmean
 
-from trunkfold.copies.evidence import Evidence
+from trunkfold.copies.evidence import LIMITS, Evidence
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
 # Mean log-odds that groups of several photos need to merge, since copies would have been recognized before. Drawn cars
@@ -43,7 +42,7 @@ def join(
     Args:
         photos: Their indices.
         links: Evidence of pairs (smaller index first).
-        look: Returns the evidence of any other pair.
+        look: Returns the evidence of any other pair; called only until a decision is certain.
 
     Returns:
         All groups, including those of one photo, ordered by first member.
@@ -52,17 +51,24 @@ def join(
     evidence = dict(links)
     verdicts = {pair: found.log_odds for pair, found in links.items() if found.verdict}
 
-    def between(one: Group, other: Group) -> float:
+    def agree(one: Group, other: Group) -> bool:
         pairs = product(islice(one.members, WITNESSES), islice(other.members, WITNESSES))
         pairs = {(min(pair), max(pair)) for pair in pairs}
-        evidence.update({pair: look(*pair) for pair in sorted(pairs) if pair not in evidence})
-        decided = {pair for pair in verdicts if {id(group_of[photo]) for photo in pair} == {id(one), id(other)}}
-        return fmean(evidence[pair].log_odds for pair in pairs | decided)
+        pairs |= {pair for pair in verdicts if {id(group_of[photo]) for photo in pair} == {id(one), id(other)}}
+        needed = len(pairs) * needed_log_odds(one, other)
+        total = sum(evidence[pair].log_odds for pair in pairs if pair in evidence)
+        missing = sorted(pair for pair in pairs if pair not in evidence)
+        lowest, highest = LIMITS
+        while total + len(missing) * lowest <= needed < total + len(missing) * highest:  # undecided
+            pair = missing.pop()
+            evidence[pair] = look(*pair)
+            total += evidence[pair].log_odds
+        return total > needed
 
     copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
     for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
         one, other = group_of[first], group_of[second]
-        if one is other or between(one, other) <= needed_log_odds(one, other):
+        if one is other or not agree(one, other):
             continue
         one.members += other.members
         one.links += [*other.links, (first, second, found)]
