@@ -38,10 +38,11 @@ from trunkfold.copies import embedding
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.candidates import are_similar, share_words, unique_pairs
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.descriptors import RECORD, describe_photo
+from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
+from trunkfold.copies.record import EMBEDDING, RECORD
 from trunkfold.copies.search import VERSION
 from trunkfold.data.photos import read_photo
 
@@ -49,7 +50,7 @@ PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 COPIES = 3
 HELD_BACK = 0.4  # share of the sources that are judged last
 LOOK_ALIKES = "look-alikes"
-DIRECTIONS = 128  # of LENGTH; with all of them, no more copies were candidates
+DIRECTIONS = 128  # of EMBEDDING; with all of them, no more copies were candidates
 PAIRS_PER_KIND = 24
 OTHERS_WEIGHT = 10  # of aligned pairs that are no copies: nearly all are look-alikes, and joining them is worse
 
@@ -183,10 +184,10 @@ def _split(photos: Path) -> tuple[list[Path], list[Path]]:
 def moved(data: Iterable[DataSet]) -> Directions:
     """Fit the directions in which augmentation moves the embeddings of a source."""
     families = [one.records["embedding"].astype(np.float32) for one in data if one.name != LOOK_ALIKES]
-    copies = np.concatenate([family.reshape(-1, COPIES, embedding.LENGTH) for family in families], axis=1)
-    deviations = (copies - copies.mean(1, keepdims=True)).reshape(-1, embedding.LENGTH)
+    copies = np.concatenate([family.reshape(-1, COPIES, EMBEDDING) for family in families], axis=1)
+    deviations = (copies - copies.mean(1, keepdims=True)).reshape(-1, EMBEDDING)
     covariance = deviations.T @ deviations / (len(copies) * (copies.shape[1] - 1))
-    variances, directions = eigh(covariance, subset_by_index=[embedding.LENGTH - DIRECTIONS, embedding.LENGTH - 1])
+    variances, directions = eigh(covariance, subset_by_index=[EMBEDDING - DIRECTIONS, EMBEDDING - 1])
     return directions, variances
 
 

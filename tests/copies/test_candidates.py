@@ -9,8 +9,8 @@ from drawn_photos import crop, draw_car, draw_source, grey, jpeg, mirror, noise,
 
 from trunkfold.copies import candidates
 from trunkfold.copies.candidates import BRANCHES, BY_EMBEDDING, BY_WORDS, Vocabulary
-from trunkfold.copies.descriptors import RECORD
 from trunkfold.copies.embedding import project
+from trunkfold.copies.record import RECORD
 
 WAYS = [lambda pixels: pixels, lambda pixels: noise(mirror(pixels)), lambda pixels: jpeg(rotate(crop(pixels, 0.75), 5))]
 SOURCES = 20

@@ -9,12 +9,14 @@ import pytest
 from drawn_photos import draw_source, mirror, record_of
 from PIL import Image
 
-from trunkfold.copies.descriptors import (
+from trunkfold.copies.descriptors import describe_photo
+from trunkfold.copies.plain_areas import plain_areas
+from trunkfold.copies.record import (
     FEATURES,
     MIRRORED,
     RECORD,
     THUMBNAIL,
-    describe_photo,
+    plain_areas_of,
     points_of,
     root_descriptors,
     thumbnails_of,
@@ -105,8 +107,11 @@ def test_a_blank_photo_has_no_features(tmp_path):
 def test_every_shape_of_photo_fits_into_the_record(shape, size, thumbnail, tmp_path):
     record = record_of(noisy(*shape), tmp_path)
     assert tuple(record["size"]) == size
-    assert thumbnails_of(record).shape == (2, *thumbnail)
-    assert thumbnails_of(record, mirrored=True).shape == (2, *thumbnail)
+    assert thumbnails_of(record).shape == (*thumbnail, 2)
+    assert thumbnails_of(record, mirrored=True).shape == (*thumbnail, 2)
+    for mirrored in (False, True):
+        expected = plain_areas(thumbnails_of(record, mirrored))
+        np.testing.assert_array_equal(plain_areas_of(record, mirrored), expected)
     assert len(points_of(record)) == record["count"]
 
 
@@ -133,7 +138,7 @@ def test_records_are_of_one_size_whatever_the_photo(tmp_path):
     records.append(describe_photo(tmp_path / "absent.png"))
     assert {len(record.tobytes()) for record in records} == {RECORD.itemsize}
     assert np.array(records, RECORD).shape == (4,)
-    assert RECORD["thumbnails"].shape == (2, THUMBNAIL, THUMBNAIL)
+    assert RECORD["thumbnails"].shape == (THUMBNAIL, THUMBNAIL, 2)
 
 
 def test_the_digest_tells_pixels_not_files(tmp_path: Path):

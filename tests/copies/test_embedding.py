@@ -6,7 +6,8 @@ import torch
 from drawn_photos import WAYS, draw_car, draw_source
 
 from trunkfold.copies import embedding
-from trunkfold.copies.embedding import CHANNELS, GRID, LENGTH, embed, moved_by_augmentation, one_thread, project
+from trunkfold.copies.embedding import embed, moved_by_augmentation, one_thread, project
+from trunkfold.copies.record import CHANNELS, EMBEDDING, GRID
 
 SOURCES = [draw_source(seed) for seed in range(6)] + [draw_car(seed) for seed in range(6)]
 
@@ -23,7 +24,7 @@ def test_copies_are_closer_than_other_photos():
 
 def test_features_of_each_layer_and_projected_embeddings_are_of_unit_length():
     found, cells = embed(SOURCES[0])
-    assert found.shape == (LENGTH,)
+    assert found.shape == (EMBEDDING,)
     assert cells.shape == (2, GRID, GRID, CHANNELS)
     np.testing.assert_allclose(embed(SOURCES[0][:, ::-1])[1][::-1], cells, atol=1e-4)
     assert np.linalg.norm(found) == pytest.approx(11**0.5)  # seven stages, three spreads, and the last layer
@@ -41,7 +42,7 @@ def test_few_or_equal_photos_can_be_projected():
 def test_what_augmentation_changes_counts_less():
     directions, variances = moved_by_augmentation()
     np.testing.assert_allclose(directions.T @ directions, np.eye(len(variances)), atol=0.01)
-    rows = np.random.default_rng(0).normal(size=(40, LENGTH)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(40, EMBEDDING)).astype(np.float32)
     most, least = directions[:, variances.argmax()], directions[:, variances.argmin()]
     similarity = [project(np.vstack([rows, rows[0] + 60 * direction]))[[0, -1]] for direction in (most, least)]
     moved_most, moved_least = (float(one @ other) for one, other in similarity)

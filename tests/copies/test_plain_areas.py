@@ -10,7 +10,7 @@ TEXTURE = np.random.default_rng(0).integers(60, 200, (96, 128)).astype(np.uint8)
 
 
 def thumbnails(grey: np.ndarray) -> np.ndarray:
-    return np.stack([grey, grey])
+    return np.dstack([grey, grey])
 
 
 def test_a_cut_out_is_plain_with_the_windows_that_show_its_border():
@@ -48,4 +48,4 @@ def test_small_areas_slopes_and_grain_are_not_plain():
 def test_an_area_is_plain_only_if_both_channels_are():
     one = TEXTURE.copy()
     one[30:60, 40:80] = 128
-    assert not plain_areas(np.stack([one, TEXTURE])).any()
+    assert not plain_areas(np.dstack([one, TEXTURE])).any()

@@ -32,7 +32,9 @@ from drawn_photos import (
 )
 from toys import run_command
 
+from trunkfold.copies import comparison
 from trunkfold.copies import search as copies
+from trunkfold.copies.evidence import compare
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
 from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
@@ -345,6 +347,32 @@ def recording(function, calls: list):
     return call
 
 
+def replace_comparison(monkeypatch: pytest.MonkeyPatch, replacement) -> None:
+    """Compare candidates and, before groups join, further pairs by something else."""
+    for module in (comparison, copies):
+        monkeypatch.setattr(module, "compare", replacement)
+
+
+def test_doubts_are_also_about_pairs_that_were_compared_before_groups_joined(small, tmp_path, monkeypatch):
+    compared, doubted = {}, {}
+    join, find_doubts = copies.join, copies.find_doubts
+
+    def look_first(photos, links, look):
+        pair = next(pair for pair in combinations(photos, 2) if pair not in links)
+        compared[pair] = look(*pair)
+        return join(photos, links, look)
+
+    def record(groups, evidence):
+        doubted.update(evidence)
+        return find_doubts(groups, evidence)
+
+    monkeypatch.setattr(copies, "join", look_first)
+    monkeypatch.setattr(copies, "find_doubts", record)
+    find_copies(Competition(small), tmp_path / "out")
+    assert compared
+    assert compared.items() <= doubted.items()
+
+
 @pytest.fixture
 def blocks(monkeypatch) -> None:
     monkeypatch.setattr(copies, "PHOTOS", 5)
@@ -386,14 +414,14 @@ def test_an_interrupted_search_leaves_no_summary_of_an_earlier_one(small, tmp_pa
 def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, tmp_path, monkeypatch):
     compared: list = []
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "compare", recording(copies.compare, compared))
+        replace_comparison(patch, recording(compare, compared))
         expected = find_copies(Competition(small), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "compare", interrupt_after(25, copies.compare))
+        replace_comparison(patch, interrupt_after(25, compare))
         with pytest.raises(KeyboardInterrupt):
             find_copies(Competition(small), tmp_path / "out")
     again: list = []
-    monkeypatch.setattr(copies, "compare", recording(copies.compare, again))
+    replace_comparison(monkeypatch, recording(compare, again))
     monkeypatch.setattr(copies, "describe_photo", refuse)
     monkeypatch.setattr(copies, "find_candidates", refuse)
     pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
@@ -446,7 +474,7 @@ def test_odd_photos_are_handled_quickly(tmp_path, monkeypatch):
     odd = [large, draw_source(1, 400, 300), *blanks, *tiny, tiny[0], np.full((1, 1, 3), 9, np.uint8)]
     write_photos(tmp_path / "odd", train_photos(*[picture] * 10, *odd, *[picture] * 10))
     compared: list = []
-    monkeypatch.setattr(copies, "compare", recording(copies.compare, compared))
+    replace_comparison(monkeypatch, recording(compare, compared))
     groups = find_copies(Competition(tmp_path / "odd"), tmp_path / "out")
     last = 10 + len(odd)
     assert partition(groups) == [[*range(10), *range(last, last + 10)], [10, 11], [13, 15], [16, 19]]

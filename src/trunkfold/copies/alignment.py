@@ -1,11 +1,12 @@
 """Alignment of two photos: SIFT features that fit one affine map or homography, unchanged or mirrored."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from trunkfold.copies.descriptors import points_of, root_descriptors
+from trunkfold.copies.record import MIRRORED, points_of, root_descriptors
 
 RATIO = 0.87  # of the distances to the nearest and the second nearest feature; pixels expose the wrong maps it admits
 TOLERANCE = 4.0  # pixels, at a long side of 256
@@ -37,7 +38,7 @@ def align(one: np.ndarray, other: np.ndarray) -> Alignment | None:
     """Align two photos, unchanged and mirrored, by the features that most agree.
 
     Args:
-        one: A scalar of `trunkfold.copies.descriptors.RECORD`.
+        one: A scalar of `trunkfold.copies.record.RECORD`.
         other: A scalar of another photo.
 
     Returns:
@@ -45,9 +46,12 @@ def align(one: np.ndarray, other: np.ndarray) -> Alignment | None:
 
     Sources: Lowe, 2004 (ratio test); Barath et al., "MAGSAC++, a fast, reliable and accurate robust estimator", 2020.
     """
-    best = None
+    if min(one["count"], other["count"]) < FEWEST_INLIERS:
+        return None
+    best, descriptors, others = None, root_descriptors(one), root_descriptors(other)
     for mirrored in (False, True):
-        found = _fit(one, other, mirrored)
+        source, target = _matches(descriptors[:, MIRRORED] if mirrored else descriptors, others)
+        found = _fit(points_of(one, mirrored)[source], points_of(other)[target], mirrored, one["size"])
         if found is not None and (best is None or found.inliers > best.inliers):
             best = found
         if best is not None and best.inliers >= CLEAR:
@@ -55,8 +59,12 @@ def align(one: np.ndarray, other: np.ndarray) -> Alignment | None:
     return best
 
 
-def _fit(one: np.ndarray, other: np.ndarray, mirrored: bool) -> Alignment | None:
-    source, target = _matches(one, other, mirrored)
+def _fit(source: np.ndarray, target: np.ndarray, mirrored: bool, size: np.ndarray) -> Alignment | None:
+    """Fit a map to the positions of matches: two arrays (matches, 2)."""
+    # SIFT describes a point once per dominant direction; matches of the same two points are one observation.
+    points = np.hstack([source, target]).round().astype(">u2").view(">u8")[:, 0].astype(np.uint64)
+    distinct = np.unique(points, return_index=True)[1]
+    source, target = source[distinct], target[distinct]
     if len(source) < FEWEST_INLIERS:
         return None
     affine, fits = cv2.estimateAffine2D(source, target, _consensus())
@@ -65,9 +73,9 @@ def _fit(one: np.ndarray, other: np.ndarray, mirrored: bool) -> Alignment | None
     homography = np.vstack([affine, [0, 0, 1]])
     if (affine_inliers := int(fits.sum())) >= WORTH_A_HOMOGRAPHY:
         finer, also_fits = cv2.findHomography(source, target, _consensus())
-        if finer is not None and also_fits.sum() > GAIN * affine_inliers and _plausible(finer, one["size"]):
+        if finer is not None and also_fits.sum() > GAIN * affine_inliers and _plausible(finer, size):
             homography, fits = finer, also_fits
-    if not _plausible(homography, one["size"]):
+    if not _plausible(homography, size):
         return None
     return Alignment(mirrored, int(fits.sum()), homography)
 
@@ -82,11 +90,9 @@ def _consensus() -> cv2.UsacParams:
     return parameters
 
 
-def _matches(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of unambiguous matches in both photos: two arrays (matches, 2)."""
-    if min(one["count"], other["count"]) < FEWEST_INLIERS:
-        return np.empty((0, 2)), np.empty((0, 2))
-    similarity = root_descriptors(one, mirrored) @ root_descriptors(other).T
+def _matches(descriptors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of unambiguous matches: two arrays (matches,), the best match of each of the `others`."""
+    similarity = descriptors @ others.T
     rows = np.arange(len(similarity))
     nearest = similarity.argmax(1)
     best = similarity[rows, nearest]
@@ -94,11 +100,8 @@ def _matches(one: np.ndarray, other: np.ndarray, mirrored: bool) -> tuple[np.nda
     # Of unit vectors, the squared distance is 2 - 2 x similarity.
     clear = 1 - best < RATIO**2 * (1 - similarity.max(1))
     rows = rows[clear][np.argsort(-best[clear], kind="stable")]
-    rows = rows[np.unique(nearest[rows], return_index=True)[1]]  # the best match of each target
-    source, target = points_of(one, mirrored)[rows], points_of(other)[nearest[rows]]
-    # SIFT describes a point once per dominant direction; matches of the same two points are one observation.
-    distinct = np.unique(np.hstack([source, target]).round(), axis=0, return_index=True)[1]
-    return source[distinct], target[distinct]
+    rows = rows[np.unique(nearest[rows], return_index=True)[1]]
+    return rows, nearest[rows]
 
 
 def _plausible(homography: np.ndarray, size: np.ndarray) -> bool:
@@ -107,13 +110,13 @@ def _plausible(homography: np.ndarray, size: np.ndarray) -> bool:
     if depth <= 0 or (homography[2] @ _corners(size) <= 0.2 * depth).any():
         return False
     jacobian = (homography[:2, :2] - np.outer([x / depth, y / depth], homography[2, :2])) / depth
-    large, small = np.linalg.svd(jacobian, compute_uv=False)
-    return bool(
-        np.linalg.det(jacobian) > 0
-        and large < LARGEST_SCALE
-        and small > 1 / LARGEST_SCALE
-        and large / small < LARGEST_STRETCH
-    )
+    (a, b), (c, d) = jacobian
+    if a * d - b * c <= 0:
+        return False
+    # The singular values are half the sum and half the difference of these two lengths.
+    longer, shorter = math.hypot(a + d, b - c), math.hypot(a - d, b + c)
+    large, small = (longer + shorter) / 2, (longer - shorter) / 2
+    return large < LARGEST_SCALE and small > 1 / LARGEST_SCALE and large / small < LARGEST_STRETCH
 
 
 def _corners(size: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 from tqdm.contrib.concurrent import thread_map
 
-from trunkfold.copies.descriptors import root_descriptors
+from trunkfold.copies.record import root_descriptors
 
 BRANCHES = 128  # two-level tree: assigning a word takes 384 comparisons instead of 16,384
 WORDS_PER_FEATURE = 2
@@ -58,7 +58,7 @@ def find_candidates(records: Sequence[np.ndarray], embeddings: np.ndarray, worke
     """Find pairs of photos to compare in detail.
 
     Args:
-        records: One `trunkfold.copies.descriptors.RECORD` per photo.
+        records: One `trunkfold.copies.record.RECORD` per photo.
         embeddings: Their projected embeddings, of shape (photos, dimensions).
         workers: Number of threads.
 

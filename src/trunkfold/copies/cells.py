@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 
 from trunkfold.copies.alignment import Alignment
-from trunkfold.copies.descriptors import thumbnails_of
-from trunkfold.copies.embedding import CHANNELS, GRID
 from trunkfold.copies.likeness import look_up
-from trunkfold.copies.plain_areas import plain_areas
+from trunkfold.copies.record import CHANNELS, GRID, plain_areas_of
 
 REGION = 4  # cells: side of a region
 FEWEST = 8  # cells of a region that allow a comparison
@@ -44,7 +42,7 @@ def least_alike(one: np.ndarray, other: np.ndarray, alignment: Alignment, statis
     Copies are alike everywhere, also if hardly in detail; of two photos of one background, the objects differ.
 
     Args:
-        one: A scalar of `trunkfold.copies.descriptors.RECORD`.
+        one: A scalar of `trunkfold.copies.record.RECORD`.
         other: A scalar of another photo.
         alignment: Lays `one` over `other`.
         statistics: See `measure_cells`.
@@ -77,7 +75,7 @@ def _map_cells(alignment: Alignment, size: np.ndarray, other_size: np.ndarray) -
 
 def _covered(record: np.ndarray, mirrored: bool = False) -> np.ndarray:
     """Return the cells that are mostly plain: bool of shape (GRID, GRID)."""
-    plain = plain_areas(thumbnails_of(record, mirrored)).astype(np.float32)
+    plain = plain_areas_of(record, mirrored).astype(np.float32)
     return cv2.resize(plain, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
 
 

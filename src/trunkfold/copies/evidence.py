@@ -15,8 +15,8 @@ from scipy.special import expit
 
 from trunkfold.copies.alignment import align
 from trunkfold.copies.cells import Statistics, least_alike
-from trunkfold.copies.descriptors import FEATURES
 from trunkfold.copies.likeness import compare_pixels
+from trunkfold.copies.record import FEATURES
 
 COEFFICIENTS = Path(__file__).with_name("evidence.json")
 LIMITS = -3.0, 8.0  # of the log-odds: one deviating pair of three copies must not outweigh the others
@@ -78,7 +78,7 @@ def compare(one: np.ndarray, other: np.ndarray, statistics: Statistics) -> Evide
     """Compare two photos, unchanged and mirrored.
 
     Args:
-        one: A scalar of `trunkfold.copies.descriptors.RECORD`.
+        one: A scalar of `trunkfold.copies.record.RECORD`.
         other: A scalar of another photo.
         statistics: Of the cells of all photos.
     """

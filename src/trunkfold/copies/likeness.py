@@ -4,14 +4,14 @@ Matching features prove only that both photos show the same object, which may be
 the whole overlap must look alike, except where one photo shows nothing: in darkness, fog and plain areas.
 """
 
+import functools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from trunkfold.copies.alignment import Alignment
-from trunkfold.copies.descriptors import thumbnails_of
-from trunkfold.copies.plain_areas import plain_areas
+from trunkfold.copies.record import plain_areas_of, thumbnails_of
 
 SCALES = (0.7, 9), (2.0, 15)  # blur (sigma) and window of the correlation, in pixels of a 128-pixel thumbnail
 TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is compared
@@ -38,18 +38,18 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     Source: Kroeger et al., "Fast optical flow using dense inverse search", 2016.
     """
     first, second = thumbnails_of(one, alignment.mirrored), thumbnails_of(other)
-    height, width = first.shape[1:]
-    places = _map_pixels(_between_thumbnails(alignment.map, one, other), height, width)
-    inside = _inside(places, second.shape[1:])
-    overlap = _overlap(inside, places, second.shape[1:])
+    homography, shape, other_shape = _between_thumbnails(alignment.map, one, other), first.shape[:2], second.shape[:2]
+    overlap = _overlap(homography, shape, other_shape)
+    places = cv2.perspectiveTransform(_pixels(*shape), homography)
+    inside = _inside(places, other_shape)
     if inside.sum() < COMPARABLE:
         return Likeness(overlap)
-    places = places + _local_displacement(first[0], look_up(second[0], places), inside)
-    warped = [look_up(channel, places) for channel in second]
-    inside &= _inside(places, second.shape[1:])
-    alike, contrast = _correlate(first, warped)
+    places += _local_displacement(cv2.extractChannel(first, 0), look_up(second[..., 0], places), inside)
+    inside &= _inside(places, other_shape)
+    alike, contrast = _correlate(first, look_up(second, places))
     inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
-    inside &= ~plain_areas(first) & (look_up(plain_areas(second).astype(np.float32), places) < 0.5)
+    plain = plain_areas_of(other).astype(np.float32)
+    inside &= ~plain_areas_of(one, alignment.mirrored) & (look_up(plain, places) < 0.5)
     textured = inside & (contrast > TEXTURE)
     if textured.sum() < COMPARABLE:
         return Likeness(overlap, UNKNOWN)
@@ -57,15 +57,18 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     return Likeness(overlap, float((weights * (alike > ALIKE)).sum() / weights.sum()))
 
 
-def _correlate(first: np.ndarray, second: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the correlation of the windows around each pixel, and the lower variance of the two.
 
     Windows must match at one scale, in grey or in the brightest channel: coarse windows are robust to noise and blur,
     fine ones to displacement, grey to desaturation, and the brightest channel to changes of hue.
     """
-    maps = [[_correlation(*pair, *scale) for pair in zip(first, second, strict=True)] for scale in SCALES]
-    alike = np.max([channel[0] for scale in maps for channel in scale], axis=0)
-    return alike, np.max([channel[1] for channel in maps[-1]], axis=0)
+    channels = list(zip(cv2.split(first), cv2.split(second), strict=True))
+    (grey, _), (brightest, _), (coarse_grey, contrast), (coarse_brightest, other_contrast) = (
+        _correlation(*pair, *scale) for scale in SCALES for pair in channels
+    )
+    alike = np.maximum(np.maximum(grey, brightest), np.maximum(coarse_grey, coarse_brightest))
+    return alike, np.maximum(contrast, other_contrast)
 
 
 def _between_thumbnails(homography: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -78,29 +81,40 @@ def _between_thumbnails(homography: np.ndarray, one: np.ndarray, other: np.ndarr
     return scaling(other) @ homography @ np.linalg.inv(scaling(one))
 
 
-def _map_pixels(homography: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return where each pixel is mapped to: float32 of shape (height, width, 2), x and y."""
+@functools.cache
+def _pixels(height: int, width: int) -> np.ndarray:
+    """Return the coordinates of all pixels: float32 of shape (height, width, 2), x and y."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return cv2.perspectiveTransform(np.stack([columns, rows], axis=2), homography)
+    return np.stack([columns, rows], axis=2)
 
 
 def _inside(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return ((places >= 0) & (places <= np.array(shape[::-1]) - 1)).all(2)
+    x, y = places[..., 0], places[..., 1]
+    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
 
 
-def _overlap(inside: np.ndarray, places: np.ndarray, shape: tuple[int, int]) -> float:
+def _overlap(homography: np.ndarray, shape: tuple[int, int], other_shape: tuple[int, int]) -> float:
     """Return the smaller share of the two photos that the other one shows."""
-    right, down = np.gradient(places, axis=1), np.gradient(places, axis=0)
-    areas = np.abs(right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0])
-    return float(min(inside.mean(), (areas * inside).sum() / np.prod(shape), 1))
+    mapped = cv2.perspectiveTransform(_frame(*shape), homography)
+    area, common = cv2.intersectConvexConvex(mapped, _frame(*other_shape))
+    if area <= 0:
+        return 0.0
+    own_area = cv2.contourArea(cv2.perspectiveTransform(common, np.linalg.inv(homography)))
+    return float(min(own_area / np.prod(shape), area / np.prod(other_shape), 1))
+
+
+def _frame(height: int, width: int) -> np.ndarray:
+    """Return the corners of a photo, half a pixel around the centres of its outer pixels: (4, 1, 2)."""
+    return np.float32([[0, 0], [width, 0], [width, height], [0, height]])[:, None] - np.float32(0.5)
 
 
 def _local_displacement(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the smooth displacement that the map left: float32 of shape (height, width, 2)."""
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)
-    weights = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), SMOOTH)[..., None].clip(1e-3)
-    smooth = cv2.GaussianBlur(flow.clip(-FARTHEST, FARTHEST) * inside[..., None], (0, 0), SMOOTH) / weights
-    return smooth.clip(-FARTHEST, FARTHEST)
+    inside = inside.astype(np.float32)
+    weights = cv2.GaussianBlur(inside, (0, 0), SMOOTH).clip(1e-3)
+    smooth = [cv2.GaussianBlur(part.clip(-FARTHEST, FARTHEST) * inside, (0, 0), SMOOTH) for part in cv2.split(flow)]
+    return cv2.merge([(part / weights).clip(-FARTHEST, FARTHEST) for part in smooth])
 
 
 def look_up(picture: np.ndarray, places: np.ndarray) -> np.ndarray:

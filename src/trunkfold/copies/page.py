@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.copies.alignment import Alignment
-from trunkfold.copies.descriptors import LONG_SIDE, frame
+from trunkfold.copies.descriptors import frame
 from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
+from trunkfold.copies.record import LONG_SIDE
 from trunkfold.data.photos import read_photo
 from trunkfold.errors import counted, first_few
 from trunkfold.html import data_address, percent, write_html

@@ -16,13 +16,13 @@ def plain_areas(thumbnails: np.ndarray) -> np.ndarray:
     """Find the pixels in and around plain areas.
 
     Args:
-        thumbnails: uint8 of shape (2, height, width), see `trunkfold.copies.descriptors.thumbnails_of`.
+        thumbnails: uint8 of shape (height, width, 2), see `trunkfold.copies.record.thumbnails_of`.
 
     Returns:
         bool of shape (height, width).
     """
     square = np.ones((SIDE, SIDE), np.uint8)
-    ranges = [cv2.dilate(channel, square) - cv2.erode(channel, square) for channel in thumbnails]
-    plain = (np.max(ranges, axis=0) <= RANGE).astype(np.uint8)
+    ranges = cv2.dilate(thumbnails, square) - cv2.erode(thumbnails, square)
+    plain = (ranges.max(2) <= RANGE).astype(np.uint8)
     around = np.ones((SIDE + INFLUENCE,) * 2, np.uint8)
     return cv2.dilate(plain, around, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -19,14 +19,16 @@ from tqdm.contrib.concurrent import thread_map
 
 from trunkfold.copies.alignment import align
 from trunkfold.copies.candidates import find_candidates
-from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.descriptors import RECORD, describe_photo
+from trunkfold.copies.cells import Statistics, measure_cells
+from trunkfold.copies.comparison import compare_pairs, start_workers
+from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import IDENTICAL, Evidence, compare
 from trunkfold.copies.grouping import Group, join
 from trunkfold.copies.links import Pair, read_links
 from trunkfold.copies.page import PAIRS_SHOWN, certainty, facts, write_page
+from trunkfold.copies.record import RECORD, Records
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import Competition, table_problems
@@ -36,7 +38,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 4  # increase when the search changes, so that old groups are not read
+VERSION = 5  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
@@ -119,12 +121,13 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
         statistics = measure_cells([records[row] for row in looked_at])
+        evidence = _compare(records, looked_at, statistics, work)
+        evidence |= _verdicts(checked, duplicates, unreadable, photos)
 
         def look(one: int, other: int) -> Evidence:
-            return compare(records[one], records[other], statistics)
+            evidence[one, other] = found = compare(records[one], records[other], statistics)
+            return found  # kept, because doubts are about all pairs that were compared
 
-        evidence = _compare(records, looked_at, look, work)
-        evidence |= _verdicts(checked, duplicates, unreadable, photos)
         groups = join(looked_at, evidence, look)
         doubts = find_doubts(groups, evidence)
         shown = [(doubt, align(*(records[row] for row in doubt.pair))) for doubt in doubts[:PAIRS_SHOWN]]
@@ -137,13 +140,12 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
     shutil.rmtree(work)
 
 
-def _describe(paths: Sequence[str], work: Path) -> list[np.ndarray]:
+def _describe(paths: Sequence[str], work: Path) -> Records:
     def block(rows: slice) -> np.ndarray:
         described = thread_map(describe_photo, paths[rows], max_workers=WORKERS, disable=True)
         return np.array(described, RECORD)
 
-    blocks = block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos")
-    return [record for block in blocks for record in block]
+    return Records(block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos"))
 
 
 def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
@@ -159,9 +161,7 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
     return duplicates, unreadable
 
 
-def _compare(
-    records: Sequence[np.ndarray], rows: Sequence[int], look: Callable[[int, int], Evidence], work: Path
-) -> dict[tuple[int, int], Evidence]:
+def _compare(records: Records, rows: Sequence[int], statistics: Statistics, work: Path) -> dict[Pair, Evidence]:
     """Return the evidence of each candidate pair of these rows."""
 
     def find(_: slice) -> np.ndarray:
@@ -170,10 +170,11 @@ def _compare(
         return np.array(rows, int)[places]
 
     def block(part: slice) -> np.ndarray:
-        return np.array(thread_map(lambda pair: astuple(look(*pair)), pairs[part], max_workers=WORKERS, disable=True))
+        return np.array([astuple(found) for found in compare_pairs(workers, records, pairs[part], statistics)])
 
     (pairs,) = block_by_block(work / "pairs", 1, 1, find)
-    evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
+    with start_workers(WORKERS, len(pairs)) as workers:
+        evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
     found = (Evidence(*row.tolist()) for block in evidence for row in block)
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
 

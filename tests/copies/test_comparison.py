@@ -1,0 +1,74 @@
+"""Processes compare pairs as threads do, and what goes wrong in them is one clear error."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from drawn_photos import crop, draw_source, mirror, noise, record_of
+from toys import SOURCE
+
+from trunkfold.copies import comparison
+from trunkfold.copies.cells import measure_cells
+from trunkfold.copies.comparison import compare_pairs, start_workers
+from trunkfold.copies.evidence import compare
+from trunkfold.copies.record import RECORD, Records
+from trunkfold.errors import InputError
+
+BLOCK = 5  # records, of eight
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    folder = tmp_path_factory.mktemp("records")
+    sources = [draw_source(seed, 160, 120) for seed in range(2)]
+    described = [record_of(way(source), folder) for source in sources for way in (np.array, mirror, crop, noise)]
+    blocks = []
+    for start in range(0, len(described), BLOCK):
+        np.save(folder / f"{start}.npy", np.array(described[start : start + BLOCK], RECORD))
+        blocks.append(np.load(folder / f"{start}.npy", mmap_mode="r"))
+    return Records(blocks)
+
+
+def test_records_are_those_of_the_blocks_here_and_in_other_processes(records):
+    assert len(records) == 8
+    together = b"".join(record.tobytes() for block in records.blocks for record in block)
+    assert b"".join(record.tobytes() for record in records) == together
+    packed = pickle.dumps(records)
+    assert len(packed) < RECORD.itemsize / 100  # the paths of the files
+    assert b"".join(record.tobytes() for record in pickle.loads(packed)) == together
+
+
+@pytest.mark.parametrize("many", [1, 1000], ids=["processes", "threads"])
+def test_workers_give_the_evidence_of_each_pair_in_order(many, records, monkeypatch):
+    monkeypatch.setattr(comparison, "MANY", many)
+    monkeypatch.setattr(comparison, "PART", 3)
+    pairs = np.array([(one, other) for one in range(8) for other in range(one + 1, 8)])
+    statistics = measure_cells(records)
+    with start_workers(2, len(pairs)) as workers:
+        elsewhere = workers.submit(os.getpid).result() != os.getpid()
+        found = compare_pairs(workers, records, pairs, statistics)
+    assert elsewhere == (many == 1)
+    assert found == [compare(records[one], records[other], statistics) for one, other in pairs]
+    assert len({evidence.log_odds > 0 for evidence in found}) == 2
+
+
+def test_no_pairs_are_no_evidence(records):
+    with start_workers(2, 0) as workers:
+        assert compare_pairs(workers, records, np.empty((0, 2), int), measure_cells(records)) == []
+
+
+def test_a_process_that_dies_is_one_error_which_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(comparison, "MANY", 1)
+    with pytest.raises(InputError, match="free memory, then rerun; finished blocks"), start_workers(2, 1) as workers:
+        workers.submit(signal.raise_signal, signal.SIGKILL).result()
+
+
+def test_a_process_that_compares_does_not_import_torch():
+    """It would take longer to start than to compare a thousand pairs."""
+    code = "import sys, trunkfold.copies.comparison; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SOURCE)
+    assert not {"torch", "pandas"} & set(imported.stdout.split())
