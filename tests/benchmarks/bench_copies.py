@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_copies.py --photos 300 600
 
 Draws demo competitions (once, in --work), searches each in a separate process, and prints a table; --json FILE writes
-it. The exponent is the slope of log(seconds) over log(photos): 1 is linear.
+it. The exponent is the slope of log(seconds) over log(photos): 1 is linear. Then random pairs of photos of the first
+competition, or of --data, are compared by one thread, by threads and by processes in turn.
 """
 
 import argparse
@@ -22,12 +23,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from trunkfold.copies.cells import measure_cells
+from trunkfold.copies.comparison import MANY, PART, compare_pairs, start_workers
+from trunkfold.copies.descriptors import describe_photo
+from trunkfold.copies.embedding import one_thread
+from trunkfold.copies.record import RECORD, Records
+from trunkfold.cores import usable_cores
 from trunkfold.demo.competition import DemoOptions, make_demo
 
 DRAWN = 250  # pixels; enlarged four times, because decoding and reducing large photos dominates
 ENLARGED = 4
+DESCRIBED, COMPARED, ROUNDS = 300, 1000, 5  # photos, pairs, and rounds of `compare_by`
 COMMAND = Path(__file__).parents[2] / "src" / "find_copies.py"
 
 
@@ -36,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, nargs="+", default=[1500, 3000, 6000, 12000])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-copies")
+    parser.add_argument("--data", type=Path, help="Folder of the photos that threads and processes compare.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -57,8 +67,13 @@ def main() -> None:
         )
     if exponent is not None:
         print(f"seconds grow with photos to the power of {exponent:.2f}")
+    rates = compare_by(options.data or options.work / str(options.photos[0]))
+    alone, *_ = rates.values()
+    for workers, rate in rates.items():
+        print(f"{workers}: {rate:.0f} pairs per second, {rate / alone:.2f} times as many as one thread")
     if options.json:
-        options.json.write_text(json.dumps({"device": device, "rows": rows, "exponent": exponent}, indent=2) + "\n")
+        found = {"device": device, "rows": rows, "exponent": exponent, "pairs_per_second": rates}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def draw(root: Path, photos: int) -> None:
@@ -92,6 +107,27 @@ def measure(root: Path, out: Path) -> dict[str, float]:
         "precision": right / max(len(found_pairs), 1),
         "recall": right / len(true_pairs),
     }
+
+
+def compare_by(root: Path) -> dict[str, float]:
+    """Return the pairs per second that one thread, all threads and all processes compare: medians over rounds."""
+    cores = usable_cores()
+    ways = {"one thread": (1, 0), f"{cores} threads": (cores, 0), f"{cores} processes": (cores, MANY)}
+    rates = {name: [] for name in ways}
+    paths = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))[:DESCRIBED]
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1), one_thread():
+        np.save(f"{folder}/records.npy", np.array([describe_photo(path) for path in paths], RECORD))
+        records = Records([np.load(f"{folder}/records.npy", mmap_mode="r")])
+        statistics = measure_cells(records)
+        chosen = np.random.default_rng(0).integers(0, len(records), (COMPARED, 2))
+        for _ in range(ROUNDS):
+            for name, (count, many) in ways.items():
+                with start_workers(count, many) as workers:
+                    compare_pairs(workers, records, chosen[: 2 * count * PART], statistics)  # processes have started
+                    started = time.perf_counter()
+                    compare_pairs(workers, records, chosen, statistics)
+                    rates[name].append(len(chosen) / (time.perf_counter() - started))
+    return {name: float(np.median(found)) for name, found in rates.items()}
 
 
 def pairs(table: pd.DataFrame, column: str) -> set[tuple[int, int]]:

@@ -64,11 +64,9 @@ def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     fine ones to displacement, grey to desaturation, and the brightest channel to changes of hue.
     """
     channels = list(zip(cv2.split(first), cv2.split(second), strict=True))
-    (grey, _), (brightest, _), (coarse_grey, contrast), (coarse_brightest, other_contrast) = (
-        _correlation(*pair, *scale) for scale in SCALES for pair in channels
-    )
-    alike = np.maximum(np.maximum(grey, brightest), np.maximum(coarse_grey, coarse_brightest))
-    return alike, np.maximum(contrast, other_contrast)
+    maps = [[_correlation(*pair, *scale) for pair in channels] for scale in SCALES]
+    alike = functools.reduce(np.maximum, (correlation for scale in maps for correlation, _ in scale))
+    return alike, functools.reduce(np.maximum, (variance for _, variance in maps[-1]))
 
 
 def _between_thumbnails(homography: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
