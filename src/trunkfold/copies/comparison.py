@@ -26,7 +26,7 @@ MANY = 1000  # pairs; to start processes takes as long as to compare a few hundr
 def start_workers(count: int, pairs: int) -> Iterator[Executor]:
     """Yield processes that compare many pairs, or threads that compare few.
 
-    Threads start at once, but wait for Python's interpreter lock half of the time.
+    Threads start at once, but wait for Python's interpreter lock up to half of the time.
 
     Raises:
         InputError: A process died.
