@@ -125,16 +125,16 @@ def test_killed_at_any_file_a_run_ends_as_if_it_was_not(unharmed, tmp_path, file
 @pytest.mark.slow
 def test_killed_at_random_instants_a_run_ends_as_if_it_was_not(unharmed, tmp_path):
     write_competition(tmp_path / "input")
-    draw, kills = random.Random(0), 0
+    draw, kills, run = random.Random(0), 0, RunFolder(tmp_path / "submissions/toy")
     while kills < 20:
         begun, process = time.monotonic(), start(tmp_path)
         process.join(draw.uniform(0.3, 3))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-        if process.exitcode == 0:  # it came to its end first: again from the beginning
+        if run.metrics.exists() and not run.state.exists():  # it came to its end first: again from the beginning
             assert content(tmp_path) == content(unharmed)
-            (tmp_path / "submissions/toy").rename(tmp_path / f"submissions/done after {kills} {begun}")
+            run.path.rename(tmp_path / f"submissions/done after {kills} {begun}")
     finish(tmp_path)
     assert content(tmp_path) == content(unharmed)
 
