@@ -318,11 +318,15 @@ def start(folder: Path, *args: object) -> subprocess.Popen:
 
 
 def wait_for_trial(process: subprocess.Popen, number: int) -> None:
-    """Until the process has said what became of a trial, and is in the next one."""
+    """Until the process has said what became of a trial, and has drawn all values of the next one."""
     for line in process.stdout:
         if line.startswith(f"trial {number}:"):
             break
-    time.sleep(0.2)
+    study = optuna.load_study(study_name="toy", storage="sqlite:///submissions/toy/study.db")
+    space = set(OPTIONS["tune"]["space"])
+    while not any(trial.number == number + 1 and space <= set(trial.params) for trial in study.get_trials()):
+        assert process.poll() is None
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
