@@ -1,5 +1,6 @@
 """Fixtures shared by several tests."""
 
+import gc
 import logging
 import os
 import shutil
@@ -17,6 +18,11 @@ from toys import leave_out_figures, write_competition
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the tests with the longest time limits first, so that no process works alone at the end."""
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout")), default=0))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of later garbage collections: millions of objects, and training collects often."""
+    gc.freeze()
 
 
 @pytest.fixture
