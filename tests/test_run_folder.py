@@ -43,6 +43,12 @@ def test_the_newest_run_is_the_one_that_finished_last():
     assert newest_run().path == newer
 
 
+def test_a_run_is_finished_when_its_checkpoint_is_gone():
+    newer = finish("a", 100)
+    RunFolder(finish("b", 200)).state.touch()
+    assert newest_run().path == newer
+
+
 def test_a_blend_is_no_run():
     newer = finish("a", 100)
     (finish("a+b", 200) / "shared.safetensors").unlink()

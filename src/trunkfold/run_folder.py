@@ -94,6 +94,11 @@ class RunFolder:
         """Whether the folder holds trained weights; an average of runs does not."""
         return self.shared.exists()
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder has results, and no checkpoint of a training that is yet to end."""
+        return self.metrics.exists() and not self.state.exists()
+
     def read_metrics(self) -> Metrics:
         """Read metrics.json.
 
@@ -153,7 +158,7 @@ def newest_run() -> RunFolder:
         InputError: There is no finished run.
     """
     runs = [RunFolder(path.parent) for path in SUBMISSIONS.glob(f"*/{METRICS}")]
-    finished = [run for run in runs if run.is_trained]
+    finished = [run for run in runs if run.is_trained and run.is_finished]
     if not finished:
         raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)

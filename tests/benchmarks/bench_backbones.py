@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.state import AcceleratorState
 from machine import Table, device_name
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -153,7 +154,8 @@ def floor(options: argparse.Namespace, truth: pd.DataFrame) -> float:
 
 
 def command(script: str, *words: object) -> None:
-    """Run a command in this process."""
+    """Run a command in this process, with a precision of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     sys.argv = [script, *map(str, words)]
     runpy.run_path(str(SOURCE / script), run_name="__main__")
 

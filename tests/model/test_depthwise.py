@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
-from trunkfold.model.depthwise import FastDepthwise, use_fast_depthwise
+from trunkfold.model.depthwise import FastDepthwise, OtherDepthwise, use_fast_depthwise
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
@@ -29,14 +30,47 @@ def test_results_and_gradients_are_those_of_pytorch(size, shape, bias):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 5, padding=2, groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4, stride=2),
+        Conv2dSame(4, 4, 3, groups=4, stride=2, bias=False),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}, stride {layer.stride[0]}",
+)
+@pytest.mark.parametrize("width", [8, 20])
+def test_with_bf16_training_has_the_gradients_of_float32_and_prediction_the_bits_of_bf16(layer, width):
+    torch.manual_seed(0)
+    ours = copy.deepcopy(layer)
+    use_fast_depthwise(ours)
+    x = torch.randn(2, 4, 8, width).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = ours(x)
+        with torch.no_grad():
+            assert torch.equal(ours(x), layer(x))
+    expected = layer(x.float())
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected)
+    (ours_grad,), (their_grad,) = (
+        torch.autograd.grad(y.square().sum(), model.weight) for y, model in ((result, ours), (expected, layer))
+    )
+    torch.testing.assert_close(ours_grad, their_grad, rtol=1e-4, atol=1e-4)
+
+
 def test_other_convolutions_stay():
     layers = [
         nn.Conv2d(4, 8, 3, padding=1, groups=4),
-        nn.Conv2d(4, 4, 3, padding=1, groups=4, stride=2),
-        nn.Conv2d(4, 4, 3, groups=4),
-        nn.Conv2d(4, 4, 2, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
         nn.Conv2d(4, 4, 3, padding=1),
     ]
     for layer in layers:
         use_fast_depthwise(layer)
         assert type(layer) is nn.Conv2d
+
+
+@pytest.mark.parametrize("options", [{"stride": 2, "padding": 1}, {"kernel_size": 2, "padding": 1}, {}])
+def test_depthwise_convolutions_of_other_shapes_use_onednn(options):
+    layer = nn.Conv2d(4, 4, **{"kernel_size": 3, "groups": 4, **options})
+    use_fast_depthwise(layer)
+    assert type(layer) is OtherDepthwise

@@ -132,8 +132,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_was_not(unharmed, tmp_pat
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-        finished = run.metrics.exists() and not run.state.exists()  # also if its process was killed after that
-        if process.exitcode == 0 or finished:  # it came to its end first: again from the beginning
+        if process.exitcode == 0 or run.is_finished:  # or killed after its end: again from the beginning
             assert content(tmp_path) == content(unharmed)
             run.path.rename(tmp_path / f"submissions/done after {kills} {begun}")
     finish(tmp_path)

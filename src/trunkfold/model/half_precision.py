@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from timm.layers import Conv2dSame
 from torch import nn
 
-from trunkfold.model.depthwise import FastDepthwise
+from trunkfold.model.depthwise import DepthwiseSame, FastDepthwise, OtherDepthwise
 from trunkfold.model.linear import FastLinear
 
-CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, Conv2dSame)  # of which autocast casts weights and biases
+# Of these, autocast casts weights and biases.
+CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, OtherDepthwise, Conv2dSame, DepthwiseSame)
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -42,7 +42,7 @@ def check_run(config: Config) -> RunFolder:
     run = RunFolder(SUBMISSIONS / config.run.name, write=True)
     if config.run.restart or not _is_used(run):
         return run
-    if run.metrics.exists() and not run.state.exists():
+    if run.is_finished:
         raise InputError(f"{run} contains a finished run: {ANOTHER}")
     if not run.config.exists():
         raise InputError(f"{run} contains files but no run: choose another --run.name")
