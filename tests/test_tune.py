@@ -30,7 +30,7 @@ OPTIONS = {
     "data": {"root": "input", "classes": None, "image_size": SIZE},
     "model": {"name": "test_convnext", "pretrained": False},
     "split": {"groups": "input/groups.csv", "folds": FOLDS},
-    "train": {"batch_size": 12, "epochs": 3, "cached_views": VIEWS, "warmup_epochs": 0},
+    "train": {"batch_size": 12, "epochs": 3, "cached_views": VIEWS, "warmup_epochs": 0, "mixed_precision": "no"},
     "tune": {
         "trials": 4,
         "best": {"train.epochs": 2},

@@ -28,6 +28,8 @@ ROWS = {
     "block": {},
     "seed's way": SEEDS_WAY,
     **{f"tail_lr {rate}": {"train.tail_lr": rate} for rate in RATES},
+    "float32": {"train.mixed_precision": "no"},
+    "bf16": {"train.mixed_precision": "bf16"},
     "no hold-out": {"split.holdout": 0},
     "ten folds": {"split.folds": 10},
     "all": {"model.tune": "all"},

@@ -44,19 +44,38 @@ def test_an_operation_has_one_thread():
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(
-    ("device", "capability", "precision"), [("cpu", (9, 0), "no"), ("cuda", (7, 5), "fp16"), ("cuda", (8, 0), "bf16")]
-)
-def test_the_precision_is_the_devices(monkeypatch, device, capability, precision):
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_the_precision_is_the_devices(monkeypatch, capability, precision):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: capability)
-    assert choose_precision("auto", torch.device(device)) == precision
-    assert choose_precision("bf16", torch.device(device)) == "bf16"
+    assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("bf16", torch.device("cuda")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("found", "precision"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, "bf16"),
+        ({"avx512_f": True, "avx512_bf16": False}, "no"),
+        ({"architecture": "aarch64"}, "no"),
+        (None, "no"),
+    ],
+)
+def test_a_processor_with_instructions_for_bf16_uses_it(monkeypatch, found, precision):
+    """None: PyTorch cannot tell."""
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    if found is not None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == precision
+    for wanted in ("no", "bf16"):
+        assert choose_precision(wanted, torch.device("cpu")) == wanted
+    assert choose_precision("auto", torch.device("mps")) == "no"
 
 
 def test_a_gpu_that_accelerate_was_told_to_leave_alone_decides_nothing(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: (7, 5))
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict, raising=False)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     accelerator = start_process(TrainConfig())
     assert (accelerator.device.type, accelerator.mixed_precision) == ("cpu", "no")

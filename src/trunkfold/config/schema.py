@@ -132,7 +132,8 @@ class TrainConfig:
         class_weights: balanced weights classes by their inverse frequency in the training photos.
         ema_decay: Decay of the exponential moving average of the weights (with warm-up); null uses the raw weights.
         clip_grad: Maximum gradient norm per fold; null disables clipping.
-        mixed_precision: auto selects bf16 or fp16 depending on the GPU, and no on a CPU.
+        mixed_precision: auto selects bf16 or fp16 depending on the GPU; on a CPU, bf16 if the processor has
+            instructions for it, else no.
         keep: last keeps the weights of the last epoch, so that out-of-fold scores are unbiased; best selects each
             fold's best epoch by validation accuracy, which makes these scores optimistic.
         seed: Seed of initial weights, data order and augmentation; runs on a CPU are reproducible bit for bit.
