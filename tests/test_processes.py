@@ -199,6 +199,24 @@ def test_processes_learn_from_pieces_what_they_learn_from_whole_batches(workplac
     assert log.count("train.batch_size 15 is too large for the memory of cpu") == 1
 
 
+ENDING = """
+from trunkfold.config.schema import TrainConfig
+from trunkfold.training.accelerator import end_processes, start_process
+accelerator = start_process(TrainConfig())
+print("process", accelerator.process_index, "ends")
+end_processes(accelerator)
+print("shutting down", flush=True)
+"""
+
+
+def test_several_processes_end_without_the_shutdown_of_the_interpreter_and_say_all(workplace):
+    (workplace / "ending.py").write_text(ENDING)
+    said = run_ranks(2, workplace, workplace / "ending.py")
+    assert "process 0 ends" in said
+    assert "process 1 ends" in said
+    assert "shutting down" not in said
+
+
 def assert_ends_when_killed(process: subprocess.Popen, rank: int, folder: Path) -> None:
     """After the death of one process the others end, and the launcher with an error that names it."""
     started = ranks(process.pid)

@@ -51,13 +51,19 @@ def start_process(config: TrainConfig) -> Accelerator:
 
 
 def end_processes(accelerator: Accelerator) -> None:
-    """Wait for all processes, and end their connections.
+    """Wait for all processes, and end their connections; one of several processes exits here.
 
-    A process that exits earlier may be aborted, because gloo's threads still release its last tensors
-    (github.com/pytorch/pytorch/pull/179291); a launcher then reports a finished run as failed.
+    An interpreter that shuts down while another thread of PyTorch releases a tensor is aborted
+    (github.com/pytorch/pytorch/pull/179291). A launcher then reports a finished run as failed, and that of another
+    machine waits for it. So connections end first, and with several processes, the shutdown is skipped.
     """
+    several = accelerator.num_processes > 1
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if several:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def describe_device(accelerator: Accelerator) -> str:
