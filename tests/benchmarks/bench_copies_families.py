@@ -125,11 +125,16 @@ class DataSet:
         self._statistics, self._common_words = measure_cells(self.records), share_words(self.records, 1)
         self._evidence: dict[tuple[int, int], Evidence] = {}
 
-    def candidates(self, directions: Directions) -> set[tuple[int, int]]:
-        """Return the pairs that the search compares, given the directions that augmentation moves embeddings in."""
+    def candidates(self, directions: Directions, photos: Sequence[int] | None = None) -> set[tuple[int, int]]:
+        """Return the pairs of some photos that the search compares, by default of all.
+
+        Depends on the directions that augmentation moves embeddings in.
+        """
+        rows = np.arange(len(self.records)) if photos is None else np.array(photos)
         with patch.object(embedding, "moved_by_augmentation", lambda: directions):
-            similar = are_similar(self.records, project(self.records["embedding"]), 1)
-        return set(map(tuple, unique_pairs(self._common_words, similar).tolist()))
+            similar = are_similar(self.records[rows], project(self.records["embedding"][rows]), 1)
+        common_words = self._common_words if photos is None else share_words(self.records[rows], 1)
+        return set(map(tuple, rows[unique_pairs(common_words, similar)].tolist()))
 
     def look(self, one: int, other: int) -> Evidence:
         """Compare two photos."""
@@ -216,8 +221,14 @@ def judge(name: str, data: DataSet, directions: Directions, coefficients: dict, 
     """Group the photos of a data set with these coefficients, and describe the result, of one kind, in one line."""
     candidates = data.candidates(directions)
     links = {pair: data.look(*pair) for pair in sorted(candidates)}
+
+    def search_again(photos: list[int]) -> dict[tuple[int, int], Evidence]:
+        further = data.candidates(directions, photos) - candidates
+        candidates.update(further)
+        return {pair: data.look(*pair) for pair in sorted(further)}
+
     with patch.object(scoring, "coefficients", lambda: coefficients):
-        groups = join(range(len(data.source)), links, data.look)
+        groups = join(range(len(data.source)), links, data.look, search_again)
     wanted = set(np.flatnonzero((data.kind == kind) | (kind is None)).tolist())
     found = {pair for group in groups for pair in combinations(group.members, 2) if wanted.intersection(pair)}
     true = {pair for pair in data.true_pairs if wanted.intersection(pair)}

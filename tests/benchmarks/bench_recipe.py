@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from bench_backbones import FLOOR, RATES, SEEDS_WAY, floor, train
+from bench_backbones import ANOTHER, FLOOR, RATES, SEEDS_WAY, floor, train
 from machine import Table
 from scipy import stats
 from sklearn.metrics import f1_score
@@ -30,6 +30,7 @@ ROWS = {
     **{f"tail_lr {rate}": {"train.tail_lr": rate} for rate in RATES},
     "float32": {"train.mixed_precision": "no"},
     "bf16": {"train.mixed_precision": "bf16"},
+    "another model": ANOTHER,
     "no hold-out": {"split.holdout": 0},
     "ten folds": {"split.folds": 10},
     "all": {"model.tune": "all"},

@@ -7,6 +7,13 @@ import pytest
 from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.evidence import NOT_ALIGNED, Evidence
 from trunkfold.copies.grouping import MARGIN, join
+from trunkfold.copies.usual_size import UsualSize
+
+
+@pytest.fixture(autouse=True)
+def few_groups(monkeypatch):
+    """Three photos prove no usual size of groups; without any, the numbers here are simple."""
+    monkeypatch.setattr(UsualSize, "of", lambda sizes: UsualSize())
 
 
 def known(probability: float, verdict: int = 0) -> Evidence:
@@ -65,3 +72,13 @@ def test_no_decision_is_called_more_likely_wrong_than_right():
     (doubt,) = doubts_of({(0, 1): known(1 - 1e-12), (2, 3): known(1 - 1e-12)} | between)
     assert (doubt.pair, doubt.joined) == ((0, 2), False)
     assert 0.1 < doubt.error < 0.5
+
+
+def test_the_usual_size_of_groups_counts_in_doubts_as_in_the_decision(monkeypatch):
+    monkeypatch.setattr(UsualSize, "of", lambda sizes: UsualSize(2, 1.0))
+    *links, apart = doubts_of({(0, 1): known(0.7), (1, 2): known(0.2), (3, 4): known(0.3)}, photos=5)
+    for doubt, pair, odds in zip([*links, apart], [(3, 4), (0, 1), (1, 2)], [7 / 3, 3 / 7, 1 / 4], strict=True):
+        assert doubt.pair == pair
+        assert doubt.error == pytest.approx(odds / math.e / (1 + odds / math.e))
+    assert [doubt.joined for doubt in links] == [True, True]  # the first is a link because of the usual size
+    assert not apart.joined  # a third photo would be one more than usual

@@ -16,6 +16,7 @@ class Odds:
 
     log_odds: float
     verdict: int = 0
+    inliers: int = 10
 
     @property
     def strength(self) -> float:

@@ -16,7 +16,8 @@ from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
-from trunkfold.copies.page import GROUPS_SHOWN, PHOTOS_SHOWN, PICTURE, Shown, facts, write_page
+from trunkfold.copies.page import GROUPS_SHOWN, PHOTOS_SHOWN, PICTURE, Shown, write_page
+from trunkfold.copies.summary import facts
 
 SURE = Evidence(40, 0.9, 0.99, 0.8)
 UNSURE = Evidence(8, 0.55, 0.86, 0.3)

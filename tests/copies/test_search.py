@@ -358,10 +358,10 @@ def test_doubts_are_also_about_pairs_that_were_compared_before_groups_joined(sma
     compared, doubted = {}, {}
     join, find_doubts = copies.join, copies.find_doubts
 
-    def look_first(photos, links, look):
+    def look_first(photos, links, look, *again):
         pair = next(pair for pair in combinations(photos, 2) if pair not in links)
         compared[pair] = look(*pair)
-        return join(photos, links, look)
+        return join(photos, links, look, *again)
 
     def record(groups, evidence):
         doubted.update(evidence)

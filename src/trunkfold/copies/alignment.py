@@ -14,7 +14,7 @@ TRIALS, CONFIDENCE = 500, 0.995  # of the consensus
 LARGEST_SCALE = 3.0  # of the map in any direction at the photo's centre; crops to 35 % of the area enlarge 1.7 times
 LARGEST_STRETCH = 2.5  # ratio of the two scales: shear and changes of the aspect ratio
 FEWEST_INLIERS = 4
-CLEAR = 30  # inliers that make comparing the mirrored photo unnecessary
+CLEAR = 30  # inliers that make other alignments unnecessary: of the mirrored photo, and by cells
 WORTH_A_HOMOGRAPHY = 12  # inliers of the affine map
 GAIN = 1.15  # in inliers, that justifies the two more parameters of a homography
 
@@ -25,7 +25,7 @@ class Alignment:
 
     Attributes:
         mirrored: Whether the first photo is mirrored before it is mapped.
-        inliers: Features that fit the map.
+        inliers: Features that fit the map, or cells, see `trunkfold.copies.cell_alignment`.
         map: Homography from pixels of the first photo to pixels of the second, of shape (3, 3).
     """
 
@@ -46,8 +46,6 @@ def align(one: np.ndarray, other: np.ndarray) -> Alignment | None:
 
     Sources: Lowe, 2004 (ratio test); Barath et al., "MAGSAC++, a fast, reliable and accurate robust estimator", 2020.
     """
-    if min(one["count"], other["count"]) < FEWEST_INLIERS:
-        return None
     best, descriptors, others = None, root_descriptors(one), root_descriptors(other)
     for mirrored in (False, True):
         source, target = _matches(descriptors[:, MIRRORED] if mirrored else descriptors, others)
@@ -67,23 +65,23 @@ def _fit(source: np.ndarray, target: np.ndarray, mirrored: bool, size: np.ndarra
     source, target = source[distinct], target[distinct]
     if len(source) < FEWEST_INLIERS:
         return None
-    affine, fits = cv2.estimateAffine2D(source, target, _consensus())
+    affine, fits = cv2.estimateAffine2D(source, target, consensus())
     if affine is None or int(fits.sum()) < FEWEST_INLIERS:
         return None
     homography = np.vstack([affine, [0, 0, 1]])
     if (affine_inliers := int(fits.sum())) >= WORTH_A_HOMOGRAPHY:
-        finer, also_fits = cv2.findHomography(source, target, _consensus())
-        if finer is not None and also_fits.sum() > GAIN * affine_inliers and _plausible(finer, size):
+        finer, also_fits = cv2.findHomography(source, target, consensus())
+        if finer is not None and also_fits.sum() > GAIN * affine_inliers and plausible(finer, size):
             homography, fits = finer, also_fits
-    if not _plausible(homography, size):
+    if not plausible(homography, size):
         return None
     return Alignment(mirrored, int(fits.sum()), homography)
 
 
-def _consensus() -> cv2.UsacParams:
-    """Return OpenCV's parameters of MAGSAC++, which has a fixed seed."""
+def consensus(tolerance: float = TOLERANCE) -> cv2.UsacParams:
+    """Return OpenCV's parameters of MAGSAC++, which has a fixed seed; the tolerance is in pixels."""
     parameters = cv2.UsacParams()
-    parameters.threshold, parameters.confidence, parameters.maxIterations = TOLERANCE, CONFIDENCE, TRIALS
+    parameters.threshold, parameters.confidence, parameters.maxIterations = tolerance, CONFIDENCE, TRIALS
     parameters.sampler, parameters.score = cv2.SAMPLING_UNIFORM, cv2.SCORE_METHOD_MAGSAC
     parameters.loMethod, parameters.loIterations = cv2.LOCAL_OPTIM_SIGMA, 5
     parameters.final_polisher = cv2.MAGSAC
@@ -104,7 +102,7 @@ def _matches(descriptors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, n
     return rows, nearest[rows]
 
 
-def _plausible(homography: np.ndarray, size: np.ndarray) -> bool:
+def plausible(homography: np.ndarray, size: np.ndarray) -> bool:
     """Return whether augmentation can produce the map: no reflection (undone before), no extreme scale or stretch."""
     x, y, depth = homography @ [*(size / 2), 1]
     if depth <= 0 or (homography[2] @ _corners(size) <= 0.2 * depth).any():

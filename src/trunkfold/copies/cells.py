@@ -56,8 +56,7 @@ def least_alike(one: np.ndarray, other: np.ndarray, alignment: Alignment, statis
     count = _sum(inside)
     if count.max() < FEWEST:
         return 0.0
-    chosen = one["cells"][int(alignment.mirrored)], other["cells"][0]
-    first, second = ((cells - statistics.mean) / statistics.deviation for cells in chosen)
+    first, second = standardize(one, statistics, alignment.mirrored), standardize(other, statistics)
     second = np.dstack([look_up(part, places) for part in np.array_split(second, CHANNELS // 4, axis=2)])
     lengths = np.linalg.norm(first, axis=2) * np.linalg.norm(second, axis=2)
     similarity = (first * second).sum(2) / lengths.clip(1e-6)
@@ -65,11 +64,20 @@ def least_alike(one: np.ndarray, other: np.ndarray, alignment: Alignment, statis
     return float(regions.min(initial=1))
 
 
+def standardize(record: np.ndarray, statistics: Statistics, mirrored: bool = False) -> np.ndarray:
+    """Return a photo's cells without what cells have in common: float32 of shape (GRID, GRID, CHANNELS)."""
+    return (record["cells"][int(mirrored)] - statistics.mean) / statistics.deviation
+
+
+def centres(size: np.ndarray) -> np.ndarray:
+    """Return the centres of the cells in pixels of a photo of this size: float32 of shape (GRID, GRID, 2), x and y."""
+    rows, columns = np.mgrid[:GRID, :GRID] + 0.5
+    return (np.stack([columns, rows], axis=2) * size / GRID - 0.5).astype(np.float32)
+
+
 def _map_cells(alignment: Alignment, size: np.ndarray, other_size: np.ndarray) -> np.ndarray:
     """Return where each cell is in the other photo's grid: float32 of shape (GRID, GRID, 2), x and y."""
-    rows, columns = np.mgrid[:GRID, :GRID] + 0.5
-    points = np.stack([columns, rows], axis=2) * size / GRID - 0.5
-    there = cv2.perspectiveTransform(points.astype(np.float32), alignment.map)
+    there = cv2.perspectiveTransform(centres(size), alignment.map)
     return ((there + 0.5) * GRID / other_size - 0.5).astype(np.float32)
 
 

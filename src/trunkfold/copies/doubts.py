@@ -9,6 +9,7 @@ from scipy.special import expit
 from trunkfold.copies.evidence import LIMITS, Evidence
 from trunkfold.copies.grouping import Group, needed_log_odds
 from trunkfold.copies.links import Pair
+from trunkfold.copies.usual_size import UsualSize
 
 DOUBTFUL = 0.05  # probability of an error; the calibration has too few photos to tell smaller ones apart
 
@@ -40,8 +41,13 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
         and groups of which no pair could be aligned are not among them.
     """
     group_of = {member: number for number, group in enumerate(groups) for member in group.members}
+    usual = UsualSize.of(len(group.members) for group in groups)
     doubts = [
-        Doubt((min(one, other), max(one, other)), True, float(expit(-found.strength)))
+        Doubt(
+            (min(one, other), max(one, other)),
+            True,
+            float(expit(-found.strength - usual.log_odds_of(len(group.members)))),
+        )
         for group in groups
         for one, other, found in group.links
         if not found.verdict
@@ -54,12 +60,17 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
     for between, pairs in apart.items():
         found = [evidence[pair] for _, pair in pairs]
         if any(each.inliers for each in found) and not any(each.verdict for each in found):
-            needed = needed_log_odds(*(groups[number] for number in between))
+            needed = needed_log_odds(*(groups[number] for number in between), usual)
             # Limited above as in the decision, so that none is called more likely wrong than right.
             error = float(expit(fmean(min(each.strength, LIMITS[1]) for each in found) - needed))
             doubts.append(Doubt(max(pairs)[1], False, error))
     doubts = [doubt for doubt in doubts if doubt.error >= DOUBTFUL]
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
+
+
+def _error(link: Evidence, prior: float) -> float:
+    """Return the probability that a link is wrong, given log-odds known before the photos were compared."""
+    return float(expit(-link.strength - prior))
 
 
 def expected_errors(doubts: list[Doubt]) -> dict[str, float]:

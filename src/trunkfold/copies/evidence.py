@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from trunkfold.copies.alignment import align
+from trunkfold.copies.alignment import CLEAR, FEWEST_INLIERS, Alignment, align
+from trunkfold.copies.cell_alignment import align_cells
 from trunkfold.copies.cells import Statistics, least_alike
 from trunkfold.copies.likeness import compare_pixels
 from trunkfold.copies.record import FEATURES
 
 COEFFICIENTS = Path(__file__).with_name("evidence.json")
-LIMITS = -3.0, 8.0  # of the log-odds: one deviating pair of three copies must not outweigh the others
+LIMITS = -6.0, 8.0  # of the log-odds: one deviating pair of three copies must not outweigh the others
 NOT_ALIGNED = -1.0  # log-odds of photos that could not be aligned, as one in 10 heavily augmented copies cannot
 DECIDED = 1000.0  # log-odds of a verdict
 
@@ -82,9 +83,21 @@ def compare(one: np.ndarray, other: np.ndarray, statistics: Statistics) -> Evide
         other: A scalar of another photo.
         statistics: Of the cells of all photos.
     """
-    alignment = align(one, other)
-    if alignment is None:
-        return Evidence()
+    return compare_aligned(one, other, statistics)[0]
+
+
+def compare_aligned(one: np.ndarray, other: np.ndarray, statistics: Statistics) -> tuple[Evidence, Alignment | None]:
+    """Compare two photos, see `compare`; also return the alignment by which they agree best."""
+    if min(one["count"], other["count"]) < FEWEST_INLIERS:  # without details, different photos look alike
+        return Evidence(), None
+    alignments = [align(one, other)]
+    if alignments[0] is None or alignments[0].inliers < CLEAR:
+        alignments.append(align_cells(one, other, statistics))
+    found = [(_agreement(one, other, alignment, statistics), alignment) for alignment in alignments if alignment]
+    return max(found, key=lambda pair: pair[0].strength, default=(Evidence(), None))
+
+
+def _agreement(one: np.ndarray, other: np.ndarray, alignment: Alignment, statistics: Statistics) -> Evidence:
     pixels, cells = compare_pixels(one, other, alignment), least_alike(one, other, alignment, statistics)
     return Evidence(alignment.inliers, *pixels, cells)
 

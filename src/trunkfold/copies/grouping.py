@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 
 from trunkfold.copies.evidence import LIMITS, Evidence
+from trunkfold.copies.links import Pair
+from trunkfold.copies.usual_size import UsualSize
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
 # Mean log-odds that groups of several photos need to merge, since copies would have been recognized before. Drawn cars
 # of one model, the closest look-alikes we know, reach 4.3.
 MARGIN = 5.0
+ROUNDS = 10  # at most; three to six usually suffice
+TELLING = 1.0  # log-odds of the usual size, from which photos of smaller groups are searched again
 
 
 @dataclass
@@ -31,31 +35,63 @@ class Group:
 
 
 def join(
-    photos: Iterable[int], links: dict[tuple[int, int], Evidence], look: Callable[[int, int], Evidence]
+    photos: Iterable[int],
+    links: dict[Pair, Evidence],
+    look: Callable[[int, int], Evidence],
+    search_again: Callable[[list[int]], dict[Pair, Evidence]] = lambda photos: {},
 ) -> list[Group]:
-    """Group photos that are copies.
+    """Group photos that are copies, until the groups agree with the usual size of groups.
 
     Links are taken in the order of their strength, and those by verdict last, when groups are complete. Two groups
-    merge if the mean log-odds of the pairs between them are positive, or exceed a margin if both have several photos.
-    So one doubtful pair neither chains two groups nor keeps them apart.
+    merge if the mean log-odds of the pairs between them exceed those that are needed, see `needed_log_odds`. So one
+    doubtful pair neither chains two groups nor keeps them apart.
 
     Args:
         photos: Their indices.
         links: Evidence of pairs (smaller index first).
         look: Returns the evidence of any other pair; called only until a decision is certain.
+        search_again: Returns the evidence of further pairs of photos whose copies were not all found.
 
     Returns:
         All groups, including those of one photo, ordered by first member.
     """
+    photos, links, evidence, usual = list(photos), dict(links), dict(links), UsualSize()
+    for _ in range(ROUNDS):
+        groups = _join(photos, links, evidence, look, usual)
+        earlier, usual = usual, UsualSize.of(len(group.members) for group in groups)
+        if usual != earlier:
+            continue
+        incomplete = [photo for group in groups if len(group.members) < usual.size for photo in group.members]
+        further = search_again(incomplete) if usual.log_odds > TELLING and len(incomplete) > 1 else {}
+        if not further:
+            break
+        links |= further
+        evidence |= further
+    return groups
+
+
+def needed_log_odds(one: Group, other: Group, usual: UsualSize) -> float:
+    """Return the mean log-odds between two groups above which they merge."""
+    margin = MARGIN if min(len(one.members), len(other.members)) > 1 else 0.0
+    return margin - usual.log_odds_of(len(one.members) + len(other.members))
+
+
+def _join(
+    photos: list[int],
+    links: dict[Pair, Evidence],
+    evidence: dict[Pair, Evidence],
+    look: Callable[[int, int], Evidence],
+    usual: UsualSize,
+) -> list[Group]:
+    """Group photos, given the usual size; add what was looked up to the `evidence`."""
     group_of = {photo: Group([photo]) for photo in photos}
-    evidence = dict(links)
     verdicts = {pair: found.log_odds for pair, found in links.items() if found.verdict}
 
     def agree(one: Group, other: Group) -> bool:
         pairs = product(islice(one.members, WITNESSES), islice(other.members, WITNESSES))
         pairs = {(min(pair), max(pair)) for pair in pairs}
         pairs |= {pair for pair in verdicts if {id(group_of[photo]) for photo in pair} == {id(one), id(other)}}
-        needed = len(pairs) * needed_log_odds(one, other)
+        needed = len(pairs) * needed_log_odds(one, other, usual)
         total = sum(evidence[pair].log_odds for pair in pairs if pair in evidence)
         missing = sorted(pair for pair in pairs if pair not in evidence)
         lowest, highest = LIMITS
@@ -65,19 +101,15 @@ def join(
             total += evidence[pair].log_odds
         return total > needed
 
-    copies = sorted(((pair, found) for pair, found in links.items() if found.log_odds > 0), key=lambda link: link[0])
-    for (first, second), found in sorted(copies, key=lambda link: (link[1].verdict, -link[1].strength)):
+    copies = sorted(pair for pair, found in links.items() if found.inliers and found.strength > -usual.log_odds)
+    copies += sorted(pair for pair, log_odds in verdicts.items() if log_odds > 0)
+    for first, second in sorted(copies, key=lambda pair: (links[pair].verdict, -links[pair].strength)):
         one, other = group_of[first], group_of[second]
         if one is other or not agree(one, other):
             continue
         one.members += other.members
-        one.links += [*other.links, (first, second, found)]
+        one.links += [*other.links, (first, second, links[first, second])]
         group_of.update(dict.fromkeys(other.members, one))
     for group in (groups := list({id(group): group for group in group_of.values()}.values())):
         group.members.sort()
     return sorted(groups, key=lambda group: group.members[0])
-
-
-def needed_log_odds(one: Group, other: Group) -> float:
-    """Return the mean log-odds between two groups above which they merge."""
-    return MARGIN if min(len(one.members), len(other.members)) > 1 else 0.0

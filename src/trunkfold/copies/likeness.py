@@ -17,6 +17,7 @@ SCALES = (0.7, 9), (2.0, 15)  # blur (sigma) and window of the correlation, in p
 TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is compared
 ALIKE = 0.5  # smallest correlation of windows that look alike
 COMPARABLE, UNKNOWN = 100, 0.5  # fewest textured pixels that allow a comparison, and the agreement of fewer
+NARROWEST = 12  # pixels of a thumbnail in which the optical flow is defined
 FARTHEST, SMOOTH = 5.0, 5.0  # pixels: largest and sigma of the local displacements; a coarser map cannot bend objects
 
 
@@ -108,6 +109,8 @@ def _frame(height: int, width: int) -> np.ndarray:
 
 def _local_displacement(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the smooth displacement that the map left: float32 of shape (height, width, 2)."""
+    if min(first.shape) < NARROWEST:
+        return np.zeros((*first.shape, 2), np.float32)
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)
     inside = inside.astype(np.float32)
     weights = cv2.GaussianBlur(inside, (0, 0), SMOOTH).clip(1e-3)

@@ -12,8 +12,9 @@ from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.record import LONG_SIDE
+from trunkfold.copies.summary import facts
 from trunkfold.data.photos import read_photo
-from trunkfold.errors import counted, first_few
+from trunkfold.errors import counted
 from trunkfold.html import data_address, percent, write_html
 
 GROUPS_SHOWN, DOUBTS_SHOWN, PHOTOS_SHOWN = 10, 50, 6
@@ -34,7 +35,7 @@ def write_page(
         photos: image_id, set, filename, label, path and group of each photo.
         groups: Groups of rows of `photos`.
         doubts: Decisions to review, each with the alignment of its pair.
-        summary: See `trunkfold.copies.search`.
+        summary: See `trunkfold.copies.summary`.
     """
     several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
     conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
@@ -66,43 +67,6 @@ def write_page(
             for title, (members, shown, remark) in sections.items()
             if members
         ],
-    )
-
-
-def facts(summary: dict) -> list[str]:
-    """Summarize a search in a few sentences."""
-    sizes = ", ".join(f"{count} of {counted(int(size), 'photo')}" for size, count in summary["groups_by_size"].items())
-    train, test = summary["photos"]["train"], summary["photos"]["test"]
-    photos = f"{train} labelled and {counted(test, 'unlabelled photo')}"
-    sentences = [f"{photos} show {counted(summary['groups'], 'source')}: {sizes}."]
-    conflicting, crossing = summary["conflicting"], summary["crossing"]
-    if conflicting:
-        sentences.append(f"Conflicting labels in {counted(len(conflicting), 'group')}: {first_few(conflicting)}.")
-    else:
-        sentences.append("No group has conflicting labels.")
-    if crossing:
-        number = counted(len(crossing), "group")
-        sentences.append(f"Labelled and unlabelled photos together in {number}: {first_few(crossing)}.")
-    else:
-        sentences.append("No group has labelled and unlabelled photos together.")
-    if summary["exact_duplicates"]:
-        sentences.append(f"Exact duplicates of other photos: {summary['exact_duplicates']}.")
-    if unreadable := summary["unreadable"]:
-        sentences.append(f"Unreadable, ungrouped: {counted(len(unreadable), 'photo')}: {first_few(unreadable)}.")
-    return [*sentences, certainty(summary)]
-
-
-def certainty(summary: dict) -> str:
-    """Return the expected errors of a search, and their effects on a split, in one sentence; "" without a search."""
-    errors = summary.get("expected_errors")
-    if errors is None:
-        return ""
-    if not errors["doubtful"]:
-        return "No decision of the search is doubtful."
-    return (
-        f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, which "
-        f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
-        "different folds and inflate scores."
     )
 
 

@@ -4,11 +4,9 @@ Intermediate results are saved in blocks, so that an interrupted search resumes.
 """
 
 import hashlib
-import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -17,18 +15,18 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.contrib.concurrent import thread_map
 
-from trunkfold.copies.alignment import align
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.cells import Statistics, measure_cells
 from trunkfold.copies.comparison import compare_pairs, start_workers
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, project
-from trunkfold.copies.evidence import IDENTICAL, Evidence, compare
+from trunkfold.copies.evidence import IDENTICAL, Evidence, compare, compare_aligned
 from trunkfold.copies.grouping import Group, join
 from trunkfold.copies.links import Pair, read_links
-from trunkfold.copies.page import PAIRS_SHOWN, certainty, facts, write_page
+from trunkfold.copies.page import PAIRS_SHOWN, write_page
 from trunkfold.copies.record import RECORD, Records
+from trunkfold.copies.summary import GROUPS, SUMMARY, certainty, facts, read_summary, summarise
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
 from trunkfold.data.tables import Competition, table_problems
@@ -36,9 +34,9 @@ from trunkfold.errors import InputError, counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
 
-GROUPS, SUMMARY, PAGE = "groups.csv", "copies.json", "copies.html"
+PAGE = "copies.html"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 5  # increase when the search changes, so that old groups are not read
+VERSION = 6  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
@@ -70,7 +68,7 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
     key, checked = _key(photos), read_links(links, photos) if links else {}
     digest = hashlib.blake2b(repr(sorted(checked.items())).encode(), digest_size=8).hexdigest()
     with locked_folder(out, "--out"):
-        earlier = _summary(out)
+        earlier = read_summary(out)
         if earlier.get("key") != key or (links and earlier.get("links") != digest):
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
             _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, checked, out)
@@ -87,7 +85,7 @@ def search_key(competition: Competition) -> str:
 
 def describe_copies(out: Path) -> str:
     """Summarize a search in a few lines."""
-    return "\n".join([*facts(_summary(out)), f"review: {out / PAGE}"])
+    return "\n".join([*facts(read_summary(out)), f"review: {out / PAGE}"])
 
 
 def _all_photos(competition: Competition) -> pd.DataFrame:
@@ -106,7 +104,7 @@ def _all_photos(competition: Competition) -> pd.DataFrame:
 def describe_certainty(competition: Competition) -> str:
     """Return the expected errors of the competition's groups and where to review them, or "", in one line."""
     out = copies_folder(competition.root)
-    return f"{errors} Review: {out / PAGE}" if (errors := certainty(_summary(out))) else ""
+    return f"{errors} Review: {out / PAGE}" if (errors := certainty(read_summary(out))) else ""
 
 
 def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dict[Pair, bool], out: Path) -> None:
@@ -121,19 +119,25 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
         duplicates, unreadable = _exact_duplicates(records)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
         statistics = measure_cells([records[row] for row in looked_at])
-        evidence = _compare(records, looked_at, statistics, work)
+        evidence = _compare(records, looked_at, statistics, work / "first")
         evidence |= _verdicts(checked, duplicates, unreadable, photos)
 
         def look(one: int, other: int) -> Evidence:
             evidence[one, other] = found = compare(records[one], records[other], statistics)
             return found  # kept, because doubts are about all pairs that were compared
 
-        groups = join(looked_at, evidence, look)
+        def search_again(rows: list[int]) -> dict[Pair, Evidence]:
+            further = _compare(records, rows, statistics, work / f"again-{len(evidence)}", evidence)
+            evidence.update(further)
+            return further
+
+        groups = join(looked_at, evidence, look, search_again)
         doubts = find_doubts(groups, evidence)
-        shown = [(doubt, align(*(records[row] for row in doubt.pair))) for doubt in doubts[:PAIRS_SHOWN]]
+        pairs = ([records[row] for row in doubt.pair] for doubt in doubts[:PAIRS_SHOWN])
+        shown = [(doubt, compare_aligned(*pair, statistics)[1]) for doubt, pair in zip(doubts, pairs, strict=False)]
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
-    summary = {**about, **_summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
+    summary = {**about, **summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
     write_page(out / PAGE, name, photos, groups, shown, summary)
     write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
@@ -161,20 +165,23 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
     return duplicates, unreadable
 
 
-def _compare(records: Records, rows: Sequence[int], statistics: Statistics, work: Path) -> dict[Pair, Evidence]:
-    """Return the evidence of each candidate pair of these rows."""
+def _compare(
+    records: Records, rows: Sequence[int], statistics: Statistics, work: Path, known: Container[Pair] = ()
+) -> dict[Pair, Evidence]:
+    """Return the evidence of each candidate pair of these rows, except for those that are known."""
 
     def find(_: slice) -> np.ndarray:
         chosen = [records[row] for row in rows]
         places = find_candidates(chosen, project([record["embedding"] for record in chosen]), WORKERS)
-        return np.array(rows, int)[places]
+        unknown = [pair for pair in np.array(rows, int)[places].tolist() if tuple(pair) not in known]
+        return np.array(unknown, int).reshape(-1, 2)
 
     def block(part: slice) -> np.ndarray:
         return np.array([astuple(found) for found in compare_pairs(workers, records, pairs[part], statistics)])
 
-    (pairs,) = block_by_block(work / "pairs", 1, 1, find)
+    (pairs,) = block_by_block(work.with_name(f"{work.name}-pairs"), 1, 1, find)
     with start_workers(WORKERS, len(pairs)) as workers:
-        evidence = block_by_block(work / "evidence", len(pairs), PAIRS, block, "comparing pairs")
+        evidence = block_by_block(work.with_name(f"{work.name}-evidence"), len(pairs), PAIRS, block, "comparing pairs")
     found = (Evidence(*row.tolist()) for block in evidence for row in block)
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
 
@@ -213,30 +220,6 @@ def _names(groups: list[Group], photos: int) -> np.ndarray:
     for number, group in enumerate(groups, start=1):
         names[group.members] = f"g{number:0{digits}}"
     return names
-
-
-def _summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int]) -> dict:
-    sizes = Counter(photos["group"].value_counts().tolist())
-    labels = photos[photos["set"] == "train"].groupby("group")["label"].nunique()
-    sets = photos.groupby("group")["set"].nunique()
-    return {
-        "photos": {name: int((photos["set"] == name).sum()) for name in ("train", "test")},
-        "groups": photos["group"].nunique(),
-        "groups_by_size": {str(size): sizes[size] for size in sorted(sizes)},
-        "conflicting": labels.index[labels > 1].tolist(),
-        "crossing": sets.index[sets > 1].tolist(),
-        "exact_duplicates": exact_duplicates,
-        "unreadable": photos["filename"].iloc[unreadable].tolist(),
-    }
-
-
-def _summary(out: Path) -> dict:
-    """Read copies.json of a finished search; empty if there is none."""
-    try:
-        summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) and (out / GROUPS).exists() else {}
 
 
 def _key(photos: pd.DataFrame) -> str:

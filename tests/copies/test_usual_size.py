@@ -1,0 +1,106 @@
+"""The sizes of most groups tell which photos still lack copies, as far as Bayes' rule goes."""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import pytest
+
+from trunkfold.copies.grouping import join
+from trunkfold.copies.usual_size import LIMIT, PRIOR, UsualSize
+
+
+@dataclass(frozen=True)
+class Odds:
+    """Evidence of given log-odds; the photos could be aligned unless it says otherwise."""
+
+    strength: float
+    inliers: int = 10
+    verdict: int = 0
+
+    @property
+    def log_odds(self) -> float:
+        return self.strength
+
+
+def test_evidence_is_the_inverse_square_of_the_share_of_incomplete_photos():
+    """Of 100 pairs of photos of different sources, so many are both in incomplete groups by chance."""
+    usual = UsualSize.of([3] * 30 + [1] * 10)
+    share = (10 + PRIOR) / (100 + PRIOR)
+    assert usual == UsualSize(3, pytest.approx(math.log(1 / share**2)))
+    assert [usual.log_odds_of(size) for size in (2, 3, 4, 6)] == [usual.log_odds] * 2 + [-usual.log_odds] * 2
+
+
+def test_without_copies_or_a_common_size_sizes_prove_nothing():
+    assert UsualSize.of([]) == UsualSize.of([1] * 500) == UsualSize()
+    assert UsualSize.of([1] * 500 + [2]).log_odds < 0.01
+    assert UsualSize.of(range(1, 12)).log_odds < 0.5
+    assert UsualSize.of([2]).log_odds < 0.4  # two photos are no rule
+
+
+def test_a_few_large_groups_are_not_usual_and_the_evidence_is_limited():
+    assert UsualSize.of([3] * 100 + [6] * 5) == UsualSize(3, pytest.approx(-2 * math.log(40 / 340)))
+    assert UsualSize.of([3] * 4000) == UsualSize(3, LIMIT)
+    assert UsualSize.of([2] * 40 + [3] * 10).size == 3  # photos in pairs may lack a third
+    assert UsualSize.of([3] * 40 + [1] * 30).size == 3
+
+
+SURE, UNLIKELY = Odds(8), Odds(-2)
+
+
+def triples(count: int) -> dict[tuple[int, int], Odds]:
+    return {pair: SURE for first in range(0, 3 * count, 3) for pair in combinations(range(first, first + 3), 2)}
+
+
+def joined(photos: int, links: dict, look=lambda one, other: Odds(-6)) -> list[list[int]]:
+    return [group.members for group in join(range(photos), links, look) if group.members[-1] >= 90]
+
+
+def test_photos_that_lack_copies_join_by_evidence_that_is_too_weak_for_others():
+    """90 photos are in triples; of three others, one copy was not recognized."""
+    missed = {(90, 91): SURE, (90, 92): UNLIKELY, (91, 92): UNLIKELY}
+    assert joined(93, triples(30) | missed) == [[90, 91, 92]]
+    assert joined(93, triples(5) | missed, lambda *_: Odds(-9))[-1] == [92]  # of 93 photos, most have no copies
+    different = {pair: Odds(-LIMIT - 0.1) for pair in missed}
+    assert joined(93, triples(30) | different) == [[90], [91], [92]]
+
+
+def test_photos_that_cannot_be_aligned_are_no_link_even_if_both_lack_copies():
+    assert joined(92, triples(30) | {(90, 91): Odds(-1, inliers=0)}) == [[90], [91]]
+
+
+def test_complete_groups_keep_out_what_looks_alike():
+    alone = {(one, 90): Odds(3) for one in range(3)}
+    assert joined(91, triples(30) | alone) == [[90]]
+    assert join(range(4), triples(1) | {(one, 3): Odds(3) for one in range(3)}, None)[0].members == [0, 1, 2, 3]
+    groups = triples(32) | {pair: Odds(7) for pair in product((90, 91, 92), (93, 94, 95))}
+    assert joined(96, groups) == [[90, 91, 92], [93, 94, 95]]  # the margin alone would let them merge
+
+
+def test_a_person_decides_against_all_sizes():
+    groups = triples(32) | {(90, 93): Odds(1000.0, verdict=1)}
+    assert joined(96, groups) == [[90, 91, 92, 93, 94, 95]]
+    assert joined(92, triples(30) | {(90, 91): Odds(-1000.0, verdict=-1)}) == [[90], [91]]
+
+
+def test_photos_that_lack_copies_are_searched_again_until_nothing_is_found():
+    """Among 93 photos, a copy of 92 was no candidate; among three it is."""
+    asked = []
+
+    def search_again(photos: list[int]) -> dict:
+        asked.append(photos)
+        return {(91, 92): Odds(6)} if len(asked) == 1 else {}
+
+    links = triples(30) | {(90, 91): SURE}
+    groups = join(range(93), links, lambda *_: Odds(2), search_again)
+    assert groups[-1].members == [90, 91, 92]
+    assert asked == [[90, 91, 92]]  # afterwards no photo lacks copies
+    assert links == triples(30) | {(90, 91): SURE}
+
+
+def test_nothing_is_searched_again_where_sizes_prove_little_or_one_photo_is_left():
+    def never(photos: list[int]) -> dict:
+        pytest.fail(f"searched {photos} again")
+
+    assert len(join(range(40), triples(3), lambda *_: Odds(-6), never)) == 34
+    assert len(join(range(91), triples(30), lambda *_: Odds(-6), never)) == 31
