@@ -72,6 +72,12 @@ def blur(pixels: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(pixels, (0, 0), 1.5)
 
 
+def ruined(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Blur a photo and add noise, until hardly a feature of SIFT is left."""
+    noise = np.random.default_rng(seed).normal(0, 25, pixels.shape)
+    return (cv2.GaussianBlur(pixels, (0, 0), 3.0) + noise).clip(0, 255).astype(np.uint8)
+
+
 def jpeg(pixels: np.ndarray, quality: int = 30) -> np.ndarray:
     return cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 

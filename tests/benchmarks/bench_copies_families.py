@@ -11,6 +11,7 @@ each are another data set, and each kind is judged with coefficients fitted with
 of look-alikes.
 --photos is a competition beside a file photos_truth.csv with image_id, set and source; one photo per source is used.
 Candidates are the share of pairs of copies that were compared in detail; precision and recall are of pairs of photos.
+Missed links are pairs of groups that were wrongly kept apart: the number that the search expects, and the true one.
 --work keeps the descriptions of the photos for later runs.
 """
 
@@ -39,6 +40,7 @@ from trunkfold.copies import evidence as scoring
 from trunkfold.copies.candidates import are_similar, share_words, unique_pairs
 from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import describe_photo
+from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import Evidence, compare
 from trunkfold.copies.grouping import join
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=120, help="at most, of each part and family")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--shipped", action="store_true", help="judge the search's own directions and coefficients")
+    parser.add_argument("--uneven", action="store_true", help="judge one, two or three copies of each source")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trunkfold-bench-families")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,10 @@ def main() -> None:
         judged = data
         if options.part == "final":
             judged = _load(options, "final", parts["final"], (*FAMILIES, LOOK_ALIKES))
-        print(f"{'family':<32}{'photos':>8}{'candidates':>12}{'precision':>11}{'recall':>9}{'false pairs':>13}")
+        if options.uneven:
+            judged = {name: one.uneven() for name, one in judged.items()}
+        columns = f"{'photos':>8}{'candidates':>12}{'precision':>11}{'recall':>9}{'false pairs':>13}{'missed':>10}"
+        print(f"{'family':<32}{columns}")
         for name, one in judged.items():
             for kind in KINDS if name == LOOK_ALIKES else (None,):
                 others = [other for family, other in data.items() if kind or family != name]
@@ -116,9 +122,11 @@ class DataSet:
         negatives: Pairs of look-alikes, for fitting.
     """
 
-    def __init__(self, name: str, records: np.ndarray, sources: int) -> None:
-        self.name, self.records = name, records
-        self.source = np.repeat(np.arange(len(self.records) // COPIES), COPIES)
+    def __init__(self, name: str, records: np.ndarray, sources: int, copies: Sequence[int] | None = None) -> None:
+        self.name, self.records, self.sources = name, records, sources
+        if copies is None:
+            copies = [COPIES] * (len(records) // COPIES)
+        self.source = np.repeat(np.arange(len(copies)), copies)
         kinds = _kinds_of_pairs(sources) if name == LOOK_ALIKES else [""] * len(self.records)
         self.kind = np.array([kinds[source // 2] for source in self.source])
         self.negatives = _pairs(self.source // 2) - self.true_pairs if name == LOOK_ALIKES else set()
@@ -141,6 +149,12 @@ class DataSet:
         if (one, other) not in self._evidence:
             self._evidence[one, other] = compare(self.records[one], self.records[other], self._statistics)
         return replace(self._evidence[one, other])  # without the strength that other coefficients gave it
+
+    def uneven(self) -> "DataSet":
+        """Return one, two or three copies of each source, by turns."""
+        copies = [1 + source % COPIES for source in range(len(self.records) // COPIES)]
+        kept = [COPIES * source + copy for source, own in enumerate(copies) for copy in range(own)]
+        return DataSet(self.name, self.records[kept], self.sources, copies)
 
     @property
     def true_pairs(self) -> set[tuple[int, int]]:
@@ -227,17 +241,29 @@ def judge(name: str, data: DataSet, directions: Directions, coefficients: dict, 
         candidates.update(further)
         return {pair: data.look(*pair) for pair in sorted(further)}
 
+    looked_at = {}
+
+    def look(one: int, other: int) -> Evidence:
+        return looked_at.setdefault((one, other), data.look(one, other))
+
     with patch.object(scoring, "coefficients", lambda: coefficients):
-        groups = join(range(len(data.source)), links, data.look, search_again)
+        groups = join(range(len(data.source)), links, look, search_again)
+        known = {pair: data.look(*pair) for pair in candidates} | looked_at
+        expected = expected_errors(find_doubts(groups, known))
     wanted = set(np.flatnonzero((data.kind == kind) | (kind is None)).tolist())
     found = {pair for group in groups for pair in combinations(group.members, 2) if wanted.intersection(pair)}
     true = {pair for pair in data.true_pairs if wanted.intersection(pair)}
     right = len(found & true)
     reached = len(true & candidates) / len(true)
-    return (
+    line = (
         f"{name:<32}{len(wanted):>8}{reached:>12.3f}{right / max(len(found), 1):>11.4f}"
         f"{right / len(true):>9.3f}{len(found) - right:>13}"
     )
+    if kind:
+        return line  # decisions are about groups of all kinds
+    parts = pd.Series([data.source[group.members[0]] for group in groups]).value_counts()
+    missed = int((parts * (parts - 1) // 2).sum())  # pairs of groups of one source, which are what doubts are about
+    return f"{line}{expected['missed']:>10.1f} of {missed}"
 
 
 def _pairs(names: np.ndarray) -> set[tuple[int, int]]:

@@ -31,6 +31,7 @@ ROWS = {
     "float32": {"train.mixed_precision": "no"},
     "bf16": {"train.mixed_precision": "bf16"},
     "another model": ANOTHER,
+    "20 epochs": {"train.epochs": 20},
     "no hold-out": {"split.holdout": 0},
     "ten folds": {"split.folds": 10},
     "all": {"model.tune": "all"},

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from drawn_photos import crop, draw_car, draw_source, mirror, record_of
+from drawn_photos import crop, draw_car, draw_source, mirror, record_of, ruined
 
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.alignment import FEWEST_INLIERS, Alignment, align
@@ -19,12 +19,6 @@ WRONG = Alignment(False, FEWEST_INLIERS, np.array([[0.5, 0, 60], [0, 0.5, 20], [
 def statistics(tmp_path_factory: pytest.TempPathFactory) -> Statistics:
     folder = tmp_path_factory.mktemp("cells")
     return measure_cells([record_of(draw(seed), folder) for draw in (draw_source, draw_car) for seed in range(6)])
-
-
-def ruined(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Blur a photo and add noise, until hardly a feature of SIFT is left."""
-    noise = np.random.default_rng(seed).normal(0, 25, pixels.shape)
-    return (cv2.GaussianBlur(pixels, (0, 0), 3.0) + noise).clip(0, 255).astype(np.uint8)
 
 
 def error(found: Alignment, expected: np.ndarray) -> float:

@@ -14,7 +14,7 @@ TRIALS, CONFIDENCE = 500, 0.995  # of the consensus
 LARGEST_SCALE = 3.0  # of the map in any direction at the photo's centre; crops to 35 % of the area enlarge 1.7 times
 LARGEST_STRETCH = 2.5  # ratio of the two scales: shear and changes of the aspect ratio
 FEWEST_INLIERS = 4
-CLEAR = 30  # inliers that make other alignments unnecessary: of the mirrored photo, and by cells
+CLEAR = 30  # inliers that make comparing the mirrored photo unnecessary
 WORTH_A_HOMOGRAPHY = 12  # inliers of the affine map
 GAIN = 1.15  # in inliers, that justifies the two more parameters of a homography
 

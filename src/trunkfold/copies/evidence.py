@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from trunkfold.copies.alignment import CLEAR, FEWEST_INLIERS, Alignment, align
+from trunkfold.copies.alignment import FEWEST_INLIERS, Alignment, align
 from trunkfold.copies.cell_alignment import align_cells
 from trunkfold.copies.cells import Statistics, least_alike
 from trunkfold.copies.likeness import compare_pixels
@@ -22,6 +22,7 @@ from trunkfold.copies.record import FEATURES
 COEFFICIENTS = Path(__file__).with_name("evidence.json")
 LIMITS = -6.0, 8.0  # of the log-odds: one deviating pair of three copies must not outweigh the others
 NOT_ALIGNED = -1.0  # log-odds of photos that could not be aligned, as one in 10 heavily augmented copies cannot
+RELIABLE = 12  # inliers of an alignment that hardly any two photos of different scenes reach
 DECIDED = 1000.0  # log-odds of a verdict
 
 
@@ -90,10 +91,11 @@ def compare_aligned(one: np.ndarray, other: np.ndarray, statistics: Statistics) 
     """Compare two photos, see `compare`; also return the alignment by which they agree best."""
     if min(one["count"], other["count"]) < FEWEST_INLIERS:  # without details, different photos look alike
         return Evidence(), None
-    alignments = [align(one, other)]
-    if alignments[0] is None or alignments[0].inliers < CLEAR:
-        alignments.append(align_cells(one, other, statistics))
-    found = [(_agreement(one, other, alignment, statistics), alignment) for alignment in alignments if alignment]
+    alignment = align(one, other)
+    found = [(_agreement(one, other, alignment, statistics), alignment)] if alignment else []
+    if not found or (alignment.inliers < RELIABLE and found[0][0].strength < 0):
+        alignment = align_cells(one, other, statistics)
+        found += [(_agreement(one, other, alignment, statistics), alignment)] if alignment else []
     return max(found, key=lambda pair: pair[0].strength, default=(Evidence(), None))
 
 
