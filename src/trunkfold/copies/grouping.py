@@ -12,7 +12,7 @@ WITNESSES = 4  # photos per group compared before a merge; groups are rarely lar
 # Mean log-odds that groups of several photos need to merge, since copies would have been recognized before. Drawn cars
 # of one model, the closest look-alikes we know, reach 4.3.
 MARGIN = 5.0
-ROUNDS = 10  # at most; three to six usually suffice
+ROUNDS = 20  # at most; three to ten suffice
 TELLING = 1.0  # log-odds of the usual size, from which photos of smaller groups are searched again
 
 
