@@ -3,13 +3,14 @@
 import cv2
 import numpy as np
 import pytest
-from drawn_photos import crop, draw_car, draw_source, mirror, record_of, ruined
+from drawn_photos import crop, draw_car, draw_source, mirror, record_of, ruined, with_object
 
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.alignment import FEWEST_INLIERS, Alignment, align
 from trunkfold.copies.cell_alignment import FEWEST_CELLS, align_cells
 from trunkfold.copies.cells import Statistics, measure_cells
 from trunkfold.copies.evidence import Evidence, compare, compare_aligned
+from trunkfold.copies.likeness import compare_pixels
 
 CELL = 16  # pixels of a photo of 256 x 192: a side of a cell is 16 x 12
 WRONG = Alignment(False, FEWEST_INLIERS, np.array([[0.5, 0, 60], [0, 0.5, 20], [0, 0, 1]]))
@@ -66,6 +67,21 @@ def test_cells_are_not_asked_where_features_are_clear(statistics, tmp_path, monk
     monkeypatch.setattr(scoring, "align_cells", lambda *_: pytest.fail("cells were aligned"))
     one, other = (record_of(pixels, tmp_path) for pixels in (draw_source(3), mirror(draw_source(3))))
     assert compare(one, other, statistics).inliers == align(one, other).inliers
+
+
+def test_cells_are_not_asked_about_two_photos_of_one_background(statistics, tmp_path, monkeypatch):
+    """Their features fit, so no other alignment would make them agree."""
+    monkeypatch.setattr(scoring, "align_cells", lambda *_: pytest.fail("cells were aligned"))
+    background = draw_source(3)
+    one, other = (record_of(with_object(background, seed, 0.3), tmp_path) for seed in (100, 101))
+    assert compare(one, other, statistics).strength < 0
+
+
+@pytest.mark.parametrize("size", [(2000, 40), (40, 2000)])
+def test_narrow_photos_are_compared_without_local_displacements(size, tmp_path):
+    """A thumbnail of three pixels is too narrow for optical flow."""
+    record = record_of(np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8), tmp_path)
+    assert compare_pixels(record, record, Alignment(False, FEWEST_CELLS, np.eye(3))).overlap == 1
 
 
 def test_photos_without_details_are_not_compared(statistics, tmp_path):

@@ -68,11 +68,6 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
     return sorted(doubts, key=lambda doubt: (-doubt.error, doubt.pair))
 
 
-def _error(link: Evidence, prior: float) -> float:
-    """Return the probability that a link is wrong, given log-odds known before the photos were compared."""
-    return float(expit(-link.strength - prior))
-
-
 def expected_errors(doubts: list[Doubt]) -> dict[str, float]:
     """Return the number of doubtful decisions, and the expected numbers of "false" and "missed" links among them."""
     return {
