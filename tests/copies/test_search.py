@@ -374,6 +374,21 @@ def test_doubts_are_also_about_pairs_that_were_compared_before_groups_joined(sma
     assert compared.items() <= doubted.items()
 
 
+def test_exact_duplicates_count_in_the_size_of_their_group(small, tmp_path, monkeypatch):
+    root, join, passed = shutil.copytree(small, tmp_path / "cars"), copies.join, []
+    first, second, *_ = Competition(root).train["path"]
+    shutil.copyfile(first, second)
+
+    def record(*arguments):
+        passed.extend(arguments)
+        return join(*arguments)
+
+    monkeypatch.setattr(copies, "join", record)
+    find_copies(Competition(root), tmp_path / "out")
+    assert 1 not in passed[0]
+    assert passed[-1] == {0: 1}
+
+
 @pytest.fixture
 def blocks(monkeypatch) -> None:
     monkeypatch.setattr(copies, "PHOTOS", 5)

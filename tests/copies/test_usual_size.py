@@ -104,3 +104,13 @@ def test_nothing_is_searched_again_where_sizes_prove_little_or_one_photo_is_left
 
     assert len(join(range(40), triples(3), lambda *_: Odds(-6), never)) == 34
     assert len(join(range(91), triples(30), lambda *_: Odds(-6), never)) == 31
+
+
+def test_exact_duplicates_complete_a_group():
+    """Photos 90 and 91 are the only ones of their source without exact duplicates; 92 has two."""
+    links = triples(30) | {(90, 91): SURE, (90, 92): UNLIKELY, (91, 92): UNLIKELY}
+    for duplicates, groups in (({}, [[90, 91, 92]]), ({92: 2}, [[90, 91], [92]]), ({90: 1}, [[90, 91], [92]])):
+        found = join(range(93), links, lambda *_: Odds(-6), duplicates=duplicates)
+        assert [group.members for group in found[30:]] == groups
+        assert [group.size for group in found[:30]] == [3] * 30
+        assert sum(group.size for group in found) == 93 + sum(duplicates.values())

@@ -41,12 +41,12 @@ def find_doubts(groups: list[Group], evidence: dict[Pair, Evidence]) -> list[Dou
         and groups of which no pair could be aligned are not among them.
     """
     group_of = {member: number for number, group in enumerate(groups) for member in group.members}
-    usual = UsualSize.of(len(group.members) for group in groups)
+    usual = UsualSize.of(group.size for group in groups)
     doubts = [
         Doubt(
             (min(one, other), max(one, other)),
             True,
-            float(expit(-found.strength - usual.log_odds_of(len(group.members)))),
+            float(expit(-found.strength - usual.log_odds_of(group.size))),
         )
         for group in groups
         for one, other, found in group.links

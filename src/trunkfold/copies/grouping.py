@@ -1,8 +1,9 @@
 """Grouping of linked photos: strongest links first, and groups merge if the evidence between them agrees."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, product
+from types import MappingProxyType
 
 from trunkfold.copies.evidence import LIMITS, Evidence
 from trunkfold.copies.links import Pair
@@ -23,10 +24,12 @@ class Group:
     Attributes:
         members: Indices of the photos.
         links: Pairs that joined them, each with its evidence; one fewer than members.
+        size: Number of photos, including exact duplicates that are not among the members.
     """
 
     members: list[int]
     links: list[tuple[int, int, Evidence]] = field(default_factory=list)
+    size: int = 1
 
     @property
     def weakest(self) -> tuple[int, int, Evidence]:
@@ -39,6 +42,7 @@ def join(
     links: dict[Pair, Evidence],
     look: Callable[[int, int], Evidence],
     search_again: Callable[[list[int]], dict[Pair, Evidence]] = lambda photos: {},
+    duplicates: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Group]:
     """Group photos that are copies, until the groups agree with the usual size of groups.
 
@@ -51,17 +55,19 @@ def join(
         links: Evidence of pairs (smaller index first).
         look: Returns the evidence of any other pair; called only until a decision is certain.
         search_again: Returns the evidence of further pairs of photos whose copies were not all found.
+        duplicates: Number of exact duplicates of a photo, which are not among the `photos`.
 
     Returns:
         All groups, including those of one photo, ordered by first member.
     """
-    photos, links, evidence, usual = list(photos), dict(links), dict(links), UsualSize()
+    sizes = {photo: 1 + duplicates.get(photo, 0) for photo in photos}
+    links, evidence, usual = dict(links), dict(links), UsualSize()
     for _ in range(ROUNDS):
-        groups = _join(photos, links, evidence, look, usual)
-        earlier, usual = usual, UsualSize.of(len(group.members) for group in groups)
+        groups = _join(sizes, links, evidence, look, usual)
+        earlier, usual = usual, UsualSize.of(group.size for group in groups)
         if usual != earlier:
             continue
-        incomplete = [photo for group in groups if len(group.members) < usual.size for photo in group.members]
+        incomplete = [photo for group in groups if group.size < usual.size for photo in group.members]
         further = search_again(incomplete) if usual.log_odds > TELLING and len(incomplete) > 1 else {}
         if not further:
             break
@@ -73,18 +79,18 @@ def join(
 def needed_log_odds(one: Group, other: Group, usual: UsualSize) -> float:
     """Return the mean log-odds between two groups above which they merge."""
     margin = MARGIN if min(len(one.members), len(other.members)) > 1 else 0.0
-    return margin - usual.log_odds_of(len(one.members) + len(other.members))
+    return margin - usual.log_odds_of(one.size + other.size)
 
 
 def _join(
-    photos: list[int],
+    sizes: dict[int, int],
     links: dict[Pair, Evidence],
     evidence: dict[Pair, Evidence],
     look: Callable[[int, int], Evidence],
     usual: UsualSize,
 ) -> list[Group]:
-    """Group photos, given the usual size; add what was looked up to the `evidence`."""
-    group_of = {photo: Group([photo]) for photo in photos}
+    """Group photos that count as so many, given the usual size; add what was looked up to the `evidence`."""
+    group_of = {photo: Group([photo], size=size) for photo, size in sizes.items()}
     verdicts = {pair: found.log_odds for pair, found in links.items() if found.verdict}
 
     def agree(one: Group, other: Group) -> bool:
@@ -108,6 +114,7 @@ def _join(
         if one is other or not agree(one, other):
             continue
         one.members += other.members
+        one.size += other.size
         one.links += [*other.links, (first, second, links[first, second])]
         group_of.update(dict.fromkeys(other.members, one))
     for group in (groups := list({id(group): group for group in group_of.values()}.values())):

@@ -6,6 +6,7 @@ Intermediate results are saved in blocks, so that an interrupted search resumes.
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -131,7 +132,7 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
             evidence.update(further)
             return further
 
-        groups = join(looked_at, evidence, look, search_again)
+        groups = join(looked_at, evidence, look, search_again, Counter(duplicates.values()))
         doubts = find_doubts(groups, evidence)
         pairs = ([records[row] for row in doubt.pair] for doubt in doubts[:PAIRS_SHOWN])
         shown = [(doubt, compare_aligned(*pair, statistics)[1]) for doubt, pair in zip(doubts, pairs, strict=False)]
