@@ -8,18 +8,11 @@ from drawn_photos import crop, draw_car, draw_source, mirror, record_of, ruined,
 from trunkfold.copies import evidence as scoring
 from trunkfold.copies.alignment import FEWEST_INLIERS, Alignment, align
 from trunkfold.copies.cell_alignment import FEWEST_CELLS, align_cells
-from trunkfold.copies.cells import Statistics, measure_cells
 from trunkfold.copies.evidence import Evidence, compare, compare_aligned
 from trunkfold.copies.likeness import compare_pixels
 
 CELL = 16  # pixels of a photo of 256 x 192: a side of a cell is 16 x 12
 WRONG = Alignment(False, FEWEST_INLIERS, np.array([[0.5, 0, 60], [0, 0.5, 20], [0, 0, 1]]))
-
-
-@pytest.fixture(scope="module")
-def statistics(tmp_path_factory: pytest.TempPathFactory) -> Statistics:
-    folder = tmp_path_factory.mktemp("cells")
-    return measure_cells([record_of(draw(seed), folder) for draw in (draw_source, draw_car) for seed in range(6)])
 
 
 def error(found: Alignment, expected: np.ndarray) -> float:

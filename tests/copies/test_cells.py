@@ -2,16 +2,10 @@
 
 import numpy as np
 import pytest
-from drawn_photos import blur, crop, draw_car, draw_source, mirror, noise, record_of, with_object
+from drawn_photos import blur, crop, draw_source, mirror, noise, record_of, with_object
 
 from trunkfold.copies.alignment import Alignment, align
-from trunkfold.copies.cells import Statistics, least_alike, measure_cells
-
-
-@pytest.fixture(scope="module")
-def statistics(tmp_path_factory: pytest.TempPathFactory) -> Statistics:
-    folder = tmp_path_factory.mktemp("cells")
-    return measure_cells([record_of(draw(seed), folder) for draw in (draw_source, draw_car) for seed in range(6)])
+from trunkfold.copies.cells import least_alike, measure_cells
 
 
 @pytest.fixture

@@ -1,27 +1,13 @@
 """Photos join when the evidence between them adds up: one doubtful pair chains no groups and keeps none apart."""
 
-from dataclasses import dataclass
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
+from given_odds import Odds
 
 from trunkfold.copies.evidence import DECIDED, IDENTICAL
 from trunkfold.copies.grouping import WITNESSES, Group, join
-
-
-@dataclass(frozen=True)
-class Odds:
-    """Evidence of given log-odds."""
-
-    log_odds: float
-    verdict: int = 0
-    inliers: int = 10
-
-    @property
-    def strength(self) -> float:
-        return self.log_odds
-
 
 SURE, WEAK, NOTHING, DIFFERENT = Odds(8), Odds(1.5), Odds(-2.5), Odds(-6)
 KNOWN, REJECTED = Odds(DECIDED, 1), Odds(-DECIDED, -1)

@@ -1,26 +1,13 @@
 """The sizes of most groups tell which photos still lack copies, as far as Bayes' rule goes."""
 
 import math
-from dataclasses import dataclass
 from itertools import combinations, product
 
 import pytest
+from given_odds import Odds
 
 from trunkfold.copies.grouping import join
 from trunkfold.copies.usual_size import LIMIT, PRIOR, UsualSize
-
-
-@dataclass(frozen=True)
-class Odds:
-    """Evidence of given log-odds; the photos could be aligned unless it says otherwise."""
-
-    strength: float
-    inliers: int = 10
-    verdict: int = 0
-
-    @property
-    def log_odds(self) -> float:
-        return self.strength
 
 
 def test_evidence_is_the_inverse_square_of_the_share_of_incomplete_photos():

@@ -91,7 +91,7 @@ def _join(
 ) -> list[Group]:
     """Group photos that count as so many, given the usual size; add what was looked up to the `evidence`."""
     group_of = {photo: Group([photo], size=size) for photo, size in sizes.items()}
-    verdicts = {pair: found.log_odds for pair, found in links.items() if found.verdict}
+    verdicts = [pair for pair, found in links.items() if found.verdict]
 
     def agree(one: Group, other: Group) -> bool:
         pairs = product(islice(one.members, WITNESSES), islice(other.members, WITNESSES))
@@ -107,9 +107,9 @@ def _join(
             total += evidence[pair].log_odds
         return total > needed
 
-    copies = sorted(pair for pair, found in links.items() if found.inliers and found.strength > -usual.log_odds)
-    copies += sorted(pair for pair, log_odds in verdicts.items() if log_odds > 0)
-    for first, second in sorted(copies, key=lambda pair: (links[pair].verdict, -links[pair].strength)):
+    comparable = (pair for pair, found in links.items() if found.inliers or found.verdict)
+    copies = [pair for pair in comparable if links[pair].strength > -usual.log_odds]
+    for first, second in sorted(copies, key=lambda pair: (links[pair].verdict, -links[pair].strength, pair)):
         one, other = group_of[first], group_of[second]
         if one is other or not agree(one, other):
             continue

@@ -134,8 +134,10 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
 
         groups = join(looked_at, evidence, look, search_again, Counter(duplicates.values()))
         doubts = find_doubts(groups, evidence)
-        pairs = ([records[row] for row in doubt.pair] for doubt in doubts[:PAIRS_SHOWN])
-        shown = [(doubt, compare_aligned(*pair, statistics)[1]) for doubt, pair in zip(doubts, pairs, strict=False)]
+        shown = [
+            (doubt, compare_aligned(*(records[row] for row in doubt.pair), statistics)[1])
+            for doubt in doubts[:PAIRS_SHOWN]
+        ]
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
     summary = {**about, **summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
