@@ -1,8 +1,10 @@
 """Errors in data-loader workers name the photo, and killed workers end the run with a clear message."""
 
 import gc
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,6 +65,22 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(accelerator, kind):
         assert what in str(error.value)
 
 
+def lose_connection(loader: PhotoLoader) -> None:
+    """Raise what torch's queue raises while a worker dies, a moment before the signal of its death."""
+    before = multiprocessing.active_children()
+    batches = iter(loader)  # kept by this frame, as torch's own is by the traceback
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()).difference(before)
+    threading.Timer(0.1, worker.kill).start()
+    raise EOFError
+
+
+def test_a_connection_that_ends_before_the_signal_of_a_death_is_a_dead_worker():
+    loader = PhotoLoader(ViewedPhotos(PIXELS, np.arange(ROWS), VIEWS["plain"], 20), 1, [[0]] * 4, CPU)
+    with pytest.raises(DeadWorkerError, match="killed by signal"), worker_deaths_explained():
+        lose_connection(loader)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["training", "view"])
 def test_a_photo_that_fails_is_named_in_one_sentence(accelerator, kind, workers):
@@ -72,9 +90,11 @@ def test_a_photo_that_fails_is_named_in_one_sentence(accelerator, kind, workers)
     assert str(error.value) == expected
 
 
-def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="another"), worker_deaths_explained():
-        raise RuntimeError("another error")
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+def test_other_errors_stay_what_they_are(monkeypatch, kind):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(kind, match="another"), worker_deaths_explained():
+        raise kind("another error")
 
 
 @pytest.mark.parametrize("kind", [DeadWorkerError, PhotoError])

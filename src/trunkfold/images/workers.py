@@ -1,5 +1,6 @@
 """Data loading with clear errors: they name the failing photo, and explain killed workers."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,12 @@ def worker_deaths_explained() -> Iterator[None]:
         DeadWorkerError: Chained to torch's error.
     """
     try:
-        yield
+        try:
+            yield
+        except (EOFError, OSError):
+            # If a worker dies while it passes on a photo, its connection ends first; torch raises when it is signalled.
+            time.sleep(1)
+            raise
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
