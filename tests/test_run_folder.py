@@ -32,7 +32,7 @@ def finish(name: str, seconds: int):
     run = create_run(name)
     write_text("", run / "shared.safetensors")
     write_text("{}", run / "metrics.json")
-    os.utime(run / "metrics.json", (seconds, seconds))
+    os.utime(run / "shared.safetensors", (seconds, seconds))
     return run
 
 
@@ -40,6 +40,12 @@ def test_the_newest_run_is_the_one_that_finished_last():
     newer = finish("a", 200)
     finish("b", 100)
     create_run("unfinished")
+    assert newest_run().path == newer
+
+
+def test_a_submission_does_not_make_its_run_the_newest():
+    older, newer = finish("a", 100), finish("b", 200)
+    write_text("{}", older / "metrics.json")
     assert newest_run().path == newer
 
 
@@ -109,17 +115,18 @@ def test_a_run_that_is_only_read_is_never_written():
     assert list(run.path.iterdir()) == []
 
 
-def test_every_path_is_tried_before_the_work(monkeypatch):
-    run = RunFolder(create_run("first"), write=True)
+@pytest.mark.parametrize("name", ["first", "v1.5"])  # a folder's name may have a dot too
+def test_every_path_is_tried_before_the_work(monkeypatch, name):
+    run = RunFolder(create_run(name), write=True)
     run.check_writable("do this")
     assert [path for path in run.path.rglob("*") if path.is_file()] == []
     run.submission.mkdir()
-    with pytest.raises(InputError, match=r"cannot write submissions/first/submission.csv: it is a folder; do this"):
+    with pytest.raises(InputError, match=rf"cannot write submissions/{name}/submission.csv: it is a folder; do this"):
         run.check_writable("do this")
     run.submission.rmdir()
     refuse_writes(monkeypatch, run.figures)
     with pytest.raises(
-        InputError, match=r"cannot write submissions/first/figures/\S+ \(Read-only file system\): do this"
+        InputError, match=rf"cannot write submissions/{name}/figures/\S+ \(Read-only file system\): do this"
     ):
         run.check_writable("do this")
 

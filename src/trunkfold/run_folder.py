@@ -147,8 +147,9 @@ class RunFolder:
         Raises:
             InputError: The folder is not writable.
         """
-        check_writable([path for path in vars(self).values() if isinstance(path, Path) and path.suffix], fix)
-        check_writable([self.thumbnail(0), *map(self.predictions, SETS)], fix)
+        paths = [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
+        files = [path for path in paths if path.suffix]
+        check_writable([*files, self.thumbnail(0), *map(self.predictions, SETS)], fix)
 
 
 def newest_run() -> RunFolder:
@@ -161,7 +162,7 @@ def newest_run() -> RunFolder:
     finished = [run for run in runs if run.is_trained and run.is_finished]
     if not finished:
         raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
-    return max(finished, key=lambda run: run.metrics.stat().st_mtime)
+    return max(finished, key=lambda run: run.shared.stat().st_mtime)  # a submission rewrites the metrics
 
 
 def chosen_run(path: Path | None) -> RunFolder:
