@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import locked_folder
@@ -39,7 +38,7 @@ def main() -> None:
     check_untracked(config)
     space = read_space(config)
     labelled = None
-    if not (SUBMISSIONS / config.run.name).exists():  # fail before the study's folder is created
+    if config.run.restart or not (SUBMISSIONS / config.run.name).exists():  # fail before its folder is made or replaced
         local_model(config.model)
         labelled = load_labelled(config)
     study, folder = open_study(config)
@@ -73,8 +72,6 @@ def check_untracked(config: TuningConfig) -> None:
 def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space, labelled: Labelled) -> None:
     """Run trials."""
     accelerator = start_process(config.train)
-    if "OMP_NUM_THREADS" in os.environ:  # several processes share the cores
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     print(labelled.describe(), f"on {describe_device(accelerator)}")
     check_photos(study, labelled)
     objective = Objective(settle_normalization(config, labelled), space, labelled, accelerator)
