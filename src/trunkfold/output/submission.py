@@ -35,50 +35,27 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
         )
 
 
-def make_submission(test: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
     """Return image_id and label in the order of test.csv.
 
     Args:
         test: image_id of the test photos.
         predictions: image_id and prediction.
+        labels: The competition's labels.
 
     Raises:
-        InputError: A photo of test.csv has no prediction.
+        InputError: A photo of test.csv has no prediction, or a label is unknown.
     """
     label = test["image_id"].map(predictions.set_index("image_id")["prediction"])
     missing = test.loc[label.isna(), "image_id"]
     if len(missing):
         raise InputError(f"no prediction for {len(missing)} photos of test.csv: {first_few(missing)}")
-    return pd.DataFrame({"image_id": test["image_id"], "label": label})
-
-
-def check_submission(submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None) -> None:
-    """Raise an `InputError` for a submission the competition would reject.
-
-    Args:
-        submission: image_id and label.
-        test: image_id in the required order.
-        labels: The competition's labels.
-        sample: Path of sample_submission.csv, if there is one.
-
-    Raises:
-        InputError: Ids are missing, repeated or out of order, labels are unknown, or the sample has other ids or
-            columns; all problems in one message.
-    """
-    problems = _submission_problems(submission, test, labels, sample)
-    raise_problems(f"submission.csv was not written: {problem}" for problem in problems)
-
-
-def _submission_problems(
-    submission: pd.DataFrame, test: pd.DataFrame, labels: list[str], sample: Path | None
-) -> Iterator[str]:
-    if submission["image_id"].tolist() != test["image_id"].tolist():
-        yield "the ids do not match test.csv in number and order"
-    unknown = submission.loc[~submission["label"].isin(labels), "label"].astype(str)
+    unknown = label[~label.isin(labels)]
     if len(unknown):
-        yield f"unknown labels in {counted(len(unknown), 'row')}: {first_few(unknown.unique())}"
-    if sample is not None:
-        yield from sample_problems(test, sample)
+        raise InputError(
+            f"unknown labels for {counted(len(unknown), 'photo')} of test.csv: {first_few(unknown.unique())}"
+        )
+    return pd.DataFrame({"image_id": test["image_id"], "label": label})
 
 
 def find_sample(root: Path) -> Path | None:

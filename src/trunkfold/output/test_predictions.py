@@ -25,7 +25,7 @@ from trunkfold.model.ensemble import load_ensemble, predict
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.half_precision import on_device
 from trunkfold.output.provenance import Stopwatch
-from trunkfold.output.submission import check_submission, check_test, find_sample, make_submission
+from trunkfold.output.submission import check_test, make_submission
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.split.dataset import class_prior, side_to_keep
 from trunkfold.split.groups import groups_of, load_run_groups
@@ -165,14 +165,14 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     if photos.unreadable:
         probabilities[list(photos.unreadable)] = class_prior(run.folds, classes)
         for message in photos.describe_unreadable(test["filename"]):
-            logger.warning("%s; their predictions are replaced by the class shares of the hold-out", message)
+            logger.warning("%s; their predictions are replaced by class shares of labelled photos", message)
     labelled = run.folds.assign(group=groups_of(run.folds["image_id"], "train", groups))
     known = labels_of_copies(group_of_row, labelled)
     return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)
 
 
 def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
-    """Decode, check against the competition's files, and write probabilities, submission and metrics.
+    """Decode, and write probabilities, submission and metrics.
 
     Args:
         run: The run, or the first of the averaged runs.
@@ -189,8 +189,7 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
     used = run.config.decode.copy_labels if copy_labels is None else copy_labels
     different = int((known.notna() & (known != label)).sum())
     labels = known.fillna(label) if used else label
-    submission = make_submission(run.test, table[["image_id"]].assign(prediction=labels))
-    check_submission(submission, run.test, list(classes), find_sample(run.config.data.root))
+    submission = make_submission(run.test, table[["image_id"]].assign(prediction=labels), classes)
     metrics = replace(predictions.metrics, copy_labels=CopyLabels(used, int(known.notna().sum()), different))
     out.save(table, out.test_probabilities)
     out.save(submission, out.submission)
