@@ -1,5 +1,6 @@
 """The folder of a run under submissions/; only this module defines and writes its files."""
 
+import shutil
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +134,19 @@ class RunFolder:
 
     def copy_tables(self, run: "RunFolder") -> None:
         """Copy all files that the report needs from another run, without its weights."""
-        tables = (run.config, run.folds, run.groups, run.history, run.label_issues, *map(run.predictions, SETS))
-        for path in (*tables, *run.figures.rglob("*.*")):
+        self.remove_tables()
+        for path in (*run._tables(), *run.figures.rglob("*.*")):
             if path.exists():
                 self.save(path.read_bytes(), self.path / path.relative_to(run.path))
+
+    def remove_tables(self) -> None:
+        """Remove the files that `copy_tables` copies."""
+        for path in self._tables():
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.figures, ignore_errors=True)
+
+    def _tables(self) -> list[Path]:
+        return [self.config, self.folds, self.groups, self.history, self.label_issues, *map(self.predictions, SETS)]
 
     def check_writable(self, fix: str) -> None:
         """Check that every file can be written, creating the folders; call this before long work.

@@ -123,6 +123,35 @@ def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     assert "out-of-fold" not in summary_of(folder)
 
 
+def test_nothing_of_another_output_stays_in_the_folder():
+    """A run with a hold-out, then one without, then a blend are written to one folder."""
+    out = RunFolder(Path("submissions/out"), write=True)
+    runs = [make_run("a", 0.1), make_run("b", 0.9, folds=FOLDS.assign(fold=[0, 0, 1, 1, 0, 1]))]
+    for run in map(RunFolder, runs):
+        run.figures.mkdir()
+        for path in (run.config, run.history, run.label_issues, run.groups, run.thumbnail(0)):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(run.name)
+    out.copy_tables(RunFolder(runs[0]))
+    assert out.predictions("holdout").exists()
+    RunFolder(runs[1]).thumbnail(0).unlink()
+    out.copy_tables(RunFolder(runs[1]))
+    assert out.config.read_text() == out.label_issues.read_text() == "b"
+    assert not out.predictions("holdout").exists()
+    assert not out.thumbnail(0).exists()
+    blend_runs(runs, name="out")
+    left = {path.name for path in out.path.rglob("*") if path.is_file()}
+    assert left == {"test_probabilities.csv", "metrics.json"}
+
+
+def test_a_blend_that_fails_leaves_the_earlier_one():
+    runs = [make_run("a", 0.1), make_run("b", 0.9), make_run("c", 0.9, ids="78")]
+    before = (blend_runs(runs[:2], name="out") / "oof.csv").read_bytes()
+    with pytest.raises(InputError, match="list different photos"):
+        blend_runs(runs, name="out")
+    assert Path("submissions/out/oof.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("classes", "ids", "message"),
     [

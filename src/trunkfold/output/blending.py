@@ -94,10 +94,9 @@ def blend_runs(
         InputError: The runs predicted different test photos.
     """
     classes = runs[0].metrics.classes
-    for name in SETS:
-        out.predictions(name).unlink(missing_ok=True)  # from an earlier blend, whose runs may have shared a split
     names = [str(run.folder.test_probabilities) for run in runs]
     ids, probabilities = _average(tables, names, shares, classes)
+    out.remove_tables()  # of other runs that were written to this folder before
     metrics = Metrics(
         **vars(_assess(runs, shares, out, len(ids))),
         classes=classes,
