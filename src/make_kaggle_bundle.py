@@ -4,11 +4,12 @@ python src/make_kaggle_bundle.py --user NAME --data sudhanshu2198/ripik-hackfest
 """
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser, load_config
 from trunkfold.deploy.finished import load_run
-from trunkfold.deploy.kaggle import Bundle, check_bundle, write_bundle
+from trunkfold.deploy.kaggle import Bundle, check_bundle, files_of, write_bundle
 from trunkfold.errors import exit_on_input_error
 from trunkfold.run_folder import RunFolder
 
@@ -18,9 +19,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Check the names, the configuration and the run, write the bundle, and print the commands."""
     options = parse_options()
-    bundle = Bundle(**{name: getattr(options, name) for name in Bundle.__dataclass_fields__})
+    bundle = Bundle(**vars(options))
     check_bundle(bundle)
-    load_config(bundle.config)
+    bundle = replace(bundle, files=files_of(load_config(bundle.config), bundle.weights))
     if bundle.run is not None:
         load_run(RunFolder(bundle.run))
     print(f"{bundle.out} is ready. Next (pip install kaggle):\n")

@@ -74,10 +74,38 @@ def test_without_a_run_prediction_takes_the_training_notebooks_output(run, tmp_p
         assert kernel["kernel_sources"] == ["somebody/trunkfold-bundle-train"]
         assert kernel["competition_sources"] == ["damage"]
         assert kernel["enable_internet"] is False
-    assert "WEIGHTS = 'weights.safetensors'" in "".join(
+    assert "FILES = {'model.weights': 'model.weights.safetensors'}" in "".join(
         json.loads((tmp_path / "kaggle/train/train.ipynb").read_text())["cells"][0]["source"]
     )
     assert "kaggle competitions submit damage -k somebody/trunkfold-bundle-predict" in capsys.readouterr().out
+
+
+def test_files_that_the_configuration_names_are_bundled_and_passed(tmp_path, no_wheels):
+    for name in ("labels.csv", "out.csv", "groups.csv"):
+        (tmp_path / name).write_text(name)
+    data = f"{{relabel: {tmp_path}/labels.csv, drop: {tmp_path}/out.csv}}"
+    (tmp_path / "own.yaml").write_text(f"data: {data}\nsplit: {{groups: {tmp_path}/groups.csv}}")
+    make(tmp_path / "kaggle", "--data", "owner/photos", "--config", tmp_path / "own.yaml")
+    bundled = {"split.groups": "groups.csv", "data.relabel": "labels.csv", "data.drop": "out.csv"}
+    for option, name in bundled.items():
+        assert (tmp_path / f"kaggle/dataset/{option}.csv").read_text() == name
+    parameters = {}
+    exec("".join(json.loads((tmp_path / "kaggle/train/train.ipynb").read_text())["cells"][0]["source"]), parameters)
+    assert parameters["FILES"] == {option: f"{option}.csv" for option in bundled}
+
+
+@pytest.mark.parametrize(
+    ("option", "fix"),
+    [
+        ("data: {drop: gone.csv}", "data.drop gone.csv is not a file.*correct the configuration"),
+        ("model: {weights: package:some_weights}", "model.weights package:some_weights .*pass a file as --weights"),
+    ],
+)
+def test_what_cannot_be_bundled_is_named(option, fix, tmp_path, no_wheels, capsys):
+    (tmp_path / "own.yaml").write_text(option)
+    with pytest.raises(SystemExit):
+        make(tmp_path / "kaggle", "--data", "owner/photos", "--config", tmp_path / "own.yaml")
+    assert re.search(fix, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

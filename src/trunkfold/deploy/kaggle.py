@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.files import write_json, write_text
+from trunkfold.split.groups import SEARCHED
 
 LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
 PYTHON = "3.12"  # of Kaggle's image
@@ -34,6 +36,7 @@ class Bundle:
         weights: Pretrained weights; None lets the training notebook download them.
         hours: Hours after which training saves a checkpoint and stops.
         resume: Whether training resumes from the output of the notebook's previous version.
+        files: Files that training reads, by option, see `files_of`.
     """
 
     out: Path
@@ -46,6 +49,7 @@ class Bundle:
     weights: Path | None
     hours: float
     resume: bool
+    files: dict[str, Path] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -71,6 +75,27 @@ def check_bundle(bundle: Bundle) -> None:
             raise InputError(f"--{option} {path} is not a file")
     if bundle.out.exists():
         raise InputError(f"--out {bundle.out} exists: remove it, or choose another folder")
+
+
+def files_of(config: Config, weights: Path | None) -> dict[str, Path]:
+    """Return the files on this machine that a configuration names, by option.
+
+    Args:
+        config: Configuration for training.
+        weights: File to use instead of model.weights.
+
+    Raises:
+        InputError: One of them is not a file, such as a package of weights.
+    """
+    groups = None if config.split.groups in SEARCHED else config.split.groups
+    paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
+    paths["model.weights"] = weights or config.model.weights
+    files = {option: Path(path) for option, path in paths.items() if path is not None}
+    for option, path in files.items():
+        if not path.is_file():
+            fix = "pass a file as --weights" if option == "model.weights" else "correct the configuration"
+            raise InputError(f"--config: {option} {path} is not a file, and cannot be bundled: {fix}")
+    return files
 
 
 def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
@@ -119,13 +144,17 @@ def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
         else:
             shutil.copy(source, folder / "kit" / name)
     shutil.copy(bundle.config, folder / "config.yaml")
-    if bundle.weights is not None:
-        shutil.copy(bundle.weights, folder / f"weights{bundle.weights.suffix}")
+    for option, path in bundle.files.items():
+        shutil.copy(path, folder / _name(option, path))
     if bundle.run is not None:
         shutil.copytree(bundle.run, folder / "run", ignore=IGNORED)
     metadata = {"title": bundle.name, "id": f"{bundle.user}/{bundle.name}", "licenses": [{"name": "other"}]}
     write_json(metadata, folder / "dataset-metadata.json")
     write_json({"format": 1}, folder / MARKER)
+
+
+def _name(option: str, path: Path) -> str:
+    return option + path.suffix
 
 
 def _download_wheels(folder: Path) -> None:
@@ -150,7 +179,7 @@ def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
         "kernel_type": "notebook",
         "is_private": True,
         "enable_gpu": True,
-        "enable_internet": train and bundle.weights is None,
+        "enable_internet": train and "model.weights" not in bundle.files,
         "dataset_sources": [f"{user}/{name}", *([bundle.data] if bundle.data else [])],
         "competition_sources": [bundle.competition] if bundle.competition else [],
         "kernel_sources": [f"{user}/{name}-train"] if from_training else [],
@@ -158,7 +187,7 @@ def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
     }
     write_json(metadata, folder / "kernel-metadata.json")
     values = {"SOURCE": bundle.source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
-    values["WEIGHTS"] = None if bundle.weights is None else f"weights{bundle.weights.suffix}"
+    values["FILES"] = {option: _name(option, path) for option, path in bundle.files.items()}
     parameters = "\n".join(f"{key} = {value!r}" for key, value in values.items())
     scripts = files("trunkfold") / "templates"
     cells = [parameters]
