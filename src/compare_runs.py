@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
-from trunkfold.errors import exit_on_input_error
+from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.files import check_writable, write_csv
 from trunkfold.report.comparison import compare_runs, finished_runs, name_runs
 from trunkfold.report.comparison_page import write_comparison
@@ -20,6 +20,8 @@ def main() -> None:
     """Find the finished runs, compare them, print the table, and write it with its page."""
     options = parse_options()
     runs, others = finished_runs(options.runs)
+    if options.out.suffix.lower() != ".csv":
+        raise InputError(f"--out {options.out} must end in .csv")
     page = options.out.with_suffix(".html")
     check_writable([options.out, page], "choose another --out")
     comparison = compare_runs(runs)

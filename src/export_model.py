@@ -13,9 +13,9 @@ from trunkfold.deploy.comparison import export_torch
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.graph import exportable_views
 from trunkfold.deploy.labelled import PlainPhotos, calibration_photos, held_out_photos
-from trunkfold.deploy.prediction_files import check_folder
 from trunkfold.deploy.timm_folder import export_timm
 from trunkfold.errors import InputError, exit_on_input_error
+from trunkfold.files import check_writable
 from trunkfold.output.provenance import package_version
 from trunkfold.report.index import write_index_after
 from trunkfold.run_folder import add_run_options, chosen_run
@@ -32,7 +32,7 @@ def main() -> None:
     check_options(options)
     run = load_run(chosen_run(options.run))
     out = options.out or Path(NAMES[options.format].format(run=run.folder.name, precision=options.precision))
-    check_folder(out.parent, "--out")
+    check_writable([out], "choose another --out")
     held_out = photos_to_measure_on(run, options)
     print(f"{out}: {export(run, out, held_out, options)}")
     write_index_after(out)

@@ -12,8 +12,9 @@ from pathlib import Path
 from trunkfold.config.parsing import Parser
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.predict import Predictor, find_photos, predict_files
-from trunkfold.deploy.prediction_files import check_folder, check_output, write_rows
+from trunkfold.deploy.prediction_files import check_output, write_rows
 from trunkfold.errors import counted, exit_on_input_error
+from trunkfold.files import check_writable
 from trunkfold.report.index import write_index_after
 from trunkfold.run_folder import add_run_options, chosen_run
 from trunkfold.training.accelerator import start_process
@@ -26,7 +27,7 @@ def main() -> None:
     options = parse_options()
     check_output(options.out)
     if options.heatmaps is not None:
-        check_folder(options.heatmaps, "--heatmaps")
+        check_writable([options.heatmaps / "photo.jpg"], "choose another --heatmaps")
     paths = find_photos(options.photos)
     run = load_run(chosen_run(options.run))
     accelerator = start_process(run.config.train)

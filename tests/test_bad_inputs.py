@@ -766,7 +766,7 @@ USES = [
         "predictions below a file",
         (*PREDICT, "--out", GROUPS / "out.csv"),
         None,
-        r"--out: cannot write to .*groups\.csv .*: choose another folder",
+        r"cannot write .*groups\.csv/out\.csv .*: choose another --out",
     ),
     Case(
         "damaged embeddings",

@@ -10,6 +10,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,6 +20,8 @@ from PIL import Image
 from served_app import LIMITS, PAGE, serve
 from toys import SOURCE, png_of, run_command, start_interruptible
 
+from trunkfold.assessment import Leak
+from trunkfold.deploy.app import _heading
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.photo_service import PhotoService, UploadError
 from trunkfold.deploy.predict import predict_files
@@ -104,6 +107,13 @@ def test_photos_that_are_gone_and_runs_without_embeddings_leave_their_place_empt
     service.predictor.run = service.run = replace(service.run, known=None)
     old = service.explain(photos / "91.png")
     assert (old.similar, old.row["unlike_training"]) == ([], None)
+
+
+def test_an_inflated_score_is_called_so(service):
+    assert "Macro F1" in _heading(service)
+    assert "inflated" not in _heading(service)
+    leaky = replace(service.run.metrics, leak=Leak(oof=None, holdout=None))
+    assert "inflated" in _heading(SimpleNamespace(run=replace(service.run, metrics=leaky), limits=LIMITS))
 
 
 def test_a_photo_of_another_kind_is_flagged(server):

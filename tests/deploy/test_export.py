@@ -161,6 +161,8 @@ def test_timm_loads_one_fold_or_the_average(run, tmp_path, fold):
     torch.testing.assert_close(load_file(out / "model.safetensors")["head.fc.weight"], expected)
     assert json.loads((out / "config.json").read_text())["label_names"] == ["crack", "dent", "lamp broken"]
     card = (out / "README.md").read_text()
+    folds = pd.read_csv(run / "folds.csv")["fold"]
+    assert f"fine-tuned on {(folds >= 0).sum()} photos" in card  # not on those held out
     assert "hold-out macro F1 of this model (argmax) | 1.0000" in card
     assert "license: other" in card
 
@@ -202,9 +204,9 @@ def test_views_that_need_the_photo_are_left_out():
         (["--format", "torch", "--precision", "int8"], r"--precision int8 requires --format onnx"),
         (["--format", "onnx", "--fold", "1"], r"--fold requires --format timm"),
         (["--format", "timm", "--fold", "7"], r"--fold 7: choose one of 0, 1, 2, or average"),
-        (["--format", "timm", "--out", "."], r"--out \. exists"),
+        (["--format", "timm", "--out", "."], r"cannot write \.: it is a folder; choose another --out"),
         (["--format", "tflite"], r"format"),
-        (["--out", "file/x.onnx"], r"--out: cannot write to file"),
+        (["--out", "file/x.onnx"], r"cannot write file/x.onnx .*: choose another --out"),
         (["--precision", "int8", "--data.root", "."], r"no train.csv.*needs held-out photos to measure the loss"),
         (["--run", "gone"], r"gone is not a run"),
     ],

@@ -1,5 +1,6 @@
 """Any photos are predicted like test photos; unreadable ones are reported in their row."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from PIL import Image
 from toys import run_command
 
 from trunkfold.deploy.predict import find_photos, predict_files
+from trunkfold.deploy.prediction_files import write_rows
 from trunkfold.errors import InputError
 
 P = ["p_crack", "p_dent", "p_lamp broken"]
@@ -138,8 +140,8 @@ def test_words_that_name_nothing_are_all_named(tmp_path):
     ("words", "message"),
     [
         (["photo.png", "--out", "table.txt"], r"--out table.txt must end in .csv or .jsonl"),
-        (["photo.png", "--out", "photo.png/x/out.csv"], r"--out: cannot write to photo.png/x"),
-        (["photo.png", "--heatmaps", "photo.png"], r"--heatmaps: cannot write to photo.png"),
+        (["photo.png", "--out", "photo.png/x/out.csv"], r"cannot write photo.png/x/out.csv .*: choose another --out"),
+        (["photo.png", "--heatmaps", "photo.png"], r"cannot write photo.png/photo.jpg .*: choose another --heatmaps"),
         (["gone.png"], r"no photos in gone.png"),
         (["photo.png", "--run", "gone"], r"gone is not a run"),
         (["photo.png"], r"no finished run"),
@@ -151,6 +153,15 @@ def test_bad_input_is_one_message(words, message, tmp_path, monkeypatch, capsys)
     Image.new("RGB", (8, 8)).save("photo.png")
     refused(message, capsys, *words)
     assert os.listdir(tmp_path) == ["photo.png"]
+
+
+def test_a_name_that_is_not_text_is_printed_as_it_is(monkeypatch):
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr("sys.stdout", printed)
+    row = dict.fromkeys(["label", "name", "confidence", "unlike_training", "novelty", "probabilities", "heatmap"])
+    write_rows([{"path": os.fsdecode(b"caf\xe9.png"), **row, "problem": "unreadable"}], ["crack"], None)
+    printed.flush()
+    assert b"caf\xe9.png,,,,,,,,unreadable" in printed.buffer.getvalue()
 
 
 def test_damaged_embeddings_are_refused(run, photos, tmp_path, capsys):

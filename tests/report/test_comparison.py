@@ -320,6 +320,10 @@ def test_paths_that_lead_nowhere_are_named(capsys):
     assert_refused(r"the following arguments are required: runs", capsys)
 
 
+def test_the_table_may_not_take_the_place_of_its_page(capsys):
+    assert_refused(r"--out found.html must end in .csv", capsys, make_run("a"), "--out", "found.html")
+
+
 def test_a_table_that_cannot_be_written_is_named(capsys):
     run = make_run("a")
     Path("file").touch()
@@ -395,4 +399,5 @@ def test_figures_of_a_comparison_show_its_numbers():
     assert [list(container[0].get_xdata()) for container in scores] == [
         table[f"{name}_macro_f1"].tolist() for name in ("holdout", "oof")
     ]
+    draw_scores(table.assign(oof_low=1.0))  # above the score, as without the rare classes that a draw may lack
     plt.close("all")

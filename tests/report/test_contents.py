@@ -84,3 +84,6 @@ def test_copies_of_test_photos_are_one_draw(tmp_path):
     together = read_findings(RunFolder(run)).shifts[name]
     assert together.distance == alone.distance
     assert together.chance > 1.5 * alone.chance
+    blend = make_blend(run, tmp_path / "blend", run)  # has no groups itself
+    shutil.copy(run / "submission.csv", blend)
+    assert read_findings(RunFolder(blend)).shifts[name] == together

@@ -61,6 +61,14 @@ def test_where_nothing_can_be_written_there_is_no_page(monkeypatch):
     assert not Path("submissions").exists()
 
 
+def test_what_another_process_removes_meanwhile_does_not_fail_a_command(monkeypatch):
+    run = make_run(Path("submissions"), name="a")
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == "metrics.json" or exists(path))
+    (run / "metrics.json").unlink()
+    write_index()
+
+
 def test_only_what_is_written_below_submissions_updates_the_page(tmp_path):
     write_index_after(Path("elsewhere/predictions.csv"), None)
     assert not Path("submissions/index.html").exists()

@@ -378,8 +378,9 @@ def test_a_run_without_a_hold_out_shows_its_folds_alone(run):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_single_model_has_no_folds_to_average(run):
-    change_metrics(run, split={"groups": "copies", "folds": 1, "holdout": 0.1, "seed": 1})
+@pytest.mark.parametrize("runs", [{}, {"submissions/a": 1.0}], ids=["the run", "a copy"])
+def test_a_single_model_has_no_folds_to_average(run, runs):
+    change_metrics(run, split={"groups": "copies", "folds": 1, "holdout": 0.1, "seed": 1}, runs=runs)
     report_on(run)
     told = texts(section(read_page(run)[0], "Result"))
     assert "The model reaches a macro F1 of" in told

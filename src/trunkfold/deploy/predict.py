@@ -185,7 +185,7 @@ def _rows(
     if heatmaps is not None:
         for row, picture in zip(readable, predictor.explain(shown, predicted.probabilities.argmax(1)), strict=True):
             rows[row]["heatmap"] = f"{numbers[row] + 1:06}-{paths[row].stem}.jpg"
-            write_jpeg(picture, heatmaps / rows[row]["heatmap"])
+            write_bytes(encode_jpeg(picture, 90), heatmaps / rows[row]["heatmap"])
     return rows
 
 
@@ -205,15 +205,6 @@ def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str])
         "unlike_training": None if np.isnan(novelty) else novelty > 1,
         "probabilities": dict(zip(classes.values(), predicted.calibrated[place].tolist(), strict=True)),
     }
-
-
-def write_jpeg(pixels: np.ndarray, path: Path) -> None:
-    """Write uint8 RGB pixels of shape (height, width, 3) as a JPEG file.
-
-    Raises:
-        WriteError: The file cannot be written.
-    """
-    write_bytes(encode_jpeg(pixels, 90), path)
 
 
 def _row(path: Path, problem: str | None) -> dict:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from trunkfold.errors import InputError, WriteError
+from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import PREFIX
-from trunkfold.files import whole_file
+from trunkfold.files import check_writable, whole_file
 
 KINDS = (".csv", ".jsonl")
 
@@ -21,19 +21,7 @@ def check_output(path: Path | None) -> None:
         return
     if path.suffix.lower() not in KINDS:
         raise InputError(f"--out {path} must end in .csv or .jsonl")
-    check_folder(path.parent, "--out")
-
-
-def check_folder(folder: Path, option: str) -> None:
-    """Create a folder, and raise an `InputError` that names the option if it is not writable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / ".writable") as partial:
-            partial.touch()
-        (folder / ".writable").unlink()
-    except (OSError, WriteError) as error:
-        reason = getattr(error, "strerror", None) or "no permission, or the disk is full"
-        raise InputError(f"{option}: cannot write to {folder} ({reason}): choose another folder") from error
+    check_writable([path], "choose another --out")
 
 
 def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path | None) -> int:
@@ -86,9 +74,10 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[TextIO]:
+    # File names may not be valid UTF-8: their bytes are preserved.
     if path is None:
+        sys.stdout.reconfigure(errors="surrogateescape")
         yield sys.stdout
         return
-    # File names may not be valid UTF-8: their bytes are preserved.
     with whole_file(path) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file

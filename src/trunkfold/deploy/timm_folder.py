@@ -13,8 +13,10 @@ from trunkfold.assessment import Scores
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
+from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
+from trunkfold.split.folds import learned_from
 
 AVERAGE = "average"
 CARD = """---
@@ -131,7 +133,7 @@ def _card(run: FinishedRun, which: str, own: float | None) -> str:
         name=run.folder.name,
         which=which,
         model=model.name,
-        photos=sum(scores.photos for scores in run.metrics.by_set().values()),
+        photos=learned_from(read_folds(run.folder.folds)["fold"].to_numpy()).sum(),
         classes=len(run.classes),
         labels=", ".join(run.classes.values()),
         own="not measured" if own is None else f"{own:.4f}",

@@ -68,7 +68,7 @@ def draw_scores(rows: pd.DataFrame) -> Figure:
         own = rows[rows[f"{name}_macro_f1"].notna()]
         places = [rows.index.get_loc(row) + 0.24 * (number - 0.5) for row in own.index]
         values, low, high = (own[f"{name}_{what}"].to_numpy() for what in ("macro_f1", "low", "high"))
-        errors = [values - low, high - values]
+        errors = [(values - low).clip(0), (high - values).clip(0)]  # of a few photos, all draws may differ from all
         axis.errorbar(values, places, xerr=errors, fmt="os"[number], color=COLOURS[number], capsize=3, label=title)
     name_rows(axis, rows["run"])
     axis.margins(y=0.15)

@@ -90,7 +90,7 @@ def read_findings(run: RunFolder) -> Findings:
         tables=tables,
         history=pd.read_csv(run.history) if run.history.exists() else None,
         predicted=predicted,
-        shifts={} if folds is None else _shifts(run, folds, tables, predicted, classes),
+        shifts={} if folds is None else _shifts(photographed, folds, tables, predicted, classes),
         gallery=gallery,
         thumbnails=Thumbnails([run, *(other for other in photographed if other != run)]),
     )
@@ -114,7 +114,11 @@ def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]
 
 
 def _shifts(
-    run: RunFolder, folds: pd.DataFrame, tables: dict[str, pd.DataFrame], predicted: dict[str, int], classes: dict
+    runs: Sequence[RunFolder],
+    folds: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    predicted: dict[str, int],
+    classes: dict[str, str],
 ) -> dict[str, Shift]:
     """Compare class shares: hold-out with folds by label, and test with labelled photos by prediction, so that the
     model's bias cancels."""
@@ -135,14 +139,15 @@ def _shifts(
         shifts["Predicted class shares of the test photos and of the labelled photos"] = compare_shares(
             pd.Series(predicted).reindex(names),
             count(labelled["prediction"]),
-            (_test_sources(run, sum(predicted.values())), labelled["group"].nunique()),
+            (_test_sources(runs, sum(predicted.values())), labelled["group"].nunique()),
         )
     return shifts
 
 
-def _test_sources(run: RunFolder, photos: int) -> int:
-    """Return the number of sources among the test photos, or the number of photos if groups are unknown."""
-    if not run.groups.exists():
+def _test_sources(runs: Sequence[RunFolder], photos: int) -> int:
+    """Return the number of sources among the test photos, or the number of photos if no run has their groups."""
+    found = next((run.groups for run in runs if run.groups.exists()), None)
+    if found is None:
         return photos
-    groups = read_groups(run.groups)
+    groups = read_groups(found)
     return groups.loc[groups["set"] == "test", "group"].nunique() or photos

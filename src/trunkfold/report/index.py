@@ -14,15 +14,15 @@ OTHERS = {"study.html": "study", "copies.html": "copies", "comparison.html": "co
 
 
 def write_index() -> None:
-    """Write the page of all runs. Does nothing if submissions/ is not writable: the index must not fail a run."""
+    """Write the page of all runs, if submissions/ is readable and writable: the index must not fail a run."""
     if not is_writable(SUBMISSIONS):
         return
-    folders = (path for path in SUBMISSIONS.iterdir() if path.is_dir())
-    rows = [row for row in map(_row, map(RunFolder, folders)) if row]
-    rows.sort(key=lambda row: row["time"], reverse=True)
-    others = sorted(path for name in OTHERS for path in SUBMISSIONS.rglob(name))
-    pages = {f"{OTHERS[path.name]}: {_link(path.parent)}".removesuffix(": ."): _link(path) for path in others}
-    with suppress(InputError):
+    with suppress(InputError, OSError):  # another process may remove what is listed
+        folders = (path for path in SUBMISSIONS.iterdir() if path.is_dir())
+        rows = [row for row in map(_row, map(RunFolder, folders)) if row]
+        rows.sort(key=lambda row: row["time"], reverse=True)
+        others = sorted(path for name in OTHERS for path in SUBMISSIONS.rglob(name))
+        pages = {f"{OTHERS[path.name]}: {_link(path.parent)}".removesuffix(": ."): _link(path) for path in others}
         write_html(SUBMISSIONS / INDEX, INDEX, rows=rows, pages=pages)
 
 

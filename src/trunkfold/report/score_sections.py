@@ -46,7 +46,7 @@ def result(findings: Findings) -> dict:
 
 
 def _is_single(metrics: Metrics) -> bool:
-    return metrics.split.folds == 1 and not metrics.runs
+    return metrics.split.folds == 1 and len(metrics.runs) < 2  # a copy of a run names that run
 
 
 def _basis(metrics: Metrics) -> str:
