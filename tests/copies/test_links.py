@@ -3,15 +3,15 @@
 import pandas as pd
 import pytest
 
-from trunkfold.copies.links import read_links
+from trunkfold.copies.links import follow, keep_links, kept_links, read_links
 from trunkfold.errors import InputError
 
-PHOTOS = pd.DataFrame({"image_id": [*"abcdefx", "x"], "set": [*["train"] * 7, "test"]})
+PHOTOS = pd.DataFrame({"image_id": [*"abcdefx", "x"], "set": [*["train"] * 7, "test"], "bytes": range(8)})
 
 
 def read(folder, *rows: str, header: str = "image_id_a,image_id_b,same") -> dict:
     (folder / "links.csv").write_text("\n".join([header, *rows]) + "\n")
-    return read_links(folder / "links.csv", PHOTOS)
+    return follow(read_links(folder / "links.csv", PHOTOS), PHOTOS)
 
 
 def test_what_follows_from_the_pairs_is_certain_too(tmp_path):
@@ -37,17 +37,41 @@ def test_photos_of_one_id_are_told_apart_by_their_sets(tmp_path):
         (["a,z,true"], "image_id_b z is neither in train.csv nor in test.csv"),
         (["a,x,true"], "image_id_b x is in train.csv and in test.csv: add set_b, train or test"),
         (["a,a,true"], "a is paired with itself"),
-        (["a,b,true", "b,a,false"], "b and a are said to differ, but other rows make them copies"),
-        (["a,b,true", "b,c,true", "a,c,false"], "a and c are said to differ, but other rows make them copies"),
+        (["a,b,true", "b,a,false"], "links say that a and b differ, but other links or equal pixels make them copies"),
+        (["a,b,true", "b,c,true", "a,c,false"], "links say that a and c differ"),
         (["a,z,no", "y,b,true"], r"3 problems:[^$]*not no[^$]*image_id_a y[^$]*image_id_b z"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, rows, message):
     with pytest.raises(InputError, match=message) as error:
         read(tmp_path, *rows)
-    assert "links.csv" in str(error.value)
+    assert ("links.csv" in str(error.value)) == ("differ" not in message)
 
 
 def test_a_set_without_the_photo_is_named(tmp_path):
     with pytest.raises(InputError, match="image_id_a a is not in the set that set_a names"):
         read(tmp_path, "a,test,b,,true", header="image_id_a,set_a,image_id_b,set_b,same")
+
+
+def test_a_photo_is_itself_however_its_set_is_given(tmp_path):
+    with pytest.raises(InputError, match="a is paired with itself"):
+        read(tmp_path, "a,train,a,,true", header="image_id_a,set_a,image_id_b,set_b,same")
+
+
+def test_exact_duplicates_are_the_photo_that_they_repeat():
+    """The third row has the pixels of the first."""
+    assert follow([((0, 1), True), ((2, 3), False)], PHOTOS, {2: 0}) == {(0, 1): True, (0, 3): False, (1, 3): False}
+    for links in ([((0, 2), False)], [((0, 1), True), ((1, 2), False)]):
+        with pytest.raises(InputError, match="differ, but other links or equal pixels make them copies"):
+            follow(links, PHOTOS, {2: 0})
+
+
+def test_links_are_kept_for_photos_that_have_not_changed(tmp_path):
+    links = [((0, 1), True), ((5, 7), False), ((6, 7), False)]
+    assert kept_links(tmp_path / "kept.csv", PHOTOS) == []
+    keep_links(links, PHOTOS, tmp_path / "kept.csv")
+    assert kept_links(tmp_path / "kept.csv", PHOTOS) == links
+    assert kept_links(tmp_path / "kept.csv", PHOTOS[1:].reset_index(drop=True)) == [((4, 6), False), ((5, 6), False)]
+    assert kept_links(tmp_path / "kept.csv", PHOTOS.replace({"bytes": {1: 9}})) == links[1:]
+    keep_links([], PHOTOS, tmp_path / "kept.csv")
+    assert list(tmp_path.iterdir()) == []

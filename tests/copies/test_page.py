@@ -29,6 +29,7 @@ SUMMARY = {
     "crossing": [],
     "exact_duplicates": 0,
     "unreadable": [],
+    "key": "0123456789abcdef",
     "expected_errors": {"doubtful": 3, "false": 0.25, "missed": 1.5},
 }
 
@@ -138,7 +139,7 @@ def test_the_least_sure_group_is_first_and_the_surest_first_in_its_own_section(t
     assert names_in(sections["Least certain"]) == ["g2", "g1", "g0", "g3"]
     assert names_in(sections["Most certain"]) == ["g3", "g0", "g1", "g2"]
     first = sections["Least certain"].partition("<b>g1</b>")[0]
-    assert "weakest link p4 and p6: 8 matching features, 55% overlap, of which 86% looks alike" in first
+    assert "weakest link p4 and p6: 8 matching points, 55% overlap, of which 86% looks alike" in first
 
 
 def test_equal_pixels_are_told_as_such(tmp_path):

@@ -226,7 +226,7 @@ def test_groups_with_labelled_and_unlabelled_photos_are_told(mixed):
     sets = mixed.truth.groupby(mixed.groups["group"])["set"].nunique()
     assert mixed.summary["crossing"] == sorted(sets.index[sets > 1])
     assert "Labelled and unlabelled</h2>" in re.sub(r" <small>.*?</small>", "", mixed.page)
-    assert re.search(r"weakest link \S+ and \S+: \d+ matching features", mixed.page)
+    assert re.search(r"weakest link \S+ and \S+: \d+ matching points", mixed.page)
 
 
 def test_the_summary_counts_what_there_is(mixed):
@@ -616,12 +616,40 @@ def test_links_that_a_person_checked_are_certain_and_stay_for_later_searches(tmp
     assert sorted(joined[0] + joined[1]) in found
     assert groups["group"].iloc[divided[0]] != groups["group"].iloc[divided[2]]
     assert [rows for rows in found if rows in true] == true[3:]
-    monkeypatch.setattr(copies, "_search", refuse)
-    assert find_copies(competition, out).equals(groups)
-    assert find_copies(competition, out, tmp_path / "links.csv").equals(groups)
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "_search", refuse)
+        assert find_copies(competition, out).equals(groups)
+        assert find_copies(competition, out, tmp_path / "links.csv").equals(groups)
+    table = tmp_path / "cars/train/train.csv"
+    table.write_text(table.read_text().replace(",1\n", ",2\n", 1))  # the search that this needs keeps the answers
+    assert find_copies(Competition(tmp_path / "cars"), out).equals(groups)
 
 
-@pytest.mark.parametrize(("row", "message"), [("same", "pixels are equal"), ("broken", "cannot be read")])
+def test_a_second_file_of_links_adds_to_the_first_and_may_correct_it(tmp_path):
+    truth, out = write_small(tmp_path / "cars"), tmp_path / "out"
+    competition = Competition(tmp_path / "cars")
+    first, second, third = partition(truth.rename(columns={"source": "group"}))[:3]
+    ids = truth["image_id"] + "," + truth["set"]
+
+    def found(*rows: tuple[int, int, str]) -> pd.Series:
+        lines = [f"{ids[one]},{ids[other]},{same}" for one, other, same in rows]
+        (tmp_path / "links.csv").write_text("\n".join(["image_id_a,set_a,image_id_b,set_b,same", *lines]))
+        return find_copies(competition, out, tmp_path / "links.csv")["group"]
+
+    found((first[0], second[0], "true"))
+    group = found((third[0], third[2], "false"))
+    assert group[first[0]] == group[second[0]]
+    assert group[third[0]] != group[third[2]]
+    group = found((second[0], first[0], "false"))
+    assert group[first[0]] != group[second[0]]
+    assert group[third[0]] != group[third[2]]
+    with pytest.raises(InputError, match="differ, but other links or equal pixels make them copies"):
+        found((first[1], second[0], "true"), (first[0], first[1], "true"))
+    assert (out / "copies.json").exists()  # what was found is still there
+    assert find_copies(competition, out)["group"].equals(group)
+
+
+@pytest.mark.parametrize(("row", "message"), [("same", "equal pixels make them copies"), ("broken", "cannot be read")])
 def test_links_that_no_search_can_follow_are_refused(tmp_path, row, message):
     photos = [{"set": "train", "source": "a", "label": "1", "pixels": small_source(1)}] * 2
     photos.append(photos[0] | {"pixels": b"no photo"})

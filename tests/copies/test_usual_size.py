@@ -23,6 +23,7 @@ def test_without_copies_or_a_common_size_sizes_prove_nothing():
     assert UsualSize.of([1] * 500 + [2]).log_odds < 0.01
     assert UsualSize.of(range(1, 12)).log_odds < 0.5
     assert UsualSize.of([2]).log_odds < 0.4  # two photos are no rule
+    assert UsualSize.of(range(2, 30)) == UsualSize()  # as of bursts or films: no size has a tenth of the photos
 
 
 def test_a_few_large_groups_are_not_usual_and_the_evidence_is_limited():

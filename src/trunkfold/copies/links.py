@@ -1,8 +1,9 @@
 """Links that a person has checked: pairs of photos known to be copies, or known to differ."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations, product
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,16 @@ from scipy.sparse.csgraph import connected_components
 
 from trunkfold.csv_table import read_text_table
 from trunkfold.errors import first_few, raise_problems
+from trunkfold.files import write_csv
 
 COLUMNS = ["image_id_a", "image_id_b", "same"]
+PHOTO = ["image_id", "set", "bytes"]  # identify an unchanged photo; two folders may have the same ids
 ANSWERS = {"true": True, "false": False}
 Pair = tuple[int, int]  # rows of two photos, the smaller first
+Links = list[tuple[Pair, bool]]  # whether the photos are copies
 
 
-def read_links(path: Path, photos: pd.DataFrame) -> dict[Pair, bool]:
+def read_links(path: Path, photos: pd.DataFrame) -> Links:
     """Read a CSV file with image_id_a, image_id_b and same (true or false).
 
     The columns set_a and set_b (train or test) are needed only for ids that are both in train.csv and in test.csv.
@@ -26,32 +30,80 @@ def read_links(path: Path, photos: pd.DataFrame) -> dict[Pair, bool]:
         path: File, as downloaded from copies.html.
         photos: image_id and set of each photo.
 
-    Returns:
-        Whether two photos are copies, by their rows; what follows from the given pairs included: copies of copies are
-        copies, and photos that differ have no copies in common.
-
     Raises:
-        InputError: The file is invalid, names unknown photos, or contradicts itself.
+        InputError: The file is invalid, or names unknown photos.
     """
     table = read_text_table(path, COLUMNS)
-    for name in ("set_a", "set_b"):
-        if name not in table:
-            table[name] = ""
-    rows = photos.groupby("image_id").indices
-    raise_problems(f"{path}: {problem}" for problem in _problems(table, rows, photos["set"]))
-    pairs = [
-        tuple(_find(rows[line[f"image_id_{side}"]], line[f"set_{side}"], photos["set"])[0] for side in "ab")
-        for _, line in table.iterrows()
-    ]
-    same = table["same"].str.lower().map(ANSWERS).to_numpy(bool)
-    source = _sources(np.array(pairs)[same], len(photos))
+    table = table.assign(**{name: "" for name in ("set_a", "set_b") if name not in table})
+    return _resolve(table, photos, path)
+
+
+def kept_links(path: Path, photos: pd.DataFrame) -> Links:
+    """Read the links that `keep_links` wrote, of photos whose files have not changed; a missing file has none.
+
+    Raises:
+        InputError: The file was edited, and is invalid.
+    """
+    if not path.exists():
+        return []
+    table = read_text_table(path, [*COLUMNS, *(name + side for side in ("_a", "_b") for name in PHOTO)])
+    known = set(photos[PHOTO].astype(str).itertuples(index=False, name=None))
+    sides = (table[[name + side for name in PHOTO]].itertuples(index=False, name=None) for side in ("_a", "_b"))
+    return _resolve(table[[one in known and other in known for one, other in zip(*sides, strict=True)]], photos, path)
+
+
+def keep_links(links: Links, photos: pd.DataFrame, path: Path) -> None:
+    """Write links for later searches; without any, remove those of an earlier one.
+
+    Args:
+        links: See `read_links`.
+        photos: image_id, set and bytes (size of the file) of each photo.
+        path: CSV file.
+    """
+    if not links:
+        path.unlink(missing_ok=True)
+        return
+    sides = zip(*(pair for pair, _ in links), strict=True)
+    one, other = (photos.loc[list(rows), PHOTO].reset_index(drop=True) for rows in sides)
+    table = one.add_suffix("_a").join(other.add_suffix("_b"))
+    write_csv(table.assign(same=[str(same).lower() for _, same in links]), path)
+
+
+def follow(
+    links: Links, photos: pd.DataFrame, duplicates: Mapping[int, int] = MappingProxyType({})
+) -> dict[Pair, bool]:
+    """Return the links and what follows from them: copies of copies are copies, and copies of others are others.
+
+    Args:
+        links: See `read_links`.
+        photos: image_id of each photo.
+        duplicates: The earlier row with the same pixels, which stands for both, by row.
+
+    Raises:
+        InputError: Photos are said to differ, but other links or equal pixels make them copies.
+    """
+    pairs = [tuple(duplicates.get(row, row) for row in pair) for pair, _ in links]
+    same = np.array([alike for _, alike in links], bool)
+    source = _sources(np.array(pairs, int).reshape(-1, 2)[same], len(photos))
     raise_problems(
-        f"{path}: {' and '.join(photos['image_id'].iloc[list(pair)])} are said to differ, but other rows make them "
-        "copies: correct one of the rows"
-        for pair, alike in zip(pairs, same, strict=True)
-        if not alike and source[pair[0]] == source[pair[1]]
+        f"the links say that {' and '.join(photos['image_id'].iloc[list(pair)])} differ, but other links or equal "
+        "pixels make them copies: correct one of the links"
+        for (pair, alike), (one, other) in zip(links, pairs, strict=True)
+        if not alike and source[one] == source[other]
     )
     return _closure(pairs, same, source)
+
+
+def _resolve(table: pd.DataFrame, photos: pd.DataFrame, path: Path) -> Links:
+    """Find the rows of the photos that each line names."""
+    rows, sets = photos.groupby("image_id").indices, photos["set"]
+    raise_problems(f"{path}: {problem}" for problem in _problems(table, rows, sets))
+    found = (
+        [_find(rows[line[f"image_id_{side}"]], line[f"set_{side}"], sets)[0] for side in "ab"]
+        for _, line in table.iterrows()
+    )
+    pairs = [(min(pair), max(pair)) for pair in found]
+    return list(zip(pairs, table["same"].str.lower().map(ANSWERS).tolist(), strict=True))
 
 
 def _problems(table: pd.DataFrame, rows: dict[str, np.ndarray], sets: pd.Series) -> Iterator[str]:
@@ -59,18 +111,20 @@ def _problems(table: pd.DataFrame, rows: dict[str, np.ndarray], sets: pd.Series)
     wrong = table.loc[~table["same"].str.lower().isin(ANSWERS), "same"].unique()
     if len(wrong):
         yield f"same must be true or false, not {first_few(wrong)}"
+    found = {}
     for side in "ab":
-        ids, given = table[f"image_id_{side}"], table[f"set_{side}"]
+        ids = table[f"image_id_{side}"]
         unknown = ids[~ids.isin(rows.keys())].unique()
         if len(unknown):
             yield f"image_id_{side} {first_few(unknown)} is neither in train.csv nor in test.csv"
-        found = {name: len(_find(rows[name], of, sets)) for name, of in zip(ids, given, strict=True) if name in rows}
-        if both := [name for name, number in found.items() if number > 1]:
+        named = zip(ids, table[f"set_{side}"], strict=True)
+        found[side] = [_find(rows[name], of, sets) if name in rows else None for name, of in named]
+        if both := [name for name, own in zip(ids, found[side], strict=True) if own and len(own) > 1]:
             yield f"image_id_{side} {first_few(both)} is in train.csv and in test.csv: add set_{side}, train or test"
-        if none := [name for name, number in found.items() if number == 0]:
+        if none := [name for name, own in zip(ids, found[side], strict=True) if own == []]:
             yield f"image_id_{side} {first_few(none)} is not in the set that set_{side} names: train or test"
-    itself = table.loc[(table["image_id_a"] == table["image_id_b"]) & (table["set_a"] == table["set_b"]), "image_id_a"]
-    if len(itself):
+    sides = zip(table["image_id_a"], found["a"], found["b"], strict=True)
+    if itself := [name for name, one, other in sides if one and len(one) == 1 and one == other]:
         yield f"{first_few(itself)} is paired with itself"
 
 

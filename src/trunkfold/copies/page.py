@@ -54,6 +54,8 @@ def write_page(
         path,
         "copies.html",
         name=name,
+        key=summary["key"],
+        doubtful=summary["expected_errors"]["doubtful"],
         facts=facts(summary),
         pairs=[_show_pair(photos, *shown) for shown in doubts],
         sizes={int(size): count for size, count in summary["groups_by_size"].items()},
@@ -100,7 +102,7 @@ def _in_words(photos: pd.DataFrame, one: int, other: int, evidence: Evidence) ->
     if evidence.verdict:
         return f"{names} were compared by a person"
     return (
-        f"weakest link {names}: {evidence.inliers:.0f} matching features, {evidence.overlap:.0%} overlap, "
+        f"weakest link {names}: {evidence.inliers:.0f} matching points, {evidence.overlap:.0%} overlap, "
         f"of which {evidence.agreement:.0%} looks alike"
     )
 

@@ -24,7 +24,7 @@ from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, project
 from trunkfold.copies.evidence import IDENTICAL, Evidence, compare, compare_aligned
 from trunkfold.copies.grouping import Group, join
-from trunkfold.copies.links import Pair, read_links
+from trunkfold.copies.links import Links, Pair, follow, keep_links, kept_links, read_links
 from trunkfold.copies.page import PAIRS_SHOWN, write_page
 from trunkfold.copies.record import RECORD, Records
 from trunkfold.copies.summary import GROUPS, SUMMARY, certainty, facts, read_summary, summarise
@@ -35,7 +35,7 @@ from trunkfold.errors import InputError, counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
 
-PAGE = "copies.html"
+PAGE, LINKS = "copies.html", "links.csv"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
 VERSION = 6  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
@@ -54,8 +54,8 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
     Args:
         competition: Its tables, one of which may be missing.
         out: Folder for groups.csv, copies.json and copies.html; None uses `copies_folder`.
-        links: File of pairs that a person has compared, see `trunkfold.copies.links`; None keeps those of the earlier
-            search.
+        links: File of pairs that a person has compared, see `trunkfold.copies.links`. Those of earlier searches are
+            kept in links.csv next to the groups, and still count unless the file answers them differently.
 
     Returns:
         One row per photo, labelled photos first: image_id, set ("train" or "test"), group. Unreadable photos and photos
@@ -66,14 +66,17 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
     """
     photos = _all_photos(competition)
     out = out or copies_folder(competition.root)
-    key, checked = _key(photos), read_links(links, photos) if links else {}
-    digest = hashlib.blake2b(repr(sorted(checked.items())).encode(), digest_size=8).hexdigest()
+    given, key = read_links(links, photos) if links else [], _key(photos)
     with locked_folder(out, "--out"):
+        answered = {pair for pair, _ in given}
+        given += [link for link in kept_links(out / LINKS, photos) if link[0] not in answered]
         earlier = read_summary(out)
-        if earlier.get("key") != key or (links and earlier.get("links") != digest):
+        digest = hashlib.blake2b(repr(sorted(given)).encode(), digest_size=8).hexdigest()
+        if (earlier.get("key"), earlier.get("links")) != (key, digest):
+            follow(given, photos)  # fail before the search
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, checked, out)
-    return read_text_table(out / GROUPS, ["image_id", "set", "group"])
+            _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, given, out)
+        return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
 def search_key(competition: Competition) -> str:
@@ -90,7 +93,7 @@ def describe_copies(out: Path) -> str:
 
 
 def _all_photos(competition: Competition) -> pd.DataFrame:
-    """Return all photos of a competition: image_id, set, filename, label ("" in test.csv), path."""
+    """Return all photos of a competition: image_id, set, filename, label ("" in test.csv), path, and bytes (or -1)."""
     tables = {}
     if competition.has("train.csv") or not competition.has("test.csv"):
         tables["train"] = competition.train
@@ -99,7 +102,8 @@ def _all_photos(competition: Competition) -> pd.DataFrame:
     raise_problems(problem for name, table in tables.items() for problem in table_problems(table, f"{name}.csv"))
     photos = pd.concat([table.assign(set=name) for name, table in tables.items()], ignore_index=True)
     photos = photos.reindex(columns=["image_id", "set", "filename", "label", "path"])
-    return photos.assign(label=photos["label"].astype(object).fillna(""))
+    sizes = [os.path.getsize(path) if os.path.exists(path) else -1 for path in photos["path"]]
+    return photos.assign(label=photos["label"].astype(object).fillna(""), bytes=sizes)
 
 
 def describe_certainty(competition: Competition) -> str:
@@ -108,27 +112,27 @@ def describe_certainty(competition: Competition) -> str:
     return f"{errors} Review: {out / PAGE}" if (errors := certainty(read_summary(out))) else ""
 
 
-def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dict[Pair, bool], out: Path) -> None:
+def _search(name: str, photos: pd.DataFrame, about: dict[str, str], links: Links, out: Path) -> None:
     """Describe all photos, compare candidates, group copies, and write the results."""
     work = out / f".search-{about['key']}"
     for earlier in set(out.glob(".search-*")) - {work}:
         shutil.rmtree(earlier)
     work.mkdir(exist_ok=True)
-    (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
     with threadpool_limits(1), one_thread():  # our own threads each process a photo or a pair
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
+        verdicts = _verdicts(follow(links, photos, duplicates), unreadable, photos)
         looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
         statistics = measure_cells([records[row] for row in looked_at])
         evidence = _compare(records, looked_at, statistics, work / "first")
-        evidence |= _verdicts(checked, duplicates, unreadable, photos)
+        evidence |= verdicts
 
         def look(one: int, other: int) -> Evidence:
             evidence[one, other] = found = compare(records[one], records[other], statistics)
             return found  # kept, because doubts are about all pairs that were compared
 
         def search_again(rows: list[int]) -> dict[Pair, Evidence]:
-            further = _compare(records, rows, statistics, work / f"again-{len(evidence)}", evidence)
+            further = _compare(records, rows, statistics, work / f"again-{about['links']}-{len(evidence)}", evidence)
             evidence.update(further)
             return further
 
@@ -141,7 +145,9 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], checked: dic
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
     summary = {**about, **summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
+    (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
+    keep_links(links, photos, out / LINKS)
     write_page(out / PAGE, name, photos, groups, shown, summary)
     write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
     shutil.rmtree(work)
@@ -189,21 +195,13 @@ def _compare(
     return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
 
 
-def _verdicts(
-    checked: dict[Pair, bool], duplicates: dict[int, int], unreadable: list[int], photos: pd.DataFrame
-) -> dict[Pair, Evidence]:
-    """Return the evidence of pairs that a person has compared; exact duplicates count as their original."""
-    found = {}
-    for pair, same in checked.items():
-        one, other = sorted(duplicates.get(row, row) for row in pair)
-        names = " and ".join(photos["image_id"].iloc[list(pair)])
+def _verdicts(checked: dict[Pair, bool], unreadable: list[int], photos: pd.DataFrame) -> dict[Pair, Evidence]:
+    """Return the evidence of pairs that a person has compared."""
+    for pair in checked:
         if set(pair) & set(unreadable):
+            names = " and ".join(photos["image_id"].iloc[list(pair)])
             raise InputError(f"the links name {names}, of which one cannot be read: remove the pair or the photo")
-        if one == other and not same:
-            raise InputError(f"the links say that {names} differ, but their pixels are equal: remove the pair")
-        if one != other:
-            found[one, other] = Evidence(verdict=1 if same else -1)
-    return found
+    return {pair: Evidence(verdict=1 if same else -1) for pair, same in checked.items()}
 
 
 def _complete(groups: list[Group], duplicates: dict[int, int], unreadable: list[int]) -> list[Group]:
@@ -228,6 +226,5 @@ def _names(groups: list[Group], photos: int) -> np.ndarray:
 def _key(photos: pd.DataFrame) -> str:
     key = hashlib.blake2b(str(VERSION).encode(), digest_size=8)
     for row in photos.itertuples():
-        size = os.path.getsize(row.path) if os.path.exists(row.path) else None
-        key.update(repr((row.set, row.image_id, row.label, row.filename, size)).encode())
+        key.update(repr((row.set, row.image_id, row.label, row.filename, row.bytes)).encode())
     return key.hexdigest()

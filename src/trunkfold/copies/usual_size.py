@@ -37,7 +37,8 @@ class UsualSize:
         grouped = sum(count for size, count in photos.items() if size > 1)
         if not grouped:
             return cls()
-        usual = max(size for size, count in photos.items() if size > 1 and count >= LEAST_SHARE * grouped)
+        common = (size for size, count in photos.items() if size > 1 and count >= LEAST_SHARE * grouped)
+        usual = max(common, default=0)
         everything = photos.total()
         incomplete = (everything - photos[usual] + PRIOR) / (everything + PRIOR)
         return cls(usual, min(-2 * math.log(incomplete), LIMIT))
