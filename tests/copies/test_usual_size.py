@@ -86,6 +86,17 @@ def test_photos_that_lack_copies_are_searched_again_until_nothing_is_found():
     assert links == triples(30) | {(90, 91): SURE}
 
 
+def test_photos_that_were_searched_again_in_vain_are_not_searched_a_third_time():
+    asked = []
+
+    def search_again(photos: list[int]) -> dict:
+        asked.append(photos)
+        return {(91, 92): Odds(-6)}
+
+    join(range(93), triples(30) | {(90, 91): SURE}, lambda *_: Odds(-6), search_again)
+    assert asked == [[90, 91, 92]]
+
+
 def test_nothing_is_searched_again_where_sizes_prove_little_or_one_photo_is_left():
     def never(photos: list[int]) -> dict:
         pytest.fail(f"searched {photos} again")

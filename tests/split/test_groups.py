@@ -107,6 +107,16 @@ def test_a_file_needs_no_search(searched, tmp_path):
     assert searched == []
 
 
+def test_a_file_of_groups_with_sets_needs_no_valid_test_table(tmp_path):
+    """Training reads train.csv only; make_submission.py reports what is wrong with test.csv."""
+    for name in ("train", "test"):
+        (tmp_path / name / "images").mkdir(parents=True)
+    (tmp_path / "train/train.csv").write_text("image_id,filename,label\n1,1.jpg,1\n")
+    (tmp_path / "test/test.csv").write_text("damaged")
+    groups = load_groups(str(write_groups(tmp_path, "image_id,set,group\n1,train,a\n")), Competition(tmp_path))
+    assert groups["group"].tolist() == ["a"]
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Path:
     """A run that knows the groups of the photos whose search key is "same"."""

@@ -61,14 +61,16 @@ def join(
         All groups, including those of one photo, ordered by first member.
     """
     sizes = {photo: 1 + duplicates.get(photo, 0) for photo in photos}
-    links, evidence, usual = dict(links), dict(links), UsualSize()
+    links, evidence, usual, searched = dict(links), dict(links), UsualSize(), []
     for _ in range(ROUNDS):
         groups = _join(sizes, links, evidence, look, usual)
         earlier, usual = usual, UsualSize.of(group.size for group in groups)
         if usual != earlier:
             continue
         incomplete = [photo for group in groups if group.size < usual.size for photo in group.members]
-        further = search_again(incomplete) if usual.log_odds > TELLING and len(incomplete) > 1 else {}
+        if usual.log_odds <= TELLING or len(incomplete) < 2 or incomplete == searched:
+            break
+        searched, further = incomplete, search_again(incomplete)
         if not further:
             break
         links |= further

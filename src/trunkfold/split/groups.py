@@ -69,10 +69,10 @@ def read_groups(path: Path) -> pd.DataFrame:
 
 def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> None:
     """Raise an `InputError` if a group without set belongs to an id of both train.csv and test.csv."""
-    if not (competition.has("train.csv") and competition.has("test.csv")):
+    of_both = groups.loc[groups["set"] == "", "image_id"]
+    if of_both.empty or not (competition.has("train.csv") and competition.has("test.csv")):
         return
-    train, test = set(competition.train["image_id"]), set(competition.test["image_id"])
-    both = groups.loc[(groups["set"] == "") & groups["image_id"].isin(train & test), "image_id"]
+    both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
     if len(both):
         raise InputError(
             f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
