@@ -17,7 +17,7 @@ from trunkfold.copies.doubts import Doubt
 from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.page import GROUPS_SHOWN, PHOTOS_SHOWN, PICTURE, Shown, write_page
-from trunkfold.copies.summary import facts
+from trunkfold.copies.summary import certainty, facts
 
 SURE = Evidence(40, 0.9, 0.99, 0.8)
 UNSURE = Evidence(8, 0.55, 0.86, 0.3)
@@ -217,6 +217,18 @@ def test_facts_name_what_needs_a_look():
         "Unreadable, ungrouped: 1 photo: a.jpg.",
         facts(SUMMARY)[-1],
     ]
+
+
+def test_photos_that_may_lack_copies_are_told_and_shown(tmp_path):
+    triples = [chain(*range(first, first + 3)) for first in range(0, 90, 3)]
+    section = sections_of(write(tmp_path, [*triples, chain(90, 91), Group([92])]))["Smaller than usual"]
+    assert names_in(section) == ["g30", "g31"]
+    assert "no copy was found" in section
+    assert "Smaller than usual" not in write(tmp_path, triples)
+    told = certainty(SUMMARY | {"groups_by_size": {"1": 1, "2": 1, "3": 30}})
+    assert told.endswith(" A group usually has 3 photos. Photos in smaller groups, which may lack copies: 3.")
+    sure = SUMMARY | {"groups_by_size": {"3": 30}, "expected_errors": {"doubtful": 0, "false": 0, "missed": 0}}
+    assert certainty(sure) == "No decision of the search is doubtful."
 
 
 def test_a_doubtful_pair_is_shown_beside_and_over_each_other(tmp_path):

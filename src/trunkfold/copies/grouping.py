@@ -14,7 +14,6 @@ WITNESSES = 4  # photos per group compared before a merge; groups are rarely lar
 # of one model, the closest look-alikes we know, reach 4.3.
 MARGIN = 5.0
 ROUNDS = 20  # at most; three to ten suffice
-TELLING = 1.0  # log-odds of the usual size, from which photos of smaller groups are searched again
 
 
 @dataclass
@@ -67,8 +66,8 @@ def join(
         earlier, usual = usual, UsualSize.of(group.size for group in groups)
         if usual != earlier:
             continue
-        incomplete = [photo for group in groups if group.size < usual.size for photo in group.members]
-        if usual.log_odds <= TELLING or len(incomplete) < 2 or incomplete == searched:
+        incomplete = [photo for group in groups if usual.lacks_copies(group.size) for photo in group.members]
+        if len(incomplete) < 2 or incomplete == searched:
             break
         searched, further = incomplete, search_again(incomplete)
         if not further:

@@ -13,6 +13,7 @@ from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.record import LONG_SIDE
 from trunkfold.copies.summary import facts
+from trunkfold.copies.usual_size import UsualSize
 from trunkfold.data.photos import read_photo
 from trunkfold.errors import counted
 from trunkfold.html import data_address, percent, write_html
@@ -37,19 +38,6 @@ def write_page(
         doubts: Decisions to review, each with the alignment of its pair.
         summary: See `trunkfold.copies.summary`.
     """
-    several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
-    conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
-    crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
-    sections = {
-        "Least certain": (several, GROUPS_SHOWN, "Other groups rest on stronger links."),
-        "Conflicting labels": (conflicting, DOUBTS_SHOWN, "One source with several labels: at most one is correct."),
-        "Labelled and unlabelled": (
-            crossing,
-            DOUBTS_SHOWN,
-            "Test photos with a labelled copy: see decode.copy_labels.",
-        ),
-        "Most certain": (several[::-1], GROUPS_SHOWN, "Examples of certain copies."),
-    }
     write_html(
         path,
         "copies.html",
@@ -66,10 +54,33 @@ def write_page(
                 "count": counted(len(members), "group"),
                 "groups": [_show(photos, group) for group in members[:shown]],
             }
-            for title, (members, shown, remark) in sections.items()
+            for title, members, shown, remark in _sections(photos, groups)
             if members
         ],
     )
+
+
+def _sections(photos: pd.DataFrame, groups: list[Group]) -> list[tuple[str, list[Group], int, str]]:
+    """Return title, groups, number of groups to show, and explanation of each section."""
+    usual = UsualSize.of(len(group.members) for group in groups)
+    small = [group for group in groups if usual.lacks_copies(len(group.members))]
+    several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
+    conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
+    crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
+    by_hand = "They may lack copies. To join some by hand, list them for --links: image_id_a, image_id_b, same (true)."
+    one_label = "One source with several labels: at most one is correct."
+    return [
+        ("Smaller than usual", small, DOUBTS_SHOWN, by_hand),
+        ("Least certain", several, GROUPS_SHOWN, "Other groups rest on stronger links."),
+        ("Conflicting labels", conflicting, DOUBTS_SHOWN, one_label),
+        (
+            "Labelled and unlabelled",
+            crossing,
+            DOUBTS_SHOWN,
+            "Test photos with a labelled copy: see decode.copy_labels.",
+        ),
+        ("Most certain", several[::-1], GROUPS_SHOWN, "Examples of certain copies."),
+    ]
 
 
 def _labels(photos: pd.DataFrame, group: Group) -> pd.Series:
@@ -82,7 +93,7 @@ def _show(photos: pd.DataFrame, group: Group) -> dict:
     members = photos.iloc[group.members[:PHOTOS_SHOWN]]
     return {
         "name": members["group"].iloc[0],
-        "evidence": _in_words(photos, *group.weakest),
+        "evidence": _in_words(photos, *group.weakest) if group.links else "no copy was found",
         "photos": [
             {
                 "id": photo.image_id,

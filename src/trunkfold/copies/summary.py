@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trunkfold.copies.usual_size import UsualSize
 from trunkfold.errors import counted, first_few
 
 GROUPS, SUMMARY = "groups.csv", "copies.json"
@@ -70,10 +71,18 @@ def certainty(summary: dict) -> str:
     errors = summary.get("expected_errors")
     if errors is None:
         return ""
-    if not errors["doubtful"]:
-        return "No decision of the search is doubtful."
-    return (
+    doubts = (
         f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, which "
         f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
         "different folds and inflate scores."
     )
+    return (doubts if errors["doubtful"] else "No decision of the search is doubtful.") + _lacking(summary)
+
+
+def _lacking(summary: dict) -> str:
+    sizes = {int(size): count for size, count in summary["groups_by_size"].items()}
+    usual = UsualSize.of(size for size, count in sizes.items() for _ in range(count))
+    photos = sum(size * count for size, count in sizes.items() if usual.lacks_copies(size))
+    if not photos:
+        return ""
+    return f" A group usually has {usual.size} photos. Photos in smaller groups, which may lack copies: {photos}."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 LEAST_SHARE = 0.1  # of the grouped photos, in groups of the usual size
 PRIOR = 10  # incomplete photos assumed before any is counted, so that a few groups prove little
+TELLING = 1.0  # log-odds above which sizes are a rule: more than 40 % of the photos are in groups of the usual size
 LIMIT = 5.0  # log-odds; nearly all aligned photos of different sources have less than -LIMIT
 
 
@@ -42,6 +43,10 @@ class UsualSize:
         everything = photos.total()
         incomplete = (everything - photos[usual] + PRIOR) / (everything + PRIOR)
         return cls(usual, min(-2 * math.log(incomplete), LIMIT))
+
+    def lacks_copies(self, size: int) -> bool:
+        """Return whether a group of this size probably is incomplete."""
+        return size < self.size and self.log_odds > TELLING
 
     def log_odds_of(self, size: int) -> float:
         """Return the evidence for a group of this size."""
