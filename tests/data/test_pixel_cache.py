@@ -115,6 +115,11 @@ def test_unreadable_photos_are_black_and_told_every_time(paths, tmp_path):
         np.testing.assert_array_equal(photos.pixels[8], read_photo(paths[8], SIDE))
 
 
+def test_a_name_that_is_too_long_is_no_error_of_the_cache(paths, tmp_path):
+    long = str(tmp_path / f"{'a' * 300}.png")
+    assert load_photos([paths[0], long], SIDE, tmp_path / "cache").unreadable == {1: "File name too long"}
+
+
 def test_a_photo_that_was_mended_is_read(paths, tmp_path):
     good = Path(paths[0]).read_bytes()
     Path(paths[0]).unlink()

@@ -1,5 +1,6 @@
 """Decoding of image files to upright RGB uint8 arrays."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,9 +61,15 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         ValueError: The file cannot be decoded; the message contains only the reason.
     """
     path = Path(path)
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(MISSING) from error
+    except OSError as error:  # such as a folder of another user, or a name that is too long
+        raise ValueError(error.strerror) from error
     if not path.is_file():
         raise ValueError(MISSING)
-    if path.stat().st_size == 0:
+    if size == 0:
         raise ValueError(EMPTY)
     return decode_photo(path, side)
 
@@ -105,7 +112,7 @@ def decode_photo(
 
 def missing_photos(paths: Sequence[str]) -> Photos:
     """Return missing files as unreadable photos, without decoding the others."""
-    return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
+    return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not os.path.isfile(path)})
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
