@@ -1,5 +1,7 @@
 """Scores equal a computation by hand, and intervals reflect the number of independent photos."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,6 +124,17 @@ def test_copies_count_as_one_group_and_as_many_photos():
     groups = pd.Series(["x", "x", "x", "y", "y", "z"], index=table["image_id"])
     scores = score(table, groups, CLASSES)
     assert (scores.photos, scores.groups) == (6, 3)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_classes():
+    """Of 100 classes and 500 groups, matrices of classes by classes take 120 MB."""
+    labels = [str(number) for number in range(100)]
+    table = [pd.Series(np.random.default_rng(seed).choice(labels, 500)) for seed in (0, 1)]
+    tracemalloc.start()
+    bootstrap_intervals(*table, pd.Series(range(500)), labels)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 30e6
 
 
 def series(*columns: str) -> list[pd.Series]:
