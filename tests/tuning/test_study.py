@@ -220,6 +220,20 @@ def test_a_trial_that_kills_every_process_is_given_up(monkeypatch):
     assert states(study) == ["FAIL"] * 3
 
 
+def test_a_retried_trial_whose_process_dies_before_its_first_heartbeat_is_failed(monkeypatch):
+    def interrupt(trial: optuna.Trial) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tuning(), interrupt)
+    study, _ = open_study(tuning())
+    study.ask()
+    assert states(study) == ["FAIL", "RUNNING"]
+    monkeypatch.setattr(module, "PATIENCE", 0)
+    module._fail_stale_trials(study, tuning())
+    assert states(study) == ["FAIL", "FAIL", "WAITING"]
+
+
 def test_a_process_that_counted_as_dead_is_told_so_and_loses_nothing():
     """Such as one on a laptop that slept."""
 

@@ -110,7 +110,7 @@ def work(
     starting = FileLock(folder / LOCK)
 
     def run(trial: Trial) -> float:
-        trial.set_user_attr(STARTED, True)
+        trial.set_user_attr(STARTED, trial.number)  # a retry copies the attributes
         starting.release()  # the trial is now visible to other processes as running
         try:
             return objective(trial)
@@ -157,7 +157,7 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
     patience = timedelta(seconds=PATIENCE * config.tune.heartbeat)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # Optuna considers a trial alive if its process died before the first heartbeat.
-        if STARTED not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
+        if trial.user_attrs.get(STARTED) != trial.number and datetime.now() - trial.datetime_start > patience:
             Retry(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
 
