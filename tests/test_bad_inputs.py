@@ -704,6 +704,12 @@ RUNS = [
         r"folds\.csv: fold must be an integer, not first",
     ),
     Case(
+        "reviewed labels in another encoding",
+        SUBMIT,
+        write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),
+        r"label_issues\.csv, line 3 is not in UTF-8 but in another encoding: save it as CSV UTF-8",
+    ),
+    Case(
         "damaged groups",
         SUBMIT,
         write(RUN / "groups.csv", "image_id,group\n1,a\n1,b\n"),

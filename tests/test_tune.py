@@ -306,6 +306,12 @@ def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(c
     assert len(trials_of(copied / "submissions/toy")) == 1
 
 
+def test_a_restart_with_a_mistyped_folder_keeps_the_study(copied, capsys):
+    before = trials_of(copied / "submissions/toy")
+    assert_refused("data.root inputs is not a folder", capsys, "--run.restart", "true", "--data.root", "inputs")
+    pd.testing.assert_frame_equal(trials_of(copied / "submissions/toy"), before)
+
+
 def test_several_launched_processes_are_told_how_to_share(workplace, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_refused("start it with python, once per GPU", capsys)

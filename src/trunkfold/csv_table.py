@@ -14,13 +14,18 @@ SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 csv.field_size_limit(2**24)
 
 
-def read_text_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_text_table(path: Path, columns: Sequence[str], may_be_empty: bool = False) -> pd.DataFrame:
     """Read a CSV file as strings without surrounding whitespace, and check that it has rows and `columns`.
+
+    Args:
+        path: The file.
+        columns: Required columns.
+        may_be_empty: Accept a file without rows.
 
     Raises:
         InputError: The file is missing, empty, not a CSV file, or lacks columns; the message names the line.
     """
-    return _read(path, columns).drop(columns=LINE)
+    return _read(path, columns, may_be_empty).drop(columns=LINE)
 
 
 def read_numbered_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -28,8 +33,10 @@ def read_numbered_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return _read(path, columns)[[*columns, LINE]]
 
 
-def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read(path: Path, columns: Sequence[str], may_be_empty: bool = False) -> pd.DataFrame:
     lines, rows = _read_rows(path)
+    if may_be_empty and len(rows) < 2:
+        return pd.DataFrame(columns=[*columns, LINE], dtype=object)
     if not rows:
         raise InputError(f"{path} is empty: it needs the columns {', '.join(columns)}")
     header = rows[0]

@@ -103,6 +103,7 @@ def test_what_is_dumped_loads_as_an_equal_configuration(args, tmp_path):
         (["--run.name", "copies"], "run.name copies is reserved for the results of copy searches: choose another name"),
         (["--data.classes", "{1: a, '1': b}"], "data.classes lists a label twice, as a number"),
         (["--data.classes", "{1: a, 2: a}"], "data.classes must have at least two labels with distinct names"),
+        (["--data.classes", "{1: 'crack ', 2: a}"], "data.classes has whitespace around the name 'crack ': remove it"),
         (["--data.classes", "{}"], "data.classes must have at least two labels"),
     ],
 )

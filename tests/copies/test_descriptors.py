@@ -21,6 +21,7 @@ from trunkfold.copies.record import (
     root_descriptors,
     thumbnails_of,
 )
+from trunkfold.errors import InputError
 
 
 def plain(width: int, height: int, grey: int = 90) -> np.ndarray:
@@ -171,3 +172,13 @@ def test_the_digest_tells_shapes_of_the_same_bytes(tmp_path):
 
 def test_describing_twice_gives_the_same_bytes(tmp_path):
     assert record_of(draw_source(3), tmp_path).tobytes() == record_of(draw_source(3), tmp_path).tobytes()
+
+
+def test_a_photo_that_memory_is_too_small_for_is_not_recorded_as_unreadable(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    Path(tmp_path / "a.png").write_bytes(b"photo")
+    with pytest.raises(InputError, match="MemoryError"):
+        describe_photo(tmp_path / "a.png")

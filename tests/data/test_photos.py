@@ -165,6 +165,20 @@ def test_a_file_that_is_no_photo_is_an_error_with_the_reason(tmp_path):
             read_photo(tmp_path / name)
 
 
+def test_a_file_that_cannot_be_looked_up_is_an_error_with_the_systems_reason(tmp_path, monkeypatch):
+    long = str(tmp_path / f"{'a' * 300}.png")
+    with pytest.raises(ValueError, match="^File name too long$"):
+        read_photo(long)
+    assert missing_photos([long]).unreadable == {0: "missing"}
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)  # as in a folder of another user
+    with pytest.raises(ValueError, match="^Permission denied$"):
+        read_photo(tmp_path / "a.png")
+
+
 def test_an_error_without_words_is_told_by_its_kind(tmp_path, monkeypatch):
     def fail(*_):
         raise MemoryError

@@ -115,6 +115,25 @@ def test_unreadable_photos_are_black_and_told_every_time(paths, tmp_path):
         np.testing.assert_array_equal(photos.pixels[8], read_photo(paths[8], SIDE))
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), OSError(12, "Cannot allocate")])
+@pytest.mark.parametrize("place", ["PIL.Image.open", "pathlib.Path.read_bytes"])
+def test_what_the_machine_lacks_for_a_moment_is_not_kept_as_unreadable(paths, tmp_path, monkeypatch, place, error):
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(InputError, match="photos cannot be decoded now .*: free memory, or allow more open"):
+            load_photos(paths, SIDE, tmp_path / "cache")
+    assert list(tmp_path.glob("cache/*/*.npy")) == []
+    assert load_photos(paths, SIDE, tmp_path / "cache").unreadable == {}
+
+
+def test_a_name_that_is_too_long_is_no_error_of_the_cache(paths, tmp_path):
+    long = str(tmp_path / f"{'a' * 300}.png")
+    assert load_photos([paths[0], long], SIDE, tmp_path / "cache").unreadable == {1: "File name too long"}
+
+
 def test_a_photo_that_was_mended_is_read(paths, tmp_path):
     good = Path(paths[0]).read_bytes()
     Path(paths[0]).unlink()

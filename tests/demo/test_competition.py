@@ -225,6 +225,20 @@ def test_an_out_below_a_file_is_an_input_error(tmp_path: Path):
         make_demo(tmp_path / "file" / "demo", SMALL)
 
 
+def test_a_disk_that_is_full_amid_the_photos_is_an_input_error_and_nothing_is_left(tmp_path: Path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "7.jpg":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write to .* \(No space left on device\): choose another --out, or"):
+        make_demo(tmp_path / "demo", SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_script_exits_with_2_and_no_traceback_on_bad_values(tmp_path: Path, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as stopped:
         run_command(SCRIPT, "--photos", 0, "--out", tmp_path / "demo")

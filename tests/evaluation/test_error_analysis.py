@@ -104,11 +104,19 @@ def test_suspects_are_the_first_rows_of_the_file_and_known_photos(run):
     assert [photo["image_id"] for photos in suspects["photos"] for photo in photos][0] == "80"
 
 
-@pytest.mark.parametrize("text", [None, "", "image_id,label,suggestion\n"])
+HEADER = "image_id,label,suggestion\n"
+
+
+@pytest.mark.parametrize("text", [None, "", HEADER, f"{HEADER},,\n,,\n", f"{HEADER}nobody,1,2\n"])
 def test_without_suspects_there_are_none(text, run):
     if text is not None:
         run.label_issues.write_text(text)
     assert read_suspects(run, folds_of(run)).empty
+
+
+def test_lines_that_a_spreadsheet_leaves_empty_are_no_suspects(run):
+    run.label_issues.write_text(f"{HEADER},,\n50,1,2\n,,\n")
+    assert read_suspects(run, folds_of(run))["row"].tolist() == [50]
 
 
 def test_a_file_of_suspects_without_its_columns_is_named(run):

@@ -54,16 +54,15 @@ def make_table(truth: str, predicted: str) -> pd.DataFrame:
 def test_scores_with_and_without_copies_are_those_computed_by_hand():
     """With copies: x found in 2 of 2, y in 1 of 1. Without: x in 1 of 2, whose other is taken for z, y in 0 of 1."""
     table = make_table("xxyxxy", "xxyxzx")
-    leak = score_leak(table, pd.Series([True, True, True, False, False, False]).to_numpy())
+    leak = score_leak({"oof": table, "holdout": None}, make_folds("aaabcd", [0, 1, 1, 0, 0, 1])).oof
     assert leak.with_copies == PartScores(photos=3, accuracy=1.0, macro_f1=1.0)
     # x: precision 1/2, recall 1/2; y: never named; z is not there, and does not count
     assert vars(leak.without_copies) == pytest.approx({"photos": 3, "accuracy": 1 / 3, "macro_f1": (0.5 + 0) / 2})
 
 
 def test_where_there_are_no_such_photos_there_are_no_scores():
-    table = make_table("xy", "xy")
-    none, every = pd.Series([False, False]).to_numpy(), pd.Series([True, True]).to_numpy()
-    assert score_leak(table, none).with_copies is None
-    assert score_leak(table, none).without_copies.photos == 2
-    assert score_leak(table, every).without_copies is None
-    assert score_leak(table, every).with_copies.photos == 2
+    """Both copies are known to the other's tail, and the held-out photo has none."""
+    table = make_table("xyx", "xyx")
+    leak = score_leak({"oof": table[:2], "holdout": table[2:]}, make_folds("aab", [0, 1, -1]))
+    assert (leak.oof.with_copies.photos, leak.oof.without_copies) == (2, None)
+    assert (leak.holdout.with_copies, leak.holdout.without_copies.photos) == (None, 1)

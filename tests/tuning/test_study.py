@@ -16,6 +16,7 @@ import forked
 import optuna
 import pandas as pd
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
@@ -219,6 +220,20 @@ def test_a_trial_that_kills_every_process_is_given_up(monkeypatch):
     assert states(study) == ["FAIL"] * 3
 
 
+def test_a_retried_trial_whose_process_dies_before_its_first_heartbeat_is_failed(monkeypatch):
+    def interrupt(trial: optuna.Trial) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tuning(), interrupt)
+    study, _ = open_study(tuning())
+    study.ask()
+    assert states(study) == ["FAIL", "RUNNING"]
+    monkeypatch.setattr(module, "PATIENCE", 0)
+    module._fail_stale_trials(study, tuning())
+    assert states(study) == ["FAIL", "FAIL", "WAITING"]
+
+
 def test_a_process_that_counted_as_dead_is_told_so_and_loses_nothing():
     """Such as one on a laptop that slept."""
 
@@ -300,6 +315,36 @@ def test_the_folder_of_a_run_is_not_taken_for_a_studys():
     (SUBMISSIONS / "toy/metrics.json").touch()
     with pytest.raises(InputError, match="submissions/toy contains a run, not a study"):
         open_study(tuning())
+
+
+def restarted() -> TuningConfig:
+    config = tuning()
+    return replace(config, run=replace(config.run, restart=True))
+
+
+def test_a_restart_deletes_no_folder_that_another_process_uses(monkeypatch):
+    monkeypatch.setattr("trunkfold.training.resume.PATIENCE", 0.1)
+    (SUBMISSIONS / "toy").mkdir(parents=True)
+    (SUBMISSIONS / "toy/state.safetensors").touch()
+    with (
+        FileLock(SUBMISSIONS / "toy/.lock"),
+        pytest.raises(InputError, match="another process uses submissions/toy: wait for it, or choose another"),
+    ):
+        open_study(restarted())
+    assert (SUBMISSIONS / "toy/state.safetensors").exists()
+    open_study(restarted())
+    assert not (SUBMISSIONS / "toy/state.safetensors").exists()
+
+
+def test_a_restart_that_may_not_delete_the_files_is_an_error(monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (SUBMISSIONS / "toy").mkdir(parents=True)
+    (SUBMISSIONS / "toy/metrics.json").touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(InputError, match=r"cannot empty submissions/toy \(Permission denied\): choose another --run"):
+        open_study(restarted())
 
 
 @pytest.mark.parametrize("storage", ["nonsense", "sqlite:///missing/folder/study.db", "oracle+none://host/name"])

@@ -87,6 +87,9 @@ def _problems(config: Config) -> Iterator[str]:
         yield "data.classes lists a label twice, as a number and as text: remove one of them"
     if classes is not None and (len(classes) < 2 or len(set(classes.values())) < len(classes)):
         yield "data.classes must have at least two labels with distinct names"
+    for name in (classes or {}).values():
+        if name != name.strip():  # tables are read without surrounding whitespace, also their columns p_<name>
+            yield f"data.classes has whitespace around the name {name!r}: remove it"
     if split.holdout == "legacy" and split.groups != "none":
         yield "split.holdout legacy is a random split that separates copies: it requires split.groups none"
     if batch_size % split.folds:

@@ -10,6 +10,7 @@ from trunkfold.copies.embedding import embed
 from trunkfold.copies.plain_areas import plain_areas
 from trunkfold.copies.record import FEATURES, LONG_SIDE, RECORD, THUMBNAIL
 from trunkfold.data.photos import read_photo
+from trunkfold.errors import InputError
 
 LARGEST_ENLARGEMENT = 4  # of smaller photos
 BLUR = 1.0  # sigma in pixels, against noise
@@ -22,11 +23,16 @@ def describe_photo(path: str | Path) -> np.ndarray:
     Returns:
         A scalar of `trunkfold.copies.record.RECORD`; all zeros if the file cannot be read, so that it matches nothing.
 
+    Raises:
+        InputError: Memory or file handles are exhausted, see `trunkfold.data.photos.raise_if_exhausted`.
+
     Source: Lowe, "Distinctive image features from scale-invariant keypoints", 2004.
     """
     record = np.zeros((), RECORD)
     try:
         pixels = read_photo(path, LONG_SIDE)
+    except InputError:
+        raise
     except ValueError:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()

@@ -1,5 +1,7 @@
 """Decoding of image files to upright RGB uint8 arrays."""
 
+import errno
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,10 +11,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from trunkfold.errors import counted, first_few
+from trunkfold.errors import InputError, counted, first_few
 
 MOST_PIXELS = 2**28  # phones take 200 megapixels; the limit protects memory from decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is lower: it warns at 89 million and fails at 179 million
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # too many open files, too little memory
 MOST_ELONGATED = 4  # aspect ratio above which photos are reduced further, to limit memory
 
 
@@ -60,9 +63,15 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         ValueError: The file cannot be decoded; the message contains only the reason.
     """
     path = Path(path)
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(MISSING) from error
+    except OSError as error:  # such as a folder of another user, or a name that is too long
+        raise ValueError(error.strerror) from error
     if not path.is_file():
         raise ValueError(MISSING)
-    if path.stat().st_size == 0:
+    if size == 0:
         raise ValueError(EMPTY)
     return decode_photo(path, side)
 
@@ -85,6 +94,7 @@ def decode_photo(
         See `read_photo`.
 
     Raises:
+        InputError: Memory or file handles are exhausted, see `raise_if_exhausted`.
         ValueError: The photo cannot be decoded; the message contains only the reason.
     """
     try:
@@ -98,14 +108,24 @@ def decode_photo(
                 image = ImageOps.exif_transpose(image)
             return np.array(_reduce(_to_rgb(image), side))  # a copy, because tensors need writable memory
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
+        raise_if_exhausted(error)
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "not an image" if unknown else str(error).partition("\n")[0]
         raise ValueError(reason or type(error).__name__) from error
 
 
+def raise_if_exhausted(error: Exception) -> None:
+    """Raise an `InputError` if an error is due to the machine's state: a cache must not record it as the photo's."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
+        raise InputError(
+            f"photos cannot be decoded now ({str(error) or type(error).__name__}): free memory, or allow more open "
+            "files (ulimit -n), then rerun"
+        ) from error
+
+
 def missing_photos(paths: Sequence[str]) -> Photos:
     """Return missing files as unreadable photos, without decoding the others."""
-    return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not Path(path).is_file()})
+    return Photos(unreadable={row: MISSING for row, path in enumerate(paths) if not os.path.isfile(path)})
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import Photos, read_photo
+from trunkfold.data.photos import Photos, raise_if_exhausted, read_photo
+from trunkfold.errors import InputError
 from trunkfold.files import block_by_block, locked_folder, read_blocks
 
 NAME, BLOCK = "photos", 256  # photos per file: at most this many are decoded again after an interruption
@@ -71,7 +72,7 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
         cache_dir: Folder of all caches.
 
     Raises:
-        InputError: `cache_dir` is not writable, or the disk is full.
+        InputError: `cache_dir` is not writable, the disk is full, or memory or file handles are exhausted.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
         key = hashlib.blake2b(repr((side, BLOCK, VERSION)).encode(), digest_size=8)
@@ -90,7 +91,8 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
 def _digest(path: str) -> bytes:
     try:
         return hashlib.blake2b(Path(path).read_bytes()).digest()
-    except OSError:
+    except (OSError, MemoryError) as error:
+        raise_if_exhausted(error)
         return b"cannot be opened"
 
 
@@ -98,6 +100,8 @@ def _read(path: str, side: int) -> tuple[np.ndarray, str]:
     """Return the pixels, or an empty array and the reason."""
     try:
         return read_photo(path, side), ""
+    except InputError:
+        raise
     except ValueError as error:
         return np.zeros((0, 0, 3), np.uint8), str(error)
 

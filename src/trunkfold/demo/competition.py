@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
         True if the competition was drawn, False if `out` already contains one drawn with the same options.
 
     Raises:
-        InputError: An option is out of range, or `out` exists and is something else.
+        InputError: An option is out of range, `out` exists and is something else, or it cannot be written.
     """
     _check(options)
     if out.exists():
@@ -62,16 +61,14 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
     table = plan_photos(options.photos, options.seed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as partial:
+            content = Path(partial) / "content"  # a temporary folder has mode 700, which rename would keep
+            _write_tables(content, table, options)
+            _write_photos(content, table, options)
+            content.rename(out)
     except OSError as error:
-        raise InputError(f"cannot write to {out.parent} ({error.strerror}): choose another --out") from error
-    try:
-        content = partial / "content"  # mkdtemp creates its folder with mode 700, which rename would keep
-        _write_tables(content, table, options)
-        _write_photos(content, table, options)
-        content.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        fix = "choose another --out, or free space"
+        raise InputError(f"cannot write to {out.parent} ({error.strerror or error}): {fix}") from error
     return True
 
 

@@ -129,13 +129,17 @@ def read_suspects(run: RunFolder, folds: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of label_issues.csv for the first photo of each source, its row in folds.csv and its group, and
         photos: image_id, filename and label of all photos of the source with this label and suggestion.
+
+    Raises:
+        InputError: The file was edited and cannot be read; reviewers may delete rows, also all of them.
     """
-    path = run.label_issues
-    if not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < 2:  # reviewers may delete all rows
+    if not run.label_issues.exists():
         return pd.DataFrame()
-    issues = read_text_table(path, ["image_id", "label", "suggestion"])
+    issues = read_text_table(run.label_issues, ["image_id", "label", "suggestion"], may_be_empty=True)
     row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
     issues = issues[issues["image_id"].isin(row_of_id.index)]
+    if issues.empty:
+        return pd.DataFrame()
     rows = row_of_id.reindex(issues["image_id"]).to_numpy(int)
     known = {column: folds[column].to_numpy()[rows] for column in ("group", "filename")}
     issues = issues.assign(row=rows, **known)

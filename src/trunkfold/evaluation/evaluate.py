@@ -37,7 +37,7 @@ def assess_run(
     """
     groups = folds.set_index("image_id")["group"]
     of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
-    leak = _leak({"oof": oof, "holdout": holdout}, folds)
+    leak = score_leak({"oof": oof, "holdout": holdout}, folds)
     luck = simulate_leaderboards(oof, groups, classes, test_photos)
     return Assessment(
         oof=score(oof, groups, classes),
@@ -50,14 +50,19 @@ def assess_run(
     )
 
 
-def _leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak | None:
+def score_leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak | None:
+    """Score the photos of each set with and without a copy among the training photos; None if none has one.
+
+    The macro F1 is the mean over the classes that occur in the part.
+    """
     leaked = pd.Series(has_learned_copy(folds), index=folds["image_id"])
     if not leaked.any():
         return None
-    parts = {
-        name: None if table is None else score_leak(table, leaked[table["image_id"]].to_numpy())
-        for name, table in tables.items()
-    }
+    parts = dict.fromkeys(tables)
+    for name, table in tables.items():
+        if table is not None:
+            known = leaked[table["image_id"]].to_numpy()
+            parts[name] = LeakScores(with_copies=_scores(table[known]), without_copies=_scores(table[~known]))
     return Leak(**parts)
 
 
@@ -78,19 +83,6 @@ def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
     in_fold = learning.groupby(["group", "fold"]).size()
     not_learned = in_fold.reindex(pd.MultiIndex.from_frame(folds[["group", "fold"]])).fillna(0).to_numpy()
     return copies > not_learned
-
-
-def score_leak(predictions: pd.DataFrame, leaked: np.ndarray) -> LeakScores:
-    """Score photos with and without a copy among the training photos.
-
-    Args:
-        predictions: label and prediction.
-        leaked: bool by row, see `has_learned_copy`.
-
-    Returns:
-        Scores of both parts; macro F1 is the mean over the classes that occur in the part.
-    """
-    return LeakScores(with_copies=_scores(predictions[leaked]), without_copies=_scores(predictions[~leaked]))
 
 
 def _scores(predictions: pd.DataFrame) -> PartScores | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.assessment import Expected, Interval, Luck
-from trunkfold.evaluation.scores import confusions_of_groups, draw_groups, interval, macro_f1_of_draws
+from trunkfold.evaluation.scores import bootstrap_macro_f1, counts_of_groups, interval
 
 # Factor on the percentile bootstrap's width, which ignores that out-of-fold models share training photos. Measured by
 # the benchmark.
@@ -41,14 +41,14 @@ def expected_score(
         which is usually lower than that of the ensemble.
     """
 
-    def confusions(table: pd.DataFrame, predicted: pd.Series) -> np.ndarray:
-        return confusions_of_groups(table["label"], predicted, table["image_id"].map(groups), labels)
+    def counts(table: pd.DataFrame, predicted: pd.Series) -> np.ndarray:
+        return counts_of_groups(table["label"], predicted, table["image_id"].map(groups), labels)
 
-    single = confusions(oof, oof["prediction"])
-    score, drawn, gain = *_macro_f1(single, seed=0), None
+    single = counts(oof, oof["prediction"])
+    score, drawn, gain = *bootstrap_macro_f1(single, seed=0), None
     if holdout is not None and alone is not None:
-        ensemble, of_ensemble = _macro_f1(confusions(holdout, holdout["prediction"]), seed=1)
-        singles, of_singles = _macro_f1(sum(confusions(holdout, predicted) for predicted in alone), seed=1)
+        ensemble, of_ensemble = bootstrap_macro_f1(counts(holdout, holdout["prediction"]), seed=1)
+        singles, of_singles = bootstrap_macro_f1(sum(counts(holdout, predicted) for predicted in alone), seed=1)
         gain = ensemble - singles
         score, drawn = min(score + gain, 1.0), drawn + of_ensemble - of_singles
     low, high = interval(drawn)
@@ -56,12 +56,6 @@ def expected_score(
         low = score - 3 / len(single)
     known = float(max(score - WIDER * (score - low), 0)), float(min(score + WIDER * (high - score), 1))
     return Expected(score, known, _leaderboard(score, known, luck), gain)
-
-
-def _macro_f1(of_groups: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
-    """Return the macro F1 of confusion matrices by group, and of bootstrap samples of the groups."""
-    whole = of_groups.sum(0)
-    return float(macro_f1_of_draws(whole[None], whole)[0]), macro_f1_of_draws(draw_groups(of_groups, seed), whole)
 
 
 def _leaderboard(score: float, known: Interval, luck: Luck | None) -> Interval | None:

@@ -33,19 +33,19 @@ def simulate_leaderboards(
         return None
     pool, rng = Pool(predictions, groups, list(classes)), np.random.default_rng(0)
     public_photos = max(round(PUBLIC_SHARE * photos), 1)
-    confusions, agreement = [], []
+    counts, agreement = [], []
     for _ in range(SIMULATIONS):
         rows, unit = pool.draw(photos, rng)
         public, private = np.split(rng.permutation(photos), [public_photos])
         rows, unit, public = rows[private], unit[private], rows[public]
         rivals = [pool.rival(rows, unit, share, rng) for share in SHARED]
-        confusions.append(
-            [pool.confusion(public, pool.predicted[public])]
-            + [pool.confusion(rows, predicted) for predicted in (pool.predicted[rows], *rivals)]
+        counts.append(
+            [pool.count(public, pool.predicted[public])]
+            + [pool.count(rows, predicted) for predicted in (pool.predicted[rows], *rivals)]
         )
         agreement.append([np.mean(predicted == pool.predicted[rows]) for predicted in rivals])
-    whole = pool.confusion(slice(None), pool.predicted)
-    public, private, *rivals = (macro_f1_of_draws(drawn, whole) for drawn in np.moveaxis(np.array(confusions), 1, 0))
+    whole = pool.count(slice(None), pool.predicted)
+    public, private, *rivals = (macro_f1_of_draws(drawn, whole) for drawn in np.moveaxis(np.array(counts), 1, 0))
     return Luck(
         photos=photos,
         public_share=PUBLIC_SHARE,
@@ -117,10 +117,11 @@ class Pool:
         kept = (rng.random(units) < shared)[unit]
         return np.where(kept, self.predicted[rows], self.predicted[donor - self._place[donor] + turn])
 
-    def confusion(self, rows: np.ndarray | slice, predicted: np.ndarray) -> np.ndarray:
-        """Return the confusion matrix of predictions for some rows."""
-        cells = self.truth[rows] * self.classes + predicted
-        return np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
+    def count(self, rows: np.ndarray | slice, predicted: np.ndarray) -> np.ndarray:
+        """Return hits, predictions and photos of each class among some rows: shape (3, classes)."""
+        true = self.truth[rows]
+        classes = (true[true == predicted], predicted, true)
+        return np.array([np.bincount(found, minlength=self.classes) for found in classes])
 
 
 def _histogram(public: np.ndarray, private: np.ndarray) -> Histogram:

@@ -65,10 +65,10 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 
     The bootstrap is seeded: the same table gives the same intervals.
     """
-    of_groups = confusions_of_groups(truth, predicted, groups, labels)
+    of_groups = counts_of_groups(truth, predicted, groups, labels)
     drawn = draw_groups(of_groups)
-    hits = np.diagonal(drawn, axis1=1, axis2=2)
-    accuracy = hits.sum(1) / drawn.sum((1, 2))
+    hits, _, true = drawn.sum(2).T
+    accuracy = hits / true
     f1 = macro_f1_of_draws(drawn, whole=of_groups.sum(0))
     return Intervals(interval(accuracy), interval(f1))
 
@@ -86,20 +86,25 @@ def paired_difference(
         labels: The competition's labels.
 
     Returns:
-        difference (macro F1 of a minus that of b), low and high (95 % interval), p_better (share of the samples in
-        which a is better; ties count half). The bootstrap is seeded.
+        difference (macro F1 of a minus that of b), low and high (95 % interval). The bootstrap is seeded.
     """
-    of_groups = np.stack([confusions_of_groups(truth, p, groups, labels) for p in (predicted_a, predicted_b)], axis=1)
-    drawn, whole = draw_groups(of_groups), of_groups.sum(0)
-    difference = macro_f1_of_draws(drawn[:, 0], whole[0]) - macro_f1_of_draws(drawn[:, 1], whole[1])
-    low, high = interval(difference)
-    of_a, of_b = (macro_f1_of_draws(table[None], table)[0] for table in whole)
-    return {
-        "difference": float(of_a - of_b),
-        "low": low,
-        "high": high,
-        "p_better": float(np.mean((difference > 0) + (difference == 0) / 2)),
-    }
+    (of_a, drawn_a), (of_b, drawn_b) = (  # the same seed draws the same groups
+        bootstrap_macro_f1(counts_of_groups(truth, predicted, groups, labels))
+        for predicted in (predicted_a, predicted_b)
+    )
+    low, high = interval(drawn_a - drawn_b)
+    return {"difference": of_a - of_b, "low": low, "high": high}
+
+
+def bootstrap_macro_f1(of_groups: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
+    """Compute the macro F1 of all groups, and of bootstrap samples of the groups.
+
+    Args:
+        of_groups: See `counts_of_groups`.
+        seed: Determines the drawn groups, for any counts of as many groups.
+    """
+    whole = of_groups.sum(0)
+    return float(macro_f1_of_draws(whole[None], whole)[0]), macro_f1_of_draws(draw_groups(of_groups, seed), whole)
 
 
 def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -109,15 +114,15 @@ def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
     counts as 0, as in `score`.
 
     Args:
-        drawn: Confusion matrix of each sample, of shape (draws, classes, classes).
-        whole: Confusion matrix of all photos.
+        drawn: Counts of each sample, of shape (draws, 3, classes), see `counts_of_groups`.
+        whole: Counts of all photos, of shape (3, classes).
 
     Returns:
         Shape (draws,).
     """
-    hits = np.diagonal(drawn, axis1=1, axis2=2)
-    sizes = drawn.sum(1) + drawn.sum(2)
-    averaged = (sizes > 0) | (whole.sum(0) + whole.sum(1) == 0)
+    hits = drawn[:, 0]
+    sizes = drawn[:, 1:].sum(1)
+    averaged = (sizes > 0) | (whole[1:].sum(0) == 0)
     f1 = np.divide(2 * hits, sizes, out=np.zeros(hits.shape), where=sizes > 0)
     return f1.sum(1) / averaged.sum(1)
 
@@ -128,13 +133,18 @@ def interval(values: np.ndarray) -> Interval:
     return low, high
 
 
-def confusions_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
-    """Compute the confusion matrix of each group: shape (groups, classes, classes)."""
+def counts_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> np.ndarray:
+    """Count each group's hits, predictions and photos of each class: shape (groups, 3, classes).
+
+    Scores need no more of a confusion matrix, whose size grows with the square of the classes.
+    """
     number = {label: place for place, label in enumerate(labels)}
+    true, chosen = truth.map(number).to_numpy(), predicted.map(number).to_numpy()
     codes, kinds = pd.factorize(groups)
-    confusions = np.zeros((len(kinds), len(labels), len(labels)))
-    np.add.at(confusions, (codes, truth.map(number).to_numpy(), predicted.map(number).to_numpy()), 1)
-    return confusions
+    counts = np.zeros((len(kinds), 3, len(labels)))
+    for place, (class_of_row, weight) in enumerate([(true, true == chosen), (chosen, 1), (true, 1)]):
+        np.add.at(counts, (codes, place, class_of_row), weight)
+    return counts
 
 
 def draw_groups(of_groups: np.ndarray, seed: int = 0) -> np.ndarray:

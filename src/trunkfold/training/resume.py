@@ -88,6 +88,16 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
         run.state.unlink(missing_ok=True)
 
 
+def empty_run(run: RunFolder) -> None:
+    """Delete a folder's content.
+
+    Raises:
+        InputError: Another process uses the folder, or it is not writable.
+    """
+    with _locked(run):
+        _empty(run)
+
+
 @contextmanager
 def _locked(run: RunFolder) -> Iterator[None]:
     lock = FileLock(run.lock, timeout=PATIENCE)
@@ -116,11 +126,14 @@ def _is_used(run: RunFolder) -> bool:
 
 
 def _empty(run: RunFolder) -> None:
-    for path in run.path.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != run.lock:
-            path.unlink()
+    try:
+        for path in run.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != run.lock:
+                path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot empty {run} ({error.strerror or error}): choose another --run.name") from error
 
 
 def _differences(before: Config, now: Config) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
 from trunkfold.config.parsing import dump_config
@@ -151,12 +151,13 @@ def _tidied(name: str, axes: Axes) -> Figure:
 
 
 def _shown(study: optuna.Study) -> optuna.Study:
-    """Copy the finished trials to a study in memory, with option names short enough for figures."""
+    """Copy the finished trials to a study in memory, with their numbers, and option names short enough for figures."""
     shown = optuna.create_study(study_name=study.study_name, direction="maximize")
-    for trial in study.get_trials(states=FINISHED):
+    for trial in study.get_trials():
         trial.distributions = {_label(name): limits for name, limits in trial.distributions.items()}
         trial.params = {_label(name): value for name, value in trial.params.items()}
-        shown.add_trial(trial)
+        # The storage numbers trials by their order: without a placeholder for each other trial it would renumber them.
+        shown.add_trial(trial if trial.state in FINISHED else create_trial(state=TrialState.FAIL))
     return shown
 
 

@@ -34,8 +34,8 @@ class TuneConfig:
         heartbeat: Seconds between a trial's heartbeats. After three missed heartbeats its process is considered dead,
             and the trial is queued again.
         retries: Number of times to rerun a trial whose process died.
-        best: Dotted options of best.yaml that override those of the trials, which are short and train on cached
-            views because only their ranking matters.
+        best: Dotted options of best.yaml that replace those of the study, whose trials are short and train on cached
+            views because only their ranking matters. Options that were searched keep the best trial's values.
     """
 
     trials: Count = 100

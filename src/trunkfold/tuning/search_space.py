@@ -86,7 +86,7 @@ def trial_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
 
 
 def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
-    """Return the configuration for best.yaml: a trial's values, with the options of tune.best.
+    """Return the configuration for best.yaml: a trial's values, and the options of tune.best that were not searched.
 
     Raises:
         InputError: tune.best contains an unknown option or an invalid value.

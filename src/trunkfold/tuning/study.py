@@ -5,7 +5,6 @@ their parameters are queued again.
 """
 
 import inspect
-import shutil
 import time
 import uuid
 import warnings
@@ -28,8 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from trunkfold.config.parsing import dump_config, load_yaml
 from trunkfold.errors import InputError
 from trunkfold.files import locked_folder, write_text
-from trunkfold.run_folder import SUBMISSIONS
+from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.split.dataset import Labelled
+from trunkfold.training.resume import empty_run
 from trunkfold.tuning.schema import TuningConfig
 
 STUDY, TRIALS, LOCK = "study.yaml", "study.db", ".lock"  # in the study's folder
@@ -53,12 +53,12 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
     """Create or resume a study, and return it with its folder.
 
     Raises:
-        InputError: The folder belongs to a run, the storage cannot be reached, or the study was started with different
-            options; the message names them.
+        InputError: The folder belongs to a run, or is replaced while another process uses it; the storage cannot be
+            reached; or the study was started with different options; the message names them.
     """
     folder = SUBMISSIONS / config.run.name
-    if config.run.restart and folder.exists():
-        shutil.rmtree(folder)
+    if config.run.restart:
+        empty_run(RunFolder(folder))
     with locked_folder(folder, "--run.name"):
         found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if found and not {STUDY, TRIALS} & set(found):
@@ -110,7 +110,7 @@ def work(
     starting = FileLock(folder / LOCK)
 
     def run(trial: Trial) -> float:
-        trial.set_user_attr(STARTED, True)
+        trial.set_user_attr(STARTED, trial.number)  # a retry copies the attributes
         starting.release()  # the trial is now visible to other processes as running
         try:
             return objective(trial)
@@ -157,7 +157,7 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
     patience = timedelta(seconds=PATIENCE * config.tune.heartbeat)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # Optuna considers a trial alive if its process died before the first heartbeat.
-        if STARTED not in trial.user_attrs and datetime.now() - trial.datetime_start > patience:
+        if trial.user_attrs.get(STARTED) != trial.number and datetime.now() - trial.datetime_start > patience:
             Retry(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
 
