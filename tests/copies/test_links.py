@@ -73,5 +73,8 @@ def test_links_are_kept_for_photos_that_have_not_changed(tmp_path):
     assert kept_links(tmp_path / "kept.csv", PHOTOS) == links
     assert kept_links(tmp_path / "kept.csv", PHOTOS[1:].reset_index(drop=True)) == [((4, 6), False), ((5, 6), False)]
     assert kept_links(tmp_path / "kept.csv", PHOTOS.replace({"bytes": {1: 9}})) == links[1:]
+    header = (tmp_path / "kept.csv").read_text().splitlines()[0]
+    (tmp_path / "kept.csv").write_text(header)
+    assert kept_links(tmp_path / "kept.csv", PHOTOS) == []
     keep_links([], PHOTOS, tmp_path / "kept.csv")
     assert list(tmp_path.iterdir()) == []

@@ -46,10 +46,12 @@ def kept_links(path: Path, photos: pd.DataFrame) -> Links:
     """
     if not path.exists():
         return []
-    table = read_text_table(path, [*COLUMNS, *(name + side for side in ("_a", "_b") for name in PHOTO)])
+    columns = [*(name + side for side in ("_a", "_b") for name in PHOTO), "same"]
+    table = read_text_table(path, columns, may_be_empty=True)  # whoever takes an answer back may delete all rows
     known = set(photos[PHOTO].astype(str).itertuples(index=False, name=None))
     sides = (table[[name + side for name in PHOTO]].itertuples(index=False, name=None) for side in ("_a", "_b"))
-    return _resolve(table[[one in known and other in known for one, other in zip(*sides, strict=True)]], photos, path)
+    unchanged = np.array([one in known and other in known for one, other in zip(*sides, strict=True)], bool)
+    return _resolve(table[unchanged], photos, path)
 
 
 def keep_links(links: Links, photos: pd.DataFrame, path: Path) -> None:
