@@ -80,7 +80,7 @@ class Checkpoint:
         """
         raise OutOfTime(
             f"stopped in epoch {epoch}, within train.max_hours {self.hours:g}; the checkpoint is saved: "
-            "rerun the same command to resume"
+            "rerun the same command, without --run.restart, to resume"
         )
 
 
