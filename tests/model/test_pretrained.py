@@ -89,6 +89,12 @@ def test_an_unknown_model_is_answered_with_near_names():
         native_image_size("convnext_tinny")
 
 
+def test_an_unknown_tag_is_answered_with_the_models_weights():
+    message = r"no weights 'in22k' of convnext_tiny; use one of convnext_tiny, .*convnext_tiny\.fb_in22k, "
+    with pytest.raises(InputError, match=message):
+        native_image_size("convnext_tiny.in22k")
+
+
 def test_the_native_size_comes_from_timm():
     assert native_image_size("convnext_tiny") == 224
     assert native_image_size("test_convnext") == 160

@@ -63,13 +63,17 @@ def native_image_size(name: str) -> int:
     """Return the input side in pixels of a timm model.
 
     Raises:
-        InputError: timm has no such model.
+        InputError: timm has no such model, or no such weights of it.
     """
-    architecture = name.split(".")[0]
+    architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
         raise InputError(f"model.name: timm has no model {name!r}; similar names: {', '.join(near)}")
-    return timm.get_pretrained_cfg(name).input_size[-1]
+    try:
+        return timm.get_pretrained_cfg(name).input_size[-1]
+    except RuntimeError as error:
+        names = ", ".join([architecture, *timm.list_pretrained(architecture)])
+        raise InputError(f"model.name: timm has no weights {tag!r} of {architecture}; use one of {names}") from error
 
 
 def local_model(config: ModelConfig) -> nn.Module | None:
