@@ -1,7 +1,9 @@
 """Weights are loaded from files, folders and packages; mismatches are rejected with the first differing tensors."""
 
+import errno
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -60,6 +62,19 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         build_backbone(replace(TOY, weights=str(tmp_path / "w.pth")), 3)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_that_may_not_be_read_are_refused(tmp_path, monkeypatch, name):
+    (tmp_path / name).touch()
+
+    def deny(*_, **__):  # permission bits do not apply to root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for function in ("builtins.open", "pathlib.Path.open", "trunkfold.model.pretrained.load_file"):
+        monkeypatch.setattr(function, deny)
+    with pytest.raises(InputError, match=rf"model\.weights .*{name} cannot be loaded: Permission denied"):
+        build_backbone(replace(TOY, weights=str(tmp_path / name)), 3)
 
 
 def test_missing_weights_are_named(tmp_path):

@@ -195,8 +195,11 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     """Explain why a file cannot be loaded; PyTorch's own message suggests an unsafe way to load it."""
-    with path.open("rb") as file:
-        begin = file.read(512).lstrip()
+    try:
+        with path.open("rb") as file:
+            begin = file.read(512).lstrip()
+    except OSError as denied:
+        return denied.strerror
     if begin.startswith(b"<"):
         return "it is a web page: download the weights again"
     if path.suffix == ".safetensors":
