@@ -247,6 +247,16 @@ def test_what_is_no_run_is_not_touched(unfinished):
         check_run(config(epochs=10))
 
 
+def test_folders_without_files_are_no_run(unfinished):
+    """Of a run that ended before it wrote its configuration."""
+    RunFolder(unfinished, write=True).check_writable("")
+    (unfinished / "config.yaml").unlink()
+    assert check_run(config()).path == unfinished
+    write_text("", unfinished / "figures/photos/other.txt")
+    with pytest.raises(InputError, match="contains files but no run"):
+        check_run(config())
+
+
 def test_other_photos_labels_or_folds_are_refused(unfinished, accelerator):
     write_csv(FOLDS, unfinished / "folds.csv")
     with occupied_run(RunFolder(unfinished, write=True), False, FOLDS, accelerator):

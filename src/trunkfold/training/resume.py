@@ -111,8 +111,11 @@ def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
 
 
 def _is_used(run: RunFolder) -> bool:
-    """Return whether the folder contains anything but the lock and unfinished files."""
-    return run.path.exists() and any(not path.name.startswith(".") for path in run.path.iterdir())
+    """Return whether the folder contains files other than the lock and unfinished ones.
+
+    Folders without files remain if a run ends before it writes its configuration.
+    """
+    return any(not path.is_dir() for visible in run.path.glob("[!.]*") for path in [visible, *visible.rglob("*")])
 
 
 def _empty(run: RunFolder) -> None:
