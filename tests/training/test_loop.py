@@ -191,9 +191,7 @@ def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
     wanted = outcome(lockstep, train(lockstep, loader, validation))
     for stops in range(4):
         lockstep, loader, validation = prepare(accelerator, epochs=2)
-        with pytest.raises(
-            OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* rerun the same command, without --run.restart, to"
-        ):
+        with pytest.raises(OutOfTime, match=rf"stopped in epoch {1 + stops // len(loader)}, .*, without --run\.restart"):
             train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1e-6))
         assert sum(loader.dataset.seen.values()) == 12  # one step was done
     lockstep, loader, validation = prepare(accelerator, epochs=2)

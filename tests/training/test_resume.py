@@ -215,7 +215,7 @@ def test_what_changes_no_number_may_change(unfinished, options):
         ({"train": TrainConfig(epochs=9)}, r"train\.epochs 10, not 9"),
         ({"train": TrainConfig(epochs=10, seed=1), "augment": "none"}, r"train\.seed 0, not 1; augment 'standard'"),
         ({"data": DataConfig(classes={1: "a", 2: "b"})}, r"data\.classes \{'1': 'crack'"),
-        ({"data": DataConfig(classes=dict(reversed(VEHICLE_DAMAGE.items())))}, r"order of data\.classes \['1'.*'6', '5'"),
+        ({"data": DataConfig(classes=dict(reversed(VEHICLE_DAMAGE.items())))}, r"order of data\.classes \['1'.*\['6'"),
         ({"data": DataConfig(normalize=Normalization([0, 0, 0], [1, 1, 1]))}, r"data\.normalize 'model', not Norm"),
         ({"data": DataConfig(normalize="dataset")}, r"data\.normalize 'model', not 'dataset'"),
     ],
