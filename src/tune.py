@@ -86,7 +86,10 @@ def search(study: optuna.Study, folder: Path, config: TuningConfig, space: Space
         logging.getLogger("trunkfold").setLevel(logging.ERROR)  # the rehearsal has logged all warnings
         work(study, folder, config, objective, after_trial)
     except KeyboardInterrupt:
-        print(f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: rerun to resume")
+        print(
+            f"\ninterrupted with {finished_trials(study)} of {config.tune.trials} trials: "
+            "rerun without --run.restart to resume"
+        )
         sys.exit(130)
 
 

@@ -5,8 +5,8 @@ import os
 import pandas as pd
 import pytest
 
-from trunkfold.errors import WriteError
-from trunkfold.files import whole_file, write_csv, write_text
+from trunkfold.errors import InputError, WriteError
+from trunkfold.files import locked_folder, whole_file, write_csv, write_text
 
 
 def fail_amid_writing(path):
@@ -34,6 +34,15 @@ def test_no_file_appears_when_writing_fails(tmp_path):
     with pytest.raises(WriteError, match="disk full"):
         fail_amid_writing(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == []
+
+
+def test_only_write_errors_amid_a_locked_folder_suggest_another_folder(tmp_path):
+    """Not those of a data-loader worker that died, for example."""
+    with pytest.raises(ConnectionResetError), locked_folder(tmp_path / "cache", "--cache.dir"):
+        raise ConnectionResetError
+    refused = pytest.raises(InputError, match="disk full.*; or choose another --cache.dir")
+    with refused, locked_folder(tmp_path / "cache", "--cache.dir"):
+        fail_amid_writing(tmp_path / "a.txt")
 
 
 def test_probabilities_keep_eight_digits(tmp_path):

@@ -348,7 +348,7 @@ def test_killed_interrupted_and_shared_a_study_loses_no_trial(workplace):
     told.send_signal(signal.SIGTERM)
     out, error = told.communicate(timeout=60)
     assert told.returncode == 130, error
-    assert "trials: rerun to resume" in out
+    assert "trials: rerun without --run.restart to resume" in out
     before = trials_of(workplace / "submissions/toy")
     done = (before["state"] == "complete").sum()
     workers = [start(workplace, "--trials", done + 3, *many) for _ in range(2)]

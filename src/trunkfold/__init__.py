@@ -10,7 +10,7 @@ modules of this folder:
     images      views, augmentation, batches         config split
     model       one frozen trunk, K tails            config data images
     evaluation  scores and their intervals           split
-    training    lockstep training of all tails       config split images model evaluation
+    training    lockstep training of all tails       config data split images model evaluation
     output      files of a run, the submission       config data split images model evaluation
     report      page, summary, comparisons           config split evaluation
     tuning      hyperparameter studies               config split training

@@ -76,17 +76,21 @@ def locked_folder(folder: Path, option: str) -> Iterator[Path]:
         option: Option that selects the folder, for the message.
 
     Raises:
-        InputError: The folder is not writable, or the disk is full.
+        InputError: The folder is not writable, or the block raised a `WriteError`.
     """
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").open("a").close()  # FileLock would wait forever for write permission
-        with FileLock(folder / ".lock"):
-            yield folder
-    except WriteError as error:
-        raise InputError(f"{error}; or choose another {option}") from error
+        lock.acquire()
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror or error}): choose another {option}") from error
+    try:
+        yield folder
+    except WriteError as error:
+        raise InputError(f"{error}; or choose another {option}") from error
+    finally:
+        lock.release()
 
 
 def make_blocks(

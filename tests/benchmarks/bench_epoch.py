@@ -37,15 +37,12 @@ from tqdm import tqdm
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
-from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import choose_workers, training_loader
-from trunkfold.model.backbone import build_backbone
-from trunkfold.model.features import FeatureSource
 from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
 from trunkfold.training.loop import Validation, train
-from trunkfold.training.setup import cached_views, prepare, shown_photos
+from trunkfold.training.setup import cached_views, prepare_experiment, shown_photos
 
 OURS, KEPT = "trunkfold, all folds in lockstep", "trunkfold, cached views"
 LOADING, TRUNK, FORWARD, BACKWARD, VALIDATION, REST = (
@@ -160,16 +157,12 @@ class Ours:
         """Run all steps before the first epoch."""
         cache = CacheConfig(Path(tempfile.mkdtemp(dir=config.cache.dir)))  # empty, so that each turn decodes the photos
         self.config = config = replace(config, cache=cache)
-        augment = Augmentation(config.augment, config.data.image_size)
         self.accelerator = start_process(config.train)
         with quietly():
             self.labelled = labelled = load_labelled(config)
-            backbone = build_backbone(config.model, len(labelled.classes), load_weights=False)
-            self.lockstep = prepare(config, labelled, backbone, self.accelerator)
-            source = FeatureSource(
-                self.accelerator, self.lockstep.trunk, labelled.pixels, config, self.lockstep.tails[0]
-            )
-            clean, photos = shown_photos(source, labelled, augment)
+            experiment = prepare_experiment(config, labelled, self.accelerator)
+            clean, photos = shown_photos(experiment.source, labelled, experiment.augment)
+        self.lockstep = experiment.lockstep
         workers = choose_workers(config.data, self.accelerator)
         self.loader = training_loader(photos, self.lockstep.batches, workers, self.accelerator.device)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)

@@ -11,12 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from accelerate import Accelerator
 from PIL import Image
+from torch import nn
 from toys import run_command
 
-from trunkfold.deploy.predict import find_photos, predict_files
+from trunkfold.deploy.finished import load_run
+from trunkfold.deploy.predict import Predictor, find_photos, predict_files
 from trunkfold.deploy.prediction_files import write_rows
 from trunkfold.errors import InputError
+from trunkfold.model.features import through_trunk
+from trunkfold.run_folder import RunFolder
 
 P = ["p_crack", "p_dent", "p_lamp broken"]
 
@@ -168,6 +174,20 @@ def test_damaged_embeddings_are_refused(run, photos, tmp_path, capsys):
     broken = shutil.copytree(run, tmp_path / "broken")
     (broken / "embeddings.safetensors").write_bytes(b"junk")
     refused(r"embeddings.safetensors is damaged", capsys, photos, "--run", broken)
+
+
+def test_photos_that_exceed_the_memory_together_are_predicted_in_pieces(run, accelerator, monkeypatch):
+    predictor = Predictor(load_run(RunFolder(run)), accelerator)
+    photos = list(np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3), np.uint8))
+    expected = predictor.predict(photos).probabilities
+
+    def small_memory(accelerator: Accelerator, trunk: nn.Module, shown: torch.Tensor) -> torch.Tensor:
+        if len(shown) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return through_trunk(accelerator, trunk, shown)
+
+    monkeypatch.setattr("trunkfold.deploy.predict.through_trunk", small_memory)
+    np.testing.assert_allclose(predictor.predict(photos).probabilities, expected, atol=1e-5)
 
 
 def test_decoding_keeps_two_batches_at_most(tmp_path, monkeypatch):

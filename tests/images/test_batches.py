@@ -21,6 +21,7 @@ from trunkfold.images.batches import (
 )
 from trunkfold.images.views import VIEWS
 from trunkfold.images.workers import PhotoLoader
+from trunkfold.model.features import KeptViews
 
 CPU = torch.device("cpu")
 FOLD_OF_ROW = np.array([0] * 7 + [1] * 5 + [-1] * 4 + [2] * 6)
@@ -151,12 +152,21 @@ def test_groups_are_drawn_in_another_order_in_each_pass():
     assert len(orders) > 3
 
 
-def test_a_row_never_comes_twice_with_one_visit():
-    """The visit, which seeds its augmentation, is the number of the pass."""
+def test_the_visits_of_each_row_are_counted():
     drawn = [pair for batch in draw(make_batches(12, groups=GROUP_OF_ROW), epochs=12) for pair in batch]
-    assert len(set(drawn)) == len(drawn)
-    visits = [visit for row, visit in drawn if FOLD_OF_ROW[row] == 0]
-    assert visits == [place // 4 for place in range(len(visits))]
+    for row in np.flatnonzero(FOLD_OF_ROW >= 0):
+        visits = [visit for drawn_row, visit in drawn if drawn_row == row]
+        assert visits == list(range(len(visits)))
+
+
+@pytest.mark.parametrize("views", [2, 3, 6])
+def test_each_copy_is_shown_in_every_cached_view(views):
+    """Also if their number is a multiple of that of the copies, here three."""
+    batches = FoldBalancedBatches(np.arange(12) // 6, 4, 0, Process(), np.arange(12) // 3)
+    kept = KeptViews([torch.full((12,), view) for view in range(views)], np.zeros(12))
+    drawn = [draw for _ in range(3 * views) for batch in batches for draw in batch]
+    shown = {(row, int(kept[row, visit][0])) for row, visit in drawn}
+    assert shown == {(row, view) for row in range(12) for view in range(views)}
 
 
 def test_batches_of_groups_too_hold_as_many_photos_of_every_fold():

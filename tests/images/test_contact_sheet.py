@@ -70,6 +70,13 @@ def textured(seed: int) -> np.ndarray:
     return (128 + clouds + rng.normal(0, 4, (256, 300, 3))).clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1), (1, 1)])
+def test_photos_of_any_shape_are_shown(tmp_path, shape):
+    (tmp_path / "sheet.png").write_bytes(draw_sheet([plain(RED, *shape)], [0], ["x"], Augmentation("none", 32)))
+    whole = np.asarray(Image.open(tmp_path / "sheet.png"))[:, : -SHOWN * (LARGEST + GAP)].astype(int)
+    assert (abs(whole - RED) <= 3).all(2).any()
+
+
 def test_a_long_name_fits_before_the_pictures(tmp_path):
     for name in ("x", "a class with quite a long name"):
         (tmp_path / f"{name[0]}.png").write_bytes(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trunkfold.errors import MemoryFullError
-from trunkfold.model.device_memory import fewest_pieces, in_pieces, largest_batch, told_of_memory
+from trunkfold.model.device_memory import fewest_pieces, first_that_fits, in_pieces, told_of_memory
 
 
 @pytest.fixture(autouse=True)
@@ -19,26 +19,27 @@ def _no_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
 def holds(most: int, tried: list[int] | None = None):
     """A device's memory that holds so many rows."""
 
-    def attempt(rows: int) -> None:
+    def attempt(rows: int) -> int:
         if tried is not None:
             tried.append(rows)
         if rows > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return rows
 
     return attempt
 
 
 def test_the_largest_batch_is_the_first_that_fits():
     tried = []
-    found = largest_batch(holds(100, tried), 512, "lower it")
+    found = first_that_fits(holds(100, tried), 512, "lower it")
     assert tried == sorted(tried, reverse=True)
     assert 50 <= found == tried[-1] <= 100
-    assert largest_batch(lambda size: None, 512, "lower it") == 512
+    assert first_that_fits(lambda size: size, 512, "lower it") == 512
 
 
 def test_where_not_even_one_fits_the_error_says_what_to_do():
     with pytest.raises(MemoryFullError, match=r"out of memory \(CUDA.*2 GiB\): lower it"):
-        largest_batch(holds(0), 8, "lower it")
+        first_that_fits(holds(0), 8, "lower it")
 
 
 def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
@@ -46,9 +47,9 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        largest_batch(attempt, 8, "lower it")
+        first_that_fits(attempt, 8, "lower it")
     with pytest.raises(RuntimeError, match="shapes"):
-        largest_batch(attempt, 1, "lower it")
+        first_that_fits(attempt, 1, "lower it")
     with pytest.raises(RuntimeError, match="shapes"), told_of_memory("lower it"):
         attempt(1)
 
@@ -62,11 +63,12 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
     ],
 )
 def test_a_full_memory_that_the_driver_or_its_libraries_found_is_one_too(words):
-    def attempt(size: int) -> None:
+    def attempt(size: int) -> int:
         if size > 4:
             raise RuntimeError(words)
+        return size
 
-    assert largest_batch(attempt, 8, "lower it") == 4
+    assert first_that_fits(attempt, 8, "lower it") == 4
     with pytest.raises(MemoryFullError, match="lower it"), told_of_memory("lower it"):
         attempt(5)
 

@@ -1,7 +1,9 @@
 """Weights are loaded from files, folders and packages; mismatches are rejected with the first differing tensors."""
 
+import errno
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -62,6 +64,19 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_that_may_not_be_read_are_refused(tmp_path, monkeypatch, name):
+    (tmp_path / name).touch()
+
+    def deny(*_, **__):  # permission bits do not apply to root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for function in ("builtins.open", "pathlib.Path.open", "trunkfold.model.pretrained.load_file"):
+        monkeypatch.setattr(function, deny)
+    with pytest.raises(InputError, match=rf"model\.weights .*{name} cannot be loaded: Permission denied"):
+        build_backbone(replace(TOY, weights=str(tmp_path / name)), 3)
+
+
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.pth does not exist"):
         build_backbone(replace(TOY, weights=str(tmp_path / "nowhere.pth")), 3)
@@ -87,6 +102,12 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(monkeypatch):
 def test_an_unknown_model_is_answered_with_near_names():
     with pytest.raises(InputError, match=r"no model 'convnext_tinny'.*convnext_tiny"):
         native_image_size("convnext_tinny")
+
+
+def test_an_unknown_tag_is_answered_with_the_models_weights():
+    message = r"no weights 'in22k' of convnext_tiny; use one of convnext_tiny, .*convnext_tiny\.fb_in22k, "
+    with pytest.raises(InputError, match=message):
+        native_image_size("convnext_tiny.in22k")
 
 
 def test_the_native_size_comes_from_timm():

@@ -11,7 +11,7 @@ from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.images.workers import PhotoLoader
 from trunkfold.training import accelerator as process
-from trunkfold.training.accelerator import choose_precision, start_process
+from trunkfold.training.accelerator import choose_precision, describe_device, start_process
 
 
 @pytest.fixture
@@ -69,7 +69,14 @@ def test_a_processor_with_instructions_for_bf16_uses_it(monkeypatch, found, prec
     assert choose_precision("auto", torch.device("cpu")) == precision
     for wanted in ("no", "bf16"):
         assert choose_precision(wanted, torch.device("cpu")) == wanted
-    assert choose_precision("auto", torch.device("mps")) == "no"
+
+
+def test_without_cuda_a_run_uses_the_cpu_even_on_apple_silicon(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("accelerate.state.is_mps_available", lambda *_: True)
+    accelerator = start_process(TrainConfig(mixed_precision="no"))
+    assert accelerator.device.type == "cpu"
+    assert describe_device(accelerator) == "CPU, float32"
 
 
 def test_a_gpu_that_accelerate_was_told_to_leave_alone_decides_nothing(monkeypatch):

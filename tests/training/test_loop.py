@@ -192,7 +192,7 @@ def test_when_the_time_is_over_all_is_saved(accelerator, tmp_path):
     for stops in range(4):
         lockstep, loader, validation = prepare(accelerator, epochs=2)
         with pytest.raises(
-            OutOfTime, match=f"stopped in epoch {1 + stops // len(loader)}, .* rerun the same command to resume"
+            OutOfTime, match=rf"stopped in epoch {1 + stops // len(loader)}, .*, without --run\.restart"
         ):
             train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1e-6))
         assert sum(loader.dataset.seen.values()) == 12  # one step was done
@@ -213,6 +213,18 @@ def test_within_an_epoch_the_state_is_saved_as_often_as_wanted(accelerator, tmp_
     train(lockstep, loader, validation, keeper)
     assert len(loader) == 12
     assert saved_at == [3, 6, 9, 12]
+
+
+def test_a_validation_is_not_started_that_would_exceed_the_time(accelerator, tmp_path, monkeypatch):
+    """A step takes a minute, and a validation 20."""
+    lockstep, loader, validation = prepare(accelerator, epochs=9)
+    now, step, score = [0.0], lockstep.step, validation.score
+    monkeypatch.setattr("trunkfold.training.checkpoint.time.monotonic", lambda: now[0])
+    lockstep.step = lambda *batch: (now.__setitem__(0, now[0] + 60), step(*batch))[1]
+    validation.score = lambda *tails: (now.__setitem__(0, now[0] + 1200), score(*tails))[1]
+    with pytest.raises(OutOfTime, match="stopped in epoch 2"):
+        train(lockstep, loader, validation, checkpoint(tmp_path / "state", accelerator, max_hours=1.0))
+    assert now[0] <= 3600
 
 
 def test_a_state_of_other_photos_is_refused(accelerator, tmp_path):

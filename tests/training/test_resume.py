@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from toys import write_competition
 
 from trunkfold.config.parsing import dump_config
-from trunkfold.config.schema import Config, DataConfig, Normalization, RunConfig, TrainConfig
+from trunkfold.config.schema import VEHICLE_DAMAGE, Config, DataConfig, Normalization, RunConfig, TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.files import write_csv, write_json, write_text
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
@@ -215,13 +215,25 @@ def test_what_changes_no_number_may_change(unfinished, options):
         ({"train": TrainConfig(epochs=9)}, r"train\.epochs 10, not 9"),
         ({"train": TrainConfig(epochs=10, seed=1), "augment": "none"}, r"train\.seed 0, not 1; augment 'standard'"),
         ({"data": DataConfig(classes={1: "a", 2: "b"})}, r"data\.classes \{'1': 'crack'"),
+        ({"data": DataConfig(classes=dict(reversed(VEHICLE_DAMAGE.items())))}, r"order of data\.classes \['1'.*\['6'"),
         ({"data": DataConfig(normalize=Normalization([0, 0, 0], [1, 1, 1]))}, r"data\.normalize 'model', not Norm"),
+        ({"data": DataConfig(normalize="dataset")}, r"data\.normalize 'model', not 'dataset'"),
     ],
-    ids=["rate", "shorter", "two", "classes", "normalize"],
+    ids=["rate", "shorter", "two", "classes", "order", "normalize", "dataset"],
 )
 def test_another_configuration_is_refused_by_its_differences(unfinished, options, message):
     with pytest.raises(InputError, match=message):
         check_run(replace(config(epochs=10), **options))
+
+
+def test_what_depends_on_the_photos_is_compared_with_what_was_saved(unfinished):
+    measured = Normalization([0.1] * 3, [0.2] * 3)
+    saved = DataConfig(normalize=measured, classes={"10": "a", "9": "b"})
+    write_text(dump_config(replace(config(), data=saved)), unfinished / "config.yaml")
+    given = replace(saved, normalize="dataset")
+    assert check_run(replace(config(), data=given)).path == unfinished
+    with pytest.raises(InputError, match=r"with the order of data\.classes \['10', '9'\], not \['9', '10'\]: resume"):
+        check_run(replace(config(), data=replace(given, classes=None)))
 
 
 def test_a_longer_training_goes_on_with_a_warning(unfinished, caplog):
@@ -245,6 +257,16 @@ def test_what_is_no_run_is_not_touched(unfinished):
     (unfinished / "config.yaml").rename(unfinished / "study.yaml")
     with pytest.raises(InputError, match="contains files but no run"):
         check_run(config(epochs=10))
+
+
+def test_folders_without_files_are_no_run(unfinished):
+    """Of a run that ended before it wrote its configuration."""
+    RunFolder(unfinished, write=True).check_writable("")
+    (unfinished / "config.yaml").unlink()
+    assert check_run(config()).path == unfinished
+    write_text("", unfinished / "figures/photos/other.txt")
+    with pytest.raises(InputError, match="contains files but no run"):
+        check_run(config())
 
 
 def test_other_photos_labels_or_folds_are_refused(unfinished, accelerator):

@@ -65,9 +65,9 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
         InputError: The tables or links are invalid, or `out` is not writable.
     """
     photos = _all_photos(competition)
-    out = out or copies_folder(competition.root)
+    option, out = "--out" if out else "working folder", out or copies_folder(competition.root)
     given, key = read_links(links, photos) if links else [], _key(photos)
-    with locked_folder(out, "--out"):
+    with locked_folder(out, option):
         answered = {pair for pair, _ in given}
         given += [link for link in kept_links(out / LINKS, photos) if link[0] not in answered]
         earlier = read_summary(out)

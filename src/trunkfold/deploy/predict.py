@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from trunkfold.evaluation.predictions import average
 from trunkfold.files import write_bytes
 from trunkfold.images.batches import to_tensor
 from trunkfold.images.views import VIEWS, render
+from trunkfold.model.device_memory import PREDICTING, in_pieces
 from trunkfold.model.embeddings import pool_features
 from trunkfold.model.ensemble import predict
 from trunkfold.model.features import through_trunk
@@ -106,7 +108,8 @@ class Predictor:
         return torch.stack(shown).permute(0, 3, 1, 2)
 
     def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
-        return through_trunk(self.accelerator, self.trunk, self._shown(photos, view))
+        compute = partial(through_trunk, self.accelerator, self.trunk)
+        return in_pieces(compute, self._shown(photos, view), PREDICTING)
 
 
 def find_photos(words: Sequence[str]) -> list[Path]:

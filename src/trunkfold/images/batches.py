@@ -35,7 +35,7 @@ class FoldBalancedBatches:
     its share of any batch independently.
 
     Iterating yields this process's batches of the next epoch as lists of (row, visit), with `rows_per_fold` rows of
-    each fold in order of folds; `visit` is the number of earlier passes over the fold.
+    each fold in order of folds; `visit` is the number of earlier visits of the row.
 
     Attributes:
         folds: Number of folds and tails.
@@ -104,16 +104,16 @@ class FoldBalancedBatches:
             yield [self._draw(part, first + place) for part in range(len(self.rows_of_part)) for place in self.places]
 
     def _draw(self, part: int, position: int) -> tuple[int, int]:
-        visit, place = divmod(position, len(self.rows_of_part[part]))
-        group = self._order(part, visit)[place]
+        number, place = divmod(position, len(self.rows_of_part[part]))  # number of the pass
+        group = self._order(part, number)[place]
         rows = self.rows_of_part[part][group]
         # Groups start at different copies; otherwise the first epoch would contain only first copies.
-        return int(rows[(group + visit) % len(rows)]), visit
+        return int(rows[(group + number) % len(rows)]), number // len(rows)
 
-    def _order(self, part: int, visit: int) -> np.ndarray:
-        if self._orders.get(part, (None, None))[0] != visit:
-            order = np.random.default_rng([self.seed, part, visit]).permutation(len(self.rows_of_part[part]))
-            self._orders[part] = visit, order
+    def _order(self, part: int, number: int) -> np.ndarray:
+        if self._orders.get(part, (None, None))[0] != number:
+            order = np.random.default_rng([self.seed, part, number]).permutation(len(self.rows_of_part[part]))
+            self._orders[part] = number, order
         return self._orders[part][1]
 
 

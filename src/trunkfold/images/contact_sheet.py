@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -45,9 +44,9 @@ def draw_sheet(
         top = GAP + line * (side + GAP)
         draw.text((GAP, top + side // 2), name, "black", font, anchor="lm")
         seeds = range(line * SHOWN, (line + 1) * SHOWN)
-        pictures = [_whole(pixels[row], side), *(_resize(augment(pixels[row], seed), side, side) for seed in seeds)]
-        for column, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture), (margin + column * (side + GAP), top))
+        augmented = (Image.fromarray(augment(pixels[row], seed)).resize((side, side)) for seed in seeds)
+        for column, picture in enumerate([_whole(pixels[row], side), *augmented]):
+            sheet.paste(picture, (margin + column * (side + GAP), top))
     png = io.BytesIO()
     Image.fromarray(np.asarray(sheet) | LOW_BITS).save(png, "PNG", optimize=True)
     return png.getvalue()
@@ -59,17 +58,9 @@ def _side(lines: int) -> int:
     return min(LARGEST, max(SMALLEST, fitting))
 
 
-def _whole(photo: np.ndarray, side: int) -> np.ndarray:
+def _whole(photo: np.ndarray, side: int) -> Image.Image:
     """Return the whole photo centred on a white square."""
-    height, width = photo.shape[:2]
-    scale = side / max(height, width)
-    picture = _resize(photo, max(1, round(scale * height)), max(1, round(scale * width)))
-    square = np.full((side, side, 3), 255, np.uint8)
-    top, left = (side - picture.shape[0]) // 2, (side - picture.shape[1]) // 2
-    square[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    scale, square = side / max(photo.shape), Image.new("RGB", (side, side), "white")
+    picture = Image.fromarray(photo).resize([max(1, round(scale * length)) for length in photo.shape[1::-1]])
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
-
-
-def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    shrinks = picture.shape[0] >= height and picture.shape[1] >= width
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -45,15 +45,6 @@ def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) ->
         return attempt(rows)
 
 
-def largest_batch(attempt: Callable[[int], object], start: int, advice: str) -> int:
-    """Return the first size, decreasing from `start`, that does not run out of memory.
-
-    Raises:
-        MemoryFullError: Not even one row fits; its message ends with the advice.
-    """
-    return first_that_fits(lambda rows: (attempt(rows), rows)[1], start, advice)
-
-
 def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -> Tensor:
     """Return `compute(batch)`, computed in pieces if memory is too small for the whole batch.
 
@@ -63,20 +54,20 @@ def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -
     return first_that_fits(lambda rows: torch.cat([compute(piece) for piece in batch.split(rows)]), len(batch), advice)
 
 
-def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], object]) -> int:
+def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], int]) -> int:
     """Return the smallest number of pieces of a batch that each fit, the same in all processes.
 
     Args:
         accelerator: All its processes call this together.
         rows: Rows of each fold in this process's share of a batch.
-        attempt: Runs a training step on the given number of rows per fold, without side effects.
+        attempt: Runs a training step on the given number of rows per fold without side effects; returns the number.
 
     Raises:
         MemoryFullError: Not even one row of each fold fits in some process.
     """
     full = None
     try:
-        pieces = math.ceil(rows / largest_batch(attempt, rows, LEARNING))
+        pieces = math.ceil(rows / first_that_fits(attempt, rows, LEARNING))
     except MemoryFullError as error:  # notify the other processes before exiting, or they would wait
         pieces, full = 0, error
     found = accelerator.gather(torch.tensor([pieces], device=accelerator.device))

@@ -1,6 +1,6 @@
 """Backbone families as data: the sequence of timm's layers, and the division of blocks into stages."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import timm
@@ -65,15 +65,7 @@ FAMILIES = {  # by the timm module that defines the model
     "convnext": Family("ConvNeXt", ("stem",), "stages", ("norm_pre",), ("head",)),
     "vision_transformer": _VIT,
     "deit": _VIT,
-    "eva": Family(
-        title="EVA and DINOv3",
-        stem=("patch_embed", "_pos_embed", "norm_pre"),
-        units="blocks",
-        neck=("norm",),
-        head=("attn_pool", "fc_norm", "head_drop", "head"),
-        stages="quarter",
-        options=_VIT.options,
-    ),
+    "eva": replace(_VIT, title="EVA and DINOv3", stem=("patch_embed", "_pos_embed", "norm_pre")),
     "swin_transformer": Family(
         "Swin", ("patch_embed",), "layers", ("norm",), ("head",), options={"strict_img_size": False}
     ),

@@ -22,7 +22,7 @@ from trunkfold.files import make_blocks, read_blocks
 from trunkfold.images.batches import TrainingPhotos, ViewedPhotos, choose_workers
 from trunkfold.images.views import STRIDE, VIEWS
 from trunkfold.images.workers import PhotoLoader
-from trunkfold.model.device_memory import PREDICTING, in_pieces, largest_batch
+from trunkfold.model.device_memory import PREDICTING, first_that_fits, in_pieces
 from trunkfold.model.parts import Tail, Trunk
 from trunkfold.model.shared_folder import shared_folder
 
@@ -156,12 +156,13 @@ class FeatureSource:
         tail = nn.Identity() if self.tail is None else copy.deepcopy(self.tail).eval()  # the tail may be in train mode
 
         @torch.no_grad()
-        def attempt(size: int) -> None:
+        def attempt(size: int) -> int:
             features = self._pass(torch.zeros(size, 3, side, side, dtype=torch.uint8))
             with self.accelerator.autocast():
                 tail(features.float())
+            return size
 
-        return largest_batch(attempt, 512, PREDICTING)
+        return first_that_fits(attempt, 512, PREDICTING)
 
     def _keep(self, photos: Dataset, what: str, bar: str) -> KeptFeatures:
         """Return cached features of all rows; processes on one machine share the computation of missing blocks."""

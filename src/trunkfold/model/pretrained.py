@@ -63,13 +63,17 @@ def native_image_size(name: str) -> int:
     """Return the input side in pixels of a timm model.
 
     Raises:
-        InputError: timm has no such model.
+        InputError: timm has no such model, or no such weights of it.
     """
-    architecture = name.split(".")[0]
+    architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), cutoff=0.4)
         raise InputError(f"model.name: timm has no model {name!r}; similar names: {', '.join(near)}")
-    return timm.get_pretrained_cfg(name).input_size[-1]
+    try:
+        return timm.get_pretrained_cfg(name).input_size[-1]
+    except RuntimeError as error:
+        names = ", ".join([architecture, *timm.list_pretrained(architecture)])
+        raise InputError(f"model.name: timm has no weights {tag!r} of {architecture}; use one of {names}") from error
 
 
 def local_model(config: ModelConfig) -> nn.Module | None:
@@ -191,8 +195,11 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     """Explain why a file cannot be loaded; PyTorch's own message suggests an unsafe way to load it."""
-    with path.open("rb") as file:
-        begin = file.read(512).lstrip()
+    try:
+        with path.open("rb") as file:
+            begin = file.read(512).lstrip()
+    except OSError as denied:
+        return denied.strerror
     if begin.startswith(b"<"):
         return "it is a web page: download the weights again"
     if path.suffix == ".safetensors":

@@ -25,7 +25,7 @@ PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def start_process(config: TrainConfig) -> Accelerator:
-    """Seed all random generators, and set device and precision.
+    """Seed all random generators, and set device and precision; without a CUDA device, the CPU is used.
 
     Returns:
         The accelerator. Only the first process logs warnings. All processes end with an error if one waits for more
@@ -34,9 +34,9 @@ def start_process(config: TrainConfig) -> Accelerator:
     Raises:
         InputError: The precision is not available on the device.
     """
-    # Without a GPU, Accelerate uses gloo for launched processes only if cpu=True.
-    no_gpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
-    on_cpu = no_gpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    # Without CUDA, Accelerate would choose Apple's mps, which the training step does not support, and it uses gloo for
+    # launched processes only if cpu=True.
+    on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision, device))
     if accelerator.device.type == "cpu":
@@ -103,7 +103,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         if device.type == "cuda":
             # Turing GPUs such as the T4 only emulate bf16, several times slower than fp16.
             return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-        return "bf16" if device.type == "cpu" and _computes_bf16() else "no"
+        return "bf16" if _computes_bf16() else "no"
     if wanted == "fp16" and device.type != "cuda":
         raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")
     return wanted

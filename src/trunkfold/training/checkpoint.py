@@ -56,17 +56,17 @@ class Checkpoint:
     def look(self) -> tuple[bool, bool]:
         """Return whether to save and whether to stop; the first process decides.
 
-        Training stops early enough to allow for twice the longest save plus twice the longest gap between two calls.
+        Training stops early enough to allow for twice the longest save plus twice the longest gap between two calls of
+        this method or of `write`.
         """
-        now = time.monotonic()
-        self.longest_gap, self.looked = max(self.longest_gap, now - self.looked), now
+        now = self._end_gap()
         needed = 2 * (self.longest_gap + self.longest_save)
         stop = self.hours is not None and now - self.started + needed > 3600 * self.hours
         return stop or now - self.saved >= 60 * self.minutes, stop
 
     def write(self, make_state: Callable[[], dict]) -> None:
         """Save a state; all processes must call this, and the first one writes."""
-        begun, state = time.monotonic(), {"photos": self.photos, **make_state()}
+        begun, state = self._end_gap(), {"photos": self.photos, **make_state()}
         if self.accelerator.is_main_process:
             write_state(state, self.path)
         self.saved = self.looked = time.monotonic()
@@ -80,8 +80,14 @@ class Checkpoint:
         """
         raise OutOfTime(
             f"stopped in epoch {epoch}, within train.max_hours {self.hours:g}; the checkpoint is saved: "
-            "rerun the same command to resume"
+            "rerun the same command, without --run.restart, to resume"
         )
+
+    def _end_gap(self) -> float:
+        """Return the time, and keep the gap since the last call if it is the longest."""
+        now = time.monotonic()
+        self.longest_gap, self.looked = max(self.longest_gap, now - self.looked), now
+        return now
 
 
 def random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:

@@ -179,9 +179,10 @@ class Lockstep:
     def _find_pieces(self, photos: Tensor, targets: Tensor) -> int:
         """Find the smallest number of pieces that fit, using the first batch; collective over all processes."""
 
-        def attempt(rows: int) -> None:
+        def attempt(rows: int) -> int:
             part = [rows_of_each_fold(batch, len(self.tails), slice(rows)) for batch in (photos, targets)]
             self._rehearse(*part)
+            return rows
 
         pieces = fewest_pieces(self.accelerator, self.batches.rows_per_fold, attempt)
         if pieces > 1:

@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import option_values
-from trunkfold.config.schema import Config
+from trunkfold.config.schema import Config, Normalization
+from trunkfold.data.tables import class_names
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import FOLDS_COLUMNS, read_folds
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
@@ -121,8 +122,11 @@ def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
 
 
 def _is_used(run: RunFolder) -> bool:
-    """Return whether the folder contains anything but the lock and unfinished files."""
-    return run.path.exists() and any(not path.name.startswith(".") for path in run.path.iterdir())
+    """Return whether the folder contains files other than the lock and unfinished ones.
+
+    Folders without files remain if a run ends before it writes its configuration.
+    """
+    return any(not path.is_dir() for visible in run.path.glob("[!.]*") for path in [visible, *visible.rglob("*")])
 
 
 def _empty(run: RunFolder) -> None:
@@ -138,7 +142,10 @@ def _empty(run: RunFolder) -> None:
 
 def _differences(before: Config, now: Config) -> list[str]:
     """List the changed options that prevent resuming, with both values; more epochs do not."""
-    old, new = _values(before), _values(_settled(before, now))
+    old, new = (
+        {**option_values(config), "the order of data.classes": list(config.data.classes)}  # that of the logits
+        for config in (before, _settled(before, now))
+    )
     differing = [name for name in new if name not in FREE and new[name] != old[name]]
     if now.train.epochs > before.train.epochs:
         differing.remove("train.epochs")
@@ -146,15 +153,11 @@ def _differences(before: Config, now: Config) -> list[str]:
 
 
 def _settled(before: Config, now: Config) -> Config:
-    """Replace options of `now` that depend on the data by their saved values."""
-    data = now.data
-    classes = before.data.classes if data.classes is None else data.classes
-    normalize = before.data.normalize if data.normalize == "dataset" else data.normalize
+    """Replace options of `now` that depend on the data by the values they are saved with."""
+    data, saved = now.data, before.data
+    classes = class_names(pd.Series(list(saved.classes)), data.classes)
+    if data.classes is None:  # names do not affect results
+        classes = {label: saved.classes[label] for label in classes}
+    measured = data.normalize == "dataset" and isinstance(saved.normalize, Normalization)
+    normalize = saved.normalize if measured else data.normalize
     return replace(now, data=replace(data, classes=classes, normalize=normalize))
-
-
-def _values(config: Config) -> dict[str, object]:
-    """Return option values by dotted name, with labels as text like in the saved configuration."""
-    values = option_values(config)
-    classes = values["data.classes"]
-    return {**values, "data.classes": classes and {str(key): name for key, name in classes.items()}}

@@ -72,18 +72,24 @@ class Experiment:
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
 ) -> Experiment:
-    """Build the model, its tails and their optimizer.
+    """Build the model, its tails, their batches and their optimizer.
 
     Args:
         config: See `complete`.
         model: See `build_backbone`.
 
     Raises:
-        InputError: See `build_backbone` and `prepare`.
+        InputError: See `build_backbone`; or timm has no such optimizer or schedule, or the batch size is too small.
     """
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
-    lockstep = prepare(config, labelled, backbone, accelerator)
+    fold_of_row, targets = labelled.fold_of_row, labelled.targets
+    groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
+    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
+    weights = None
+    if config.train.class_weights == "balanced":
+        weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
+    lockstep = Lockstep(accelerator, config.train, backbone, batches, weights)
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     augment = Augmentation(config.augment, config.data.image_size)
     return Experiment(config, labelled, augment, backbone, lockstep, source)
@@ -148,21 +154,6 @@ def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
     rows = np.flatnonzero(learned_from(labelled.fold_of_row))
     measured = measure_normalization(labelled.pixels, rows, config.data.image_size)
     return replace(config, data=replace(config.data, normalize=measured))
-
-
-def prepare(config: Config, labelled: Labelled, backbone: Backbone, accelerator: Accelerator) -> Lockstep:
-    """Create the tails and their batches.
-
-    Raises:
-        InputError: timm has no such optimizer or schedule, or the batch size is too small.
-    """
-    fold_of_row, targets = labelled.fold_of_row, labelled.targets
-    groups = pd.factorize(labelled.table["group"])[0] if config.train.one_copy_per_epoch else None
-    batches = FoldBalancedBatches(fold_of_row, config.train.batch_size, config.train.seed, accelerator, groups)
-    weights = None
-    if config.train.class_weights == "balanced":
-        weights = balanced_class_weights(targets[learned_from(fold_of_row)], len(labelled.classes))
-    return Lockstep(accelerator, config.train, backbone, batches, weights)
 
 
 def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentation) -> tuple[FeatureBatches, Dataset]:
