@@ -804,14 +804,17 @@ USES = [
         "an export over a folder",
         (*EXPORT, "--format", "timm", "--out", "input"),
         None,
-        r"--out input exists: remove it",
+        r"cannot write input: it is a folder; choose another --out",
     ),
     Case("a bundle of nobody", ("make_kaggle_bundle.py",), None, r"the following arguments are required: --user"),
     Case("a bundle without data", BUNDLE, None, r"--data OWNER/SLUG, or --competition SLUG"),
     Case("a bundle of other data", (*BUNDLE, "--data", "x"), None, r"--data x must be OWNER/SLUG"),
     Case("a bundle of no run", (*BUNDLE, "--data", "a/b", "--run", "gone"), None, r"gone is not a run"),
     Case(
-        "a bundle over a folder", (*BUNDLE, "--data", "a/b", "--out", "input"), None, r"--out input exists: remove it"
+        "a bundle over a folder",
+        (*BUNDLE, "--data", "a/b", "--out", "input"),
+        None,
+        r"--out input exists: remove it",
     ),
     Case("a page of no run", ("serve_app.py", "--run", "gone"), None, r"gone is not a run, or did not finish"),
     Case(

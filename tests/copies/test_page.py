@@ -227,6 +227,8 @@ def test_photos_that_may_lack_copies_are_told_and_shown(tmp_path):
     assert "Smaller than usual" not in write(tmp_path, triples)
     told = certainty(SUMMARY | {"groups_by_size": {"1": 1, "2": 1, "3": 30}})
     assert told.endswith(" A group usually has 3 photos. Photos in smaller groups, which may lack copies: 3.")
+    unreadable = SUMMARY | {"groups_by_size": {"1": 1, "3": 30}, "unreadable": ["a.jpg"]}
+    assert "lack" not in certainty(unreadable)
     sure = SUMMARY | {"groups_by_size": {"3": 30}, "expected_errors": {"doubtful": 0, "false": 0, "missed": 0}}
     assert certainty(sure) == "No decision of the search is doubtful."
 

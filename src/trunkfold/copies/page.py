@@ -54,14 +54,17 @@ def write_page(
                 "count": counted(len(members), "group"),
                 "groups": [_show(photos, group) for group in members[:shown]],
             }
-            for title, members, shown, remark in _sections(photos, groups)
+            for title, members, shown, remark in _sections(photos, groups, summary["unreadable"])
             if members
         ],
     )
 
 
-def _sections(photos: pd.DataFrame, groups: list[Group]) -> list[tuple[str, list[Group], int, str]]:
+def _sections(
+    photos: pd.DataFrame, groups: list[Group], unreadable: list[str]
+) -> list[tuple[str, list[Group], int, str]]:
     """Return title, groups, number of groups to show, and explanation of each section."""
+    groups = [group for group in groups if group.links or photos["filename"].iloc[group.members[0]] not in unreadable]
     usual = UsualSize.of(len(group.members) for group in groups)
     small = [group for group in groups if usual.lacks_copies(len(group.members))]
     several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)

@@ -80,7 +80,8 @@ def certainty(summary: dict) -> str:
 
 
 def _lacking(summary: dict) -> str:
-    sizes = {int(size): count for size, count in summary["groups_by_size"].items()}
+    sizes = Counter({int(size): count for size, count in summary["groups_by_size"].items()})
+    sizes[1] -= len(summary["unreadable"])
     usual = UsualSize.of(size for size, count in sizes.items() for _ in range(count))
     photos = sum(size * count for size, count in sizes.items() if usual.lacks_copies(size))
     if not photos:
