@@ -4,11 +4,11 @@
 
 DIR is a competition, FILE a table with image_id, set, source and label of all its photos. Each seed defines a dataset:
 all sources of the frequent classes and --sources sources of the class --rare, 60 % of each class labelled and the rest
-unlabelled; without --rare, the whole competition. Every row trains EfficientNet-Lite0 from its package's ImageNet
-weights, with the options of `ROWS` added to the defaults. Prints macro F1 out-of-fold and on the unlabelled photos,
-both with argmax and decoded for macro F1, and the difference of the decoded score to argmax of the row `block`, with a
-95 % interval over seeds. --json FILE is written after each run and read at the start, so that an interrupted benchmark
-resumes.
+unlabelled; with more --sources than there are, a random division of all photos; without --rare, the competition's own
+division. Every row trains EfficientNet-Lite0 from its package's ImageNet weights, with the options of `ROWS` added to
+the defaults. Prints macro F1 out-of-fold and on the unlabelled photos, both with argmax and decoded for macro F1, and
+the difference of the decoded score to argmax of the row `block`, with a 95 % interval over seeds. --json FILE is
+written after each run and read at the start, so that an interrupted benchmark resumes.
 """
 
 import argparse
@@ -34,6 +34,9 @@ ROWS = {
     "20 epochs": {"train.epochs": 20},
     "no hold-out": {"split.holdout": 0},
     "ten folds": {"split.folds": 10},
+    "adapters": {"model.tune": "adapters"},
+    "rank 16": {"model.rank": 16},
+    "rank 64": {"model.rank": 64},
     "all": {"model.tune": "all"},
     "all, EMA": {"model.tune": "all", "train.ema_decay": 0.99},
     "all, balanced weights": {"model.tune": "all", "train.class_weights": "balanced"},
