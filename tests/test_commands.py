@@ -275,7 +275,10 @@ def test_what_cannot_be_written_is_named_before_anything_is_predicted(read_only,
 
 def test_a_run_repeats_to_the_bit_from_its_own_config(finished, monkeypatch):
     monkeypatch.chdir(finished)
-    run_command("train_folds.py", "--config", "submissions/toy/config.yaml", "--run.name", "again")
+    arguments = ("--config", "submissions/toy/config.yaml", "--run.name", "again", "--run.restart", "true")
+    run_command("train_folds.py", *arguments)
+    # Or training with this configuration, without a new name, would delete the run.
+    assert not load_config(finished / "submissions/again/config.yaml").run.restart
     for name in ("folds.csv", "oof.csv", "holdout.csv"):
         assert (finished / "submissions/again" / name).read_text() == (finished / "submissions/toy" / name).read_text()
     for file in (finished / "submissions/toy").rglob("*.safetensors"):

@@ -118,16 +118,16 @@ class TrainConfig:
         batch_size: Photos per step over all processes, in equal numbers from each fold; each tail trains on those of
             the other folds.
         tail_lr: Peak learning rate of everything tuned except the head; null selects it by the family of the model:
-            2e-3 for EfficientNet, 1e-3 for others, at four times the default rank half of it, and a tenth of it if
-            model.tune is all.
+            2e-3 for EfficientNet, 1e-3 for others, times sqrt(4 / model.rank), and a tenth of that if model.tune is
+            all.
         head_lr: Peak learning rate of the new classification layer.
         tail_weight_decay: Weight decay of the tail (never applied to biases, norms and magnitudes).
         head_weight_decay: Weight decay of the head's weight matrix.
         optimizer: Any timm optimizer.
         optimizer_args: Additional arguments of the optimizer, such as {betas: [0.9, 0.99]}.
-        scheduler: Any timm scheduler, stepped once per update: cosine, multistep, plateau ...
+        scheduler: Any timm scheduler, stepped once per update (plateau: once per epoch): cosine, multistep ...
         scheduler_args: Additional arguments of timm's create_scheduler_v2, such as {decay_milestones: [75, 150]}.
-        warmup_epochs: Epochs of linear warm-up from a learning rate of 0.
+        warmup_epochs: Epochs of linear warm-up from a learning rate of 1e-7; at most a quarter of all epochs.
         label_smoothing: Share of the target distributed uniformly over all classes.
         class_weights: balanced weights classes by their inverse frequency in the training photos.
         ema_decay: Decay of the exponential moving average of the weights (with warm-up); null uses the raw weights.

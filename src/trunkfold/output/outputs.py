@@ -30,7 +30,9 @@ from trunkfold.split.folds import HELD_OUT, scoring_members
 
 def save_inputs(run: RunFolder, config: Config, labelled: Labelled, backbone: Backbone, augment: Augmentation) -> None:
     """Write the run's inputs: configuration with classes, folds, groups, shared weights, and augmented samples."""
-    resolved = replace(config, data=replace(config.data, classes=labelled.classes))
+    # Without run.restart: training again with this configuration would delete the run.
+    own = replace(config.run, restart=False)
+    resolved = replace(config, data=replace(config.data, classes=labelled.classes), run=own)
     run.save(dump_config(resolved), run.config)
     run.save(labelled.table, run.folds)
     run.save(labelled.groups, run.groups)
