@@ -248,7 +248,7 @@ def test_the_page_of_copies_fits_too(visit, tmp_path):
     summary = {
         **{"photos": {"train": 4, "test": 2}, "groups": 3, "groups_by_size": {"1": 1, "2": 1, "3": 1}},
         **{"conflicting": ["z" * 200], "crossing": [], "exact_duplicates": 0, "unreadable": []},
-        **{"key": "0", "expected_errors": {"doubtful": 0, "false": 0, "missed": 0}},
+        **{"key": "0", "lacking_copies": 0, "expected_errors": {"doubtful": 0, "false": 0, "missed": 0}},
     }
     no_photos = pd.DataFrame({key: [] for key in ("image_id", "set", "filename", "label", "path", "group")})
     write_page(tmp_path / "copies.html", "<i>photos", no_photos, [], [], summary)

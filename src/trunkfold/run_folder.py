@@ -172,7 +172,7 @@ def newest_run() -> RunFolder:
     finished = [run for run in runs if run.is_trained and run.is_finished]
     if not finished:
         raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
-    return max(finished, key=lambda run: run.shared.stat().st_mtime)  # a submission rewrites the metrics
+    return max(finished, key=lambda run: run.history.stat().st_mtime)  # a submission rewrites the metrics
 
 
 def chosen_run(path: Path | None) -> RunFolder:

@@ -82,6 +82,7 @@ def test_photos_that_lack_copies_are_searched_again_until_nothing_is_found():
     links = triples(30) | {(90, 91): SURE}
     groups = join(range(93), links, lambda *_: Odds(2), search_again)
     assert groups[-1].members == [90, 91, 92]
+    assert not any(group.lacks_copies for group in groups)
     assert asked == [[90, 91, 92]]  # afterwards no photo lacks copies
     assert links == triples(30) | {(90, 91): SURE}
 
@@ -93,7 +94,8 @@ def test_photos_that_were_searched_again_in_vain_are_not_searched_a_third_time()
         asked.append(photos)
         return {(91, 92): Odds(-6)}
 
-    join(range(93), triples(30) | {(90, 91): SURE}, lambda *_: Odds(-6), search_again)
+    groups = join(range(93), triples(30) | {(90, 91): SURE}, lambda *_: Odds(-6), search_again)
+    assert [group.members for group in groups if group.lacks_copies] == [[90, 91], [92]]
     assert asked == [[90, 91, 92]]
 
 

@@ -24,11 +24,13 @@ class Group:
         members: Indices of the photos.
         links: Pairs that joined them, each with its evidence; one fewer than members.
         size: Number of photos, including exact duplicates that are not among the members.
+        lacks_copies: Whether the group probably is incomplete, by the usual size.
     """
 
     members: list[int]
     links: list[tuple[int, int, Evidence]] = field(default_factory=list)
     size: int = 1
+    lacks_copies: bool = False
 
     @property
     def weakest(self) -> tuple[int, int, Evidence]:
@@ -74,6 +76,8 @@ def join(
             break
         links |= further
         evidence |= further
+    for group in groups:
+        group.lacks_copies = usual.lacks_copies(group.size)
     return groups
 
 

@@ -15,6 +15,7 @@ from trunkfold.errors import first_few, raise_problems
 from trunkfold.files import write_csv
 
 COLUMNS = ["image_id_a", "image_id_b", "same"]
+OPTIONAL = ["set_a", "set_b", "bytes_a", "bytes_b"]
 PHOTO = ["image_id", "set", "bytes"]  # identify an unchanged photo; two folders may have the same ids
 ANSWERS = {"true": True, "false": False}
 Pair = tuple[int, int]  # rows of two photos, the smaller first
@@ -33,42 +34,45 @@ def read_links(path: Path, photos: pd.DataFrame) -> Links:
     Raises:
         InputError: The file is invalid, or names unknown photos.
     """
-    table = read_text_table(path, COLUMNS)
-    table = table.assign(**{name: "" for name in ("set_a", "set_b") if name not in table})
-    return _resolve(table, photos, path)
+    return _resolve(_read(path), photos, path)
 
 
-def kept_links(path: Path, photos: pd.DataFrame) -> Links:
-    """Read the links that `keep_links` wrote, of photos whose files have not changed; a missing file has none.
+def kept_links(path: Path, photos: pd.DataFrame) -> tuple[Links, pd.DataFrame]:
+    """Read the links that `keep_links` wrote.
+
+    Args:
+        path: CSV file, which may be missing; its bytes_a and bytes_b are the sizes of the photos' files.
+        photos: image_id, set and bytes of each photo.
+
+    Returns:
+        The links, and the rows about photos that do not exist here or have changed.
 
     Raises:
         InputError: The file was edited, and is invalid.
     """
-    if not path.exists():
-        return []
-    columns = [*(name + side for side in ("_a", "_b") for name in PHOTO), "same"]
-    table = read_text_table(path, columns, may_be_empty=True)  # whoever takes an answer back may delete all rows
+    table = _read(path, may_be_empty=True) if path.exists() else pd.DataFrame(columns=[*COLUMNS, *OPTIONAL])
     known = set(photos[PHOTO].astype(str).itertuples(index=False, name=None))
+    known |= {(name, of, "") for name, of, _ in known}  # as in a file from copies.html
     sides = (table[[name + side for name in PHOTO]].itertuples(index=False, name=None) for side in ("_a", "_b"))
-    unchanged = np.array([one in known and other in known for one, other in zip(*sides, strict=True)], bool)
-    return _resolve(table[unchanged], photos, path)
+    found = np.array([one in known and other in known for one, other in zip(*sides, strict=True)], bool)
+    return _resolve(table[found], photos, path), table[~found]
 
 
-def keep_links(links: Links, photos: pd.DataFrame, path: Path) -> None:
-    """Write links for later searches; without any, remove those of an earlier one.
+def keep_links(links: Links, others: pd.DataFrame, photos: pd.DataFrame, path: Path) -> None:
+    """Write links for later searches.
 
     Args:
         links: See `read_links`.
-        photos: image_id, set and bytes (size of the file) of each photo.
+        others: Further rows, see `kept_links`.
+        photos: image_id, set and bytes of each photo.
         path: CSV file.
     """
-    if not links:
-        path.unlink(missing_ok=True)
+    if not links and others.empty:
         return
-    sides = zip(*(pair for pair, _ in links), strict=True)
-    one, other = (photos.loc[list(rows), PHOTO].reset_index(drop=True) for rows in sides)
-    table = one.add_suffix("_a").join(other.add_suffix("_b"))
-    write_csv(table.assign(same=[str(same).lower() for _, same in links]), path)
+    sides = [[pair[side] for pair, _ in links] for side in (0, 1)]
+    one, other = (photos.loc[rows, PHOTO].reset_index(drop=True) for rows in sides)
+    table = one.add_suffix("_a").join(other.add_suffix("_b")).assign(same=[str(same).lower() for _, same in links])
+    write_csv(pd.concat([table, others[table.columns]]), path)
 
 
 def follow(
@@ -89,11 +93,16 @@ def follow(
     source = _sources(np.array(pairs, int).reshape(-1, 2)[same], len(photos))
     raise_problems(
         f"the links say that {' and '.join(photos['image_id'].iloc[list(pair)])} differ, but other links or equal "
-        "pixels make them copies: correct one of the links"
+        "pixels make them copies: correct the file of --links, or links.csv beside groups.csv"
         for (pair, alike), (one, other) in zip(links, pairs, strict=True)
         if not alike and source[one] == source[other]
     )
     return _closure(pairs, same, source)
+
+
+def _read(path: Path, may_be_empty: bool = False) -> pd.DataFrame:
+    table = read_text_table(path, COLUMNS, may_be_empty)
+    return table.assign(**{name: "" for name in OPTIONAL if name not in table})
 
 
 def _resolve(table: pd.DataFrame, photos: pd.DataFrame, path: Path) -> Links:

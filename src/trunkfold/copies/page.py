@@ -13,7 +13,6 @@ from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.record import LONG_SIDE
 from trunkfold.copies.summary import facts
-from trunkfold.copies.usual_size import UsualSize
 from trunkfold.data.photos import read_photo
 from trunkfold.errors import counted
 from trunkfold.html import data_address, percent, write_html
@@ -54,19 +53,15 @@ def write_page(
                 "count": counted(len(members), "group"),
                 "groups": [_show(photos, group) for group in members[:shown]],
             }
-            for title, members, shown, remark in _sections(photos, groups, summary["unreadable"])
+            for title, members, shown, remark in _sections(photos, groups)
             if members
         ],
     )
 
 
-def _sections(
-    photos: pd.DataFrame, groups: list[Group], unreadable: list[str]
-) -> list[tuple[str, list[Group], int, str]]:
+def _sections(photos: pd.DataFrame, groups: list[Group]) -> list[tuple[str, list[Group], int, str]]:
     """Return title, groups, number of groups to show, and explanation of each section."""
-    groups = [group for group in groups if group.links or photos["filename"].iloc[group.members[0]] not in unreadable]
-    usual = UsualSize.of(len(group.members) for group in groups)
-    small = [group for group in groups if usual.lacks_copies(len(group.members))]
+    small = [group for group in groups if group.lacks_copies]
     several = sorted((group for group in groups if group.links), key=lambda group: group.weakest[2].strength)
     conflicting = [group for group in several if _labels(photos, group).nunique() > 1]
     crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]

@@ -37,7 +37,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 PAGE, LINKS = "copies.html", "links.csv"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 6  # increase when the search changes, so that old groups are not read
+VERSION = 7  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
@@ -68,14 +68,16 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
     option, out = "--out" if out else "working folder", out or copies_folder(competition.root)
     given, key = read_links(links, photos) if links else [], _key(photos)
     with locked_folder(out, option):
+        kept, others = kept_links(out / LINKS, photos)
         answered = {pair for pair, _ in given}
-        given += [link for link in kept_links(out / LINKS, photos) if link[0] not in answered]
+        given += [link for link in kept if link[0] not in answered]
         earlier = read_summary(out)
         digest = hashlib.blake2b(repr(sorted(given)).encode(), digest_size=8).hexdigest()
         if (earlier.get("key"), earlier.get("links")) != (key, digest):
             follow(given, photos)  # fail before the search
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
             _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, given, out)
+            keep_links(given, others, photos, out / LINKS)
         return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
 
@@ -144,10 +146,10 @@ def _search(name: str, photos: pd.DataFrame, about: dict[str, str], links: Links
         ]
     groups = _complete(groups, duplicates, unreadable)
     photos = photos.assign(group=_names(groups, len(photos)))
-    summary = {**about, **summarise(photos, len(duplicates), unreadable), "expected_errors": expected_errors(doubts)}
+    summary = {**about, **summarise(photos, groups, len(duplicates), unreadable)}
+    summary["expected_errors"] = expected_errors(doubts)
     (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
-    keep_links(links, photos, out / LINKS)
     write_page(out / PAGE, name, photos, groups, shown, summary)
     write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
     shutil.rmtree(work)

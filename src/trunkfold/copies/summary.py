@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from trunkfold.copies.usual_size import UsualSize
+from trunkfold.copies.grouping import Group
 from trunkfold.errors import counted, first_few
 
 GROUPS, SUMMARY = "groups.csv", "copies.json"
 
 
-def summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int]) -> dict:
+def summarise(photos: pd.DataFrame, groups: list[Group], exact_duplicates: int, unreadable: list[int]) -> dict:
     """Count what a search found.
 
     Args:
         photos: set, filename, label and group of each photo.
+        groups: Groups of the search.
         exact_duplicates: Number of photos with the pixels of another one.
         unreadable: Rows of photos that cannot be read.
     """
@@ -29,6 +30,7 @@ def summarise(photos: pd.DataFrame, exact_duplicates: int, unreadable: list[int]
         "groups_by_size": {str(size): sizes[size] for size in sorted(sizes)},
         "conflicting": labels.index[labels > 1].tolist(),
         "crossing": sets.index[sets > 1].tolist(),
+        "lacking_copies": sum(group.size for group in groups if group.lacks_copies),
         "exact_duplicates": exact_duplicates,
         "unreadable": photos["filename"].iloc[unreadable].tolist(),
     }
@@ -76,14 +78,8 @@ def certainty(summary: dict) -> str:
         f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
         "different folds and inflate scores."
     )
-    return (doubts if errors["doubtful"] else "No decision of the search is doubtful.") + _lacking(summary)
-
-
-def _lacking(summary: dict) -> str:
-    sizes = Counter({int(size): count for size, count in summary["groups_by_size"].items()})
-    sizes[1] -= len(summary["unreadable"])
-    usual = UsualSize.of(size for size, count in sizes.items() for _ in range(count))
-    photos = sum(size * count for size, count in sizes.items() if usual.lacks_copies(size))
-    if not photos:
-        return ""
-    return f" A group usually has {usual.size} photos. Photos in smaller groups, which may lack copies: {photos}."
+    if not errors["doubtful"]:
+        doubts = "No decision of the search is doubtful."
+    if lacking := summary["lacking_copies"]:
+        doubts += f" Photos in groups smaller than usual, which may lack copies: {lacking}."
+    return doubts
