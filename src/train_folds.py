@@ -17,7 +17,7 @@ from trunkfold.report.contents import read_findings
 from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
-from trunkfold.training.accelerator import describe_device, end_processes, start_process
+from trunkfold.training.accelerator import check_agreement, describe_device, end_processes, start_process
 from trunkfold.training.resume import check_run, occupied_run
 from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos, train_folds
 from trunkfold.training.trackers import log_results, tracking
@@ -30,6 +30,7 @@ def main() -> None:
     run, model = check_run(config), local_model(config.model)
     with watch("reading photos"):
         labelled = load_labelled(config)
+    check_agreement(accelerator, labelled.key)
     accelerator.print(labelled.describe(), f"on {describe_device(accelerator)}")
     if labelled.certainty:
         accelerator.print(labelled.certainty)

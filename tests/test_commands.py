@@ -740,6 +740,16 @@ def test_an_unreadable_test_photo_gets_the_prior_and_is_named(competition, workp
     assert shared[copies].tolist() == pytest.approx([alone[copies].mean()] * 2, abs=1e-6)
 
 
+def test_a_run_of_half_precision_predicts_without_a_gpu_too(finished, workplace, monkeypatch):
+    """That of a GPU, with train.mixed_precision fp16."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    shutil.copytree(finished / "submissions", "submissions")
+    file = Path("submissions/toy/config.yaml")
+    file.write_text(re.sub("mixed_precision: .*", "mixed_precision: fp16", file.read_text()))
+    run_command("make_submission.py", "--data.root", finished / "input")
+    assert read(Path("submissions/toy/submission.csv")).equals(read(finished / "submissions/toy/submission.csv"))
+
+
 def test_an_existing_run_is_not_overwritten_unasked(finished, competition, workplace, capsys):
     run = Path("submissions/toy")
     shutil.copytree(finished / run, run)

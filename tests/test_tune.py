@@ -298,7 +298,7 @@ def test_another_space_or_other_options_are_refused_for_a_study_that_was_begun(c
     folds = Path("input/train/train/train.csv")
     table = pd.read_csv(folds)
     table.iloc[:-3].to_csv(folds, index=False)
-    assert_refused("photos, labels or folds have changed", capsys, "--trials", 9)
+    assert_refused("photos, labels, groups or folds have changed", capsys, "--trials", 9)
     table.to_csv(folds, index=False)
     write_config(copied, space={"train.head_lr": {"low": 0.01, "high": 0.1}})
     assert_refused("tune.space", capsys)

@@ -123,7 +123,7 @@ def test_what_the_machine_lacks_for_a_moment_is_not_kept_as_unreadable(paths, tm
 
     with monkeypatch.context() as patch:
         patch.setattr(place, fail)
-        with pytest.raises(InputError, match="photos cannot be decoded now .*: free memory, or allow more open"):
+        with pytest.raises(InputError, match="cannot be decoded now .*: free memory or allow more open"):
             load_photos(paths, SIDE, tmp_path / "cache")
     assert list(tmp_path.glob("cache/*/*.npy")) == []
     assert load_photos(paths, SIDE, tmp_path / "cache").unreadable == {}

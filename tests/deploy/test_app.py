@@ -20,7 +20,7 @@ from PIL import Image
 from served_app import LIMITS, PAGE, serve
 from toys import SOURCE, png_of, run_command, start_interruptible
 
-from trunkfold.assessment import Leak
+from trunkfold.assessment import Leak, LeakScores, PartScores
 from trunkfold.deploy.app import _heading
 from trunkfold.deploy.finished import FinishedRun, load_run
 from trunkfold.deploy.photo_service import PhotoService, UploadError
@@ -112,8 +112,13 @@ def test_photos_that_are_gone_and_runs_without_embeddings_leave_their_place_empt
 def test_an_inflated_score_is_called_so(service):
     assert "Macro F1" in _heading(service)
     assert "inflated" not in _heading(service)
-    leaky = replace(service.run.metrics, leak=Leak(oof=None, holdout=None))
-    assert "inflated" in _heading(SimpleNamespace(run=replace(service.run, metrics=leaky), limits=LIMITS))
+    name = next(iter(service.run.metrics.by_set()))
+    for set_name in ("oof", "holdout"):
+        leak = replace(
+            Leak(None, None), **{set_name: LeakScores(with_copies=PartScores(9, 0.5, 0.5), without_copies=None)}
+        )
+        run = replace(service.run, metrics=replace(service.run.metrics, leak=leak))
+        assert ("inflated" in _heading(SimpleNamespace(run=run, limits=LIMITS))) == (set_name == name)
 
 
 def test_a_photo_of_another_kind_is_flagged(server):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from toys import run_command
 
+from trunkfold.config.schema import DataConfig, ModelConfig
 from trunkfold.deploy.comparison import Comparison, check
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.graph import EnsembleModule, ensemble_module, example_photos, exportable_views
 from trunkfold.deploy.labelled import calibration_photos, held_out_photos
+from trunkfold.deploy.timm_folder import _model
 from trunkfold.errors import InputError
 from trunkfold.evaluation.calibration import scale
+from trunkfold.model.pretrained import create_model
 from trunkfold.run_folder import RunFolder
 
 P = ["p_crack", "p_dent", "p_lamp broken"]
@@ -162,7 +166,8 @@ def test_timm_loads_one_fold_or_the_average(run, tmp_path, fold):
     assert json.loads((out / "config.json").read_text())["label_names"] == ["crack", "dent", "lamp broken"]
     card = (out / "README.md").read_text()
     folds = pd.read_csv(run / "folds.csv")["fold"]
-    assert f"fine-tuned on {(folds >= 0).sum()} photos" in card  # not on those held out
+    learned = (folds >= 0) & (folds.astype(str) != fold)
+    assert f"fine-tuned on {learned.sum()} photos" in card  # not on those held out, nor on its own fold
     assert "hold-out macro F1 of this model (argmax) | 1.0000" in card
     assert "license: other" in card
 
@@ -172,6 +177,15 @@ def test_without_the_photos_the_export_is_compared_on_noise(run, tmp_path, caplo
     run_command("export_model.py", "--run", run, "--format", "torch", "--out", out, "--data.root", tmp_path)
     assert "without a score" in caplog.text
     assert "score not measured" in capsys.readouterr().out
+
+
+def test_transformers_are_exported_at_another_image_size_than_their_own(tmp_path):
+    options = ModelConfig(name="test_vit", pretrained=False), DataConfig(image_size=96)
+    trunk = SimpleNamespace(mean=torch.zeros(3, 1, 1), std=torch.full((3, 1, 1), 255.0))
+    config = SimpleNamespace(model=options[0], data=options[1])
+    run = SimpleNamespace(config=config, classes={"1": "crack", "2": "dent"}, trunk=trunk)
+    state = create_model(options[0], 2).state_dict()
+    assert _model(run, state)(torch.zeros(1, 3, 96, 96)).shape == (1, 2)
 
 
 def test_held_out_and_calibration_photos_share_nothing(run):

@@ -98,7 +98,7 @@ def test_files_that_the_configuration_names_are_bundled_and_passed(tmp_path, no_
     ("option", "fix"),
     [
         ("data: {drop: gone.csv}", "data.drop gone.csv is not a file.*correct the configuration"),
-        ("model: {weights: package:some_weights}", "model.weights package:some_weights .*pass a file as --weights"),
+        ("model: {weights: package:some_weights}", "model.weights package:some_weights .*pass --weights with a file"),
     ],
 )
 def test_what_cannot_be_bundled_is_named(option, fix, tmp_path, no_wheels, capsys):

@@ -109,7 +109,8 @@ def test_without_a_hold_out_only_the_folds_are_scored():
 def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     runs = [make_run("a", 0.1), make_run("b", 0.9, folds=FOLDS.assign(fold=[1, 0, 0, 1, -1, -1]))]
     Path("submissions/a+b").mkdir()
-    Path("submissions/a+b/oof.csv").write_text("of an earlier blend")
+    for name in ("oof.csv", "metrics.json"):
+        Path("submissions/a+b", name).write_text("of an earlier blend")
     with caplog.at_level(logging.WARNING):
         folder = blend_runs(runs)
     assert "the runs have different splits, so the blend has no unbiased score" in caplog.text
@@ -139,6 +140,7 @@ def test_nothing_of_another_output_stays_in_the_folder():
     assert out.config.read_text() == out.label_issues.read_text() == "b"
     assert not out.predictions("holdout").exists()
     assert not out.thumbnail(0).exists()
+    out.save("{}", out.metrics)
     blend_runs(runs, name="out")
     left = {path.name for path in out.path.rglob("*") if path.is_file()}
     assert left == {"test_probabilities.csv", "metrics.json"}
@@ -185,6 +187,15 @@ def test_a_training_run_is_never_overwritten():
     runs = [make_run("a", 0.1), make_run("b", 0.9)]
     with pytest.raises(InputError, match=r"submissions/a contains a trained run: choose another --out"):
         blend_runs(runs, name="a")
+
+
+def test_a_folder_of_something_else_is_never_emptied():
+    other = Path("submissions/study/figures/history.png")
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(InputError, match="submissions/study contains something else than a submission: choose another"):
+        blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="study")
+    assert other.exists()
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "x/y"])

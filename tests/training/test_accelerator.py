@@ -11,7 +11,7 @@ from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
 from trunkfold.images.workers import PhotoLoader
 from trunkfold.training import accelerator as process
-from trunkfold.training.accelerator import choose_precision, describe_device, start_process
+from trunkfold.training.accelerator import check_agreement, choose_precision, describe_device, start_process
 
 
 @pytest.fixture
@@ -77,6 +77,14 @@ def test_without_cuda_a_run_uses_the_cpu_even_on_apple_silicon(monkeypatch):
     accelerator = start_process(TrainConfig(mixed_precision="no"))
     assert accelerator.device.type == "cpu"
     assert describe_device(accelerator) == "CPU, float32"
+
+
+def test_processes_that_have_other_groups_or_photos_stop(monkeypatch):
+    keys = ["a", "a"]
+    monkeypatch.setattr(process, "gather_object", lambda own: own + keys)
+    check_agreement(None, "a")
+    with pytest.raises(InputError, match="machines have different photos, labels, groups or folds"):
+        check_agreement(None, "b")
 
 
 def test_a_gpu_that_accelerate_was_told_to_leave_alone_decides_nothing(monkeypatch):

@@ -264,6 +264,9 @@ def test_folders_without_files_are_no_run(unfinished):
     RunFolder(unfinished, write=True).check_writable("")
     (unfinished / "config.yaml").unlink()
     assert check_run(config()).path == unfinished
+    (unfinished / "trackers").mkdir()
+    write_text("", unfinished / "trackers/events")  # a tracker begins before the configuration is written
+    assert check_run(config()).path == unfinished
     write_text("", unfinished / "figures/photos/other.txt")
     with pytest.raises(InputError, match="contains files but no run"):
         check_run(config())

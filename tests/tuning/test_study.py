@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from trunkfold.errors import InputError
 from trunkfold.run_folder import SUBMISSIONS
+from trunkfold.split.dataset import Labelled
 from trunkfold.tuning import study as module
 from trunkfold.tuning.schema import TuneConfig, TuningConfig, parse_tuning
 from trunkfold.tuning.study import TRIALS, check_photos, finished_trials, open_study, work
@@ -298,15 +299,15 @@ def test_what_a_trial_does_not_depend_on_may_change(tmp_path):
 
 
 def test_other_photos_or_folds_are_refused():
-    table = pd.DataFrame({"image_id": ["1", "2"], "label": ["a", "b"], "fold": [0, 1], "filename": ["x", "y"]})
+    table = pd.DataFrame({"image_id": ["1", "2"], "label": ["a", "b"], "group": ["g", "h"], "fold": [0, 1]})
 
-    def labelled(key: str = "k", **columns: list) -> SimpleNamespace:
-        return SimpleNamespace(table=table.assign(**columns), pixels=SimpleNamespace(key=key))
+    def labelled(key: str = "k", **columns: list) -> Labelled:
+        return Labelled(table.assign(**columns), {}, SimpleNamespace(key=key), table)
 
     check_photos(open_study(tuning())[0], labelled())
     check_photos(open_study(tuning())[0], labelled(filename=["elsewhere", "y"]))
-    for changed in (labelled("other"), labelled(fold=[1, 0]), labelled(label=["a", "a"])):
-        with pytest.raises(InputError, match="photos, labels or folds have changed"):
+    for changed in (labelled("other"), labelled(fold=[1, 0]), labelled(label=["a", "a"]), labelled(group=["g", "g"])):
+        with pytest.raises(InputError, match="photos, labels, groups or folds have changed"):
             check_photos(open_study(tuning())[0], changed)
 
 

@@ -108,18 +108,18 @@ def decode_photo(
                 image = ImageOps.exif_transpose(image)
             return np.array(_reduce(_to_rgb(image), side))  # a copy, because tensors need writable memory
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
-        raise_if_exhausted(error)
+        raise_if_exhausted(error, file)
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "not an image" if unknown else str(error).partition("\n")[0]
         raise ValueError(reason or type(error).__name__) from error
 
 
-def raise_if_exhausted(error: Exception) -> None:
+def raise_if_exhausted(error: Exception, file: object) -> None:
     """Raise an `InputError` if an error is due to the machine's state: a cache must not record it as the photo's."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
         raise InputError(
-            f"photos cannot be decoded now ({str(error) or type(error).__name__}): free memory, or allow more open "
-            "files (ulimit -n), then rerun"
+            f"{file} cannot be decoded now ({str(error) or type(error).__name__}): free memory or allow more open "
+            "files (ulimit -n), then rerun; or reduce the photo"
         ) from error
 
 

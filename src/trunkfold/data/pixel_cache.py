@@ -92,7 +92,7 @@ def _digest(path: str) -> bytes:
     try:
         return hashlib.blake2b(Path(path).read_bytes()).digest()
     except (OSError, MemoryError) as error:
-        raise_if_exhausted(error)
+        raise_if_exhausted(error, path)
         return b"cannot be opened"
 
 

@@ -158,7 +158,7 @@ def _heading(service: PhotoService) -> str:
         low, high = scores.intervals.macro_f1
         about += f" Macro F1 {scores.macro_f1:.3f} on the {SETS[name]} photos"
         about += f" (95 % interval {low:.3f} to {high:.3f})."
-        if run.metrics.leak:
+        if run.metrics.leak and (leak := getattr(run.metrics.leak, name)) and leak.with_copies:
             about += " This score is inflated: copies of these photos were in training."
     about += f" Accepts photos of up to {limits.bytes / 1e6:.3g} MB and {limits.pixels / 1e6:.3g} megapixels."
     return f"<h1>{escape(run.folder.name)}</h1><p>{escape(about)}</p>"

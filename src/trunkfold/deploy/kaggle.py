@@ -93,7 +93,8 @@ def files_of(config: Config, weights: Path | None) -> dict[str, Path]:
     files = {option: Path(path) for option, path in paths.items() if path is not None}
     for option, path in files.items():
         if not path.is_file():
-            fix = "pass a file as --weights" if option == "model.weights" else "correct the configuration"
+            own = "use timm's (null), or pass --weights with a file of timm's model"
+            fix = own if option == "model.weights" else "correct the configuration"
             raise InputError(f"--config: {option} {path} is not a file, and cannot be bundled: {fix}")
     return files
 

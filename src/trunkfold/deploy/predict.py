@@ -219,6 +219,8 @@ def _decode(path: Path, side: int) -> np.ndarray | str:
     """Return the pixels, or the reason why the photo cannot be decoded."""
     try:
         return read_photo(path, side)
+    except InputError:
+        raise
     except ValueError as error:
         return str(error)
 

@@ -16,6 +16,7 @@ from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
+from trunkfold.model.families import family_of
 from trunkfold.split.folds import learned_from
 
 AVERAGE = "average"
@@ -82,8 +83,9 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
     model = _model(run, states[fold])
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_for_hf(model, str(partial), model_config={"label_names": list(run.classes.values())}, safe_serialization=True)
-    write_text(_card(run, which, scores.get(fold)), partial / "README.md")
+    labels, options = {"label_names": list(run.classes.values())}, family_of(run.config.model.name).options
+    save_for_hf(model, str(partial), model_config=labels, model_args=options or None, safe_serialization=True)
+    write_text(_card(run, which, fold, scores.get(fold)), partial / "README.md")
     partial.rename(out)
     measured = f", macro F1 {scores[fold]:.4f} on {len(held_out)} held-out photos" if scores else ", not measured"
     return which + measured
@@ -104,7 +106,8 @@ def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _model(run: FinishedRun, state: dict[str, torch.Tensor]) -> nn.Module:
     """Return a plain timm model with these weights and the run's input size and normalization."""
-    model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes))
+    options = family_of(run.config.model.name).options  # for an image size other than the model's own
+    model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes), **options)
     model.load_state_dict(state)
     side = run.config.data.image_size
     mean, std = ((numbers.flatten() / 255).tolist() for numbers in (run.trunk.mean, run.trunk.std))
@@ -123,8 +126,9 @@ def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainP
     return validation_scores(held_out.targets, np.concatenate(probabilities))["val_macro_f1"]
 
 
-def _card(run: FinishedRun, which: str, own: float | None) -> str:
-    model = run.config.model
+def _card(run: FinishedRun, which: str, fold: str, own: float | None) -> str:
+    model, fold_of_row = run.config.model, read_folds(run.folder.folds)["fold"].to_numpy()
+    learned = learned_from(fold_of_row) & (fold_of_row.astype(str) != fold)  # of a fold or, by all, of the average
     own_weights = "unknown (model.weights is a local file)" if model.weights else "none (trained from random weights)"
     from_timm = model.pretrained and model.weights is None
     license_name = timm.get_pretrained_cfg(model.name).license if from_timm else None
@@ -133,7 +137,7 @@ def _card(run: FinishedRun, which: str, own: float | None) -> str:
         name=run.folder.name,
         which=which,
         model=model.name,
-        photos=learned_from(read_folds(run.folder.folds)["fold"].to_numpy()).sum(),
+        photos=learned.sum(),
         classes=len(run.classes),
         labels=", ".join(run.classes.values()),
         own="not measured" if own is None else f"{own:.4f}",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import Accelerator
 
 from trunkfold.config.parsing import load_config
@@ -117,6 +118,8 @@ def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
         raise InputError(f"{run.config} and {run.metrics} have different classes: restore the file that was edited")
     if config.data.image_size is None:
         raise InputError(f"{run.config} has no data.image_size: restore the file that training wrote")
+    if config.train.mixed_precision == "fp16" and not torch.cuda.is_available():  # trained on a GPU, used without one
+        return replace(config, train=replace(config.train, mixed_precision="auto"))
     return config
 
 
@@ -127,7 +130,7 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
         name: Name of a folder under submissions/; None uses the folder of a single writable run.
 
     Raises:
-        InputError: The folder contains a training run, or is not writable.
+        InputError: The folder contains a training run or something else, or is not writable.
     """
     single = runs[0].folder if len(runs) == 1 else None
     if name is None and single and single.write:
@@ -138,6 +141,8 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
         out = RunFolder(SUBMISSIONS / name, write=True)
         if out.is_trained:
             raise InputError(f"{out} contains a trained run: choose another --out")
+        if out.path.exists() and any(out.path.iterdir()) and not out.metrics.exists():
+            raise InputError(f"{out} contains something else than a submission: choose another --out")
     out.check_writable("choose another --out, or free space")
     return out
 

@@ -1,6 +1,7 @@
 """The dataset of a run: validated tables, folds and decoded photos."""
 
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,12 @@ class Labelled:
     test_photos: int = 0
     search_key: str | None = None
     certainty: str = ""
+
+    @property
+    def key(self) -> str:
+        """Identify pixels, labels, groups and folds."""
+        table = self.table[["image_id", "label", "group", "fold"]].to_csv(index=False)
+        return f"{self.pixels.key} {uuid.uuid5(uuid.NAMESPACE_OID, table).hex}"
 
     @property
     def targets(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import parse_flag_from_env, set_seed
+from accelerate.utils import gather_object, parse_flag_from_env, set_seed
 
 from trunkfold.config.schema import TrainConfig
 from trunkfold.errors import InputError
@@ -48,6 +48,20 @@ def start_process(config: TrainConfig) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger("trunkfold").setLevel(logging.ERROR)
     return accelerator
+
+
+def check_agreement(accelerator: Accelerator, key: str) -> None:
+    """Raise an `InputError` in all processes unless the photos, labels, groups and folds of all have the same key.
+
+    Machines without a shared disk search for copies by themselves, and one may lack the answers of a person: tails
+    would then train on photos that the first process scores.
+    """
+    keys = gather_object([key])
+    if len(set(keys)) > 1:
+        raise InputError(
+            "the machines have different photos, labels, groups or folds: copy the data and submissions/copies/ from "
+            "the first machine to the others, or set split.groups to the same file"
+        )
 
 
 def end_processes(accelerator: Accelerator) -> None:

@@ -122,11 +122,12 @@ def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
 
 
 def _is_used(run: RunFolder) -> bool:
-    """Return whether the folder contains files other than the lock and unfinished ones.
+    """Return whether the folder contains files of a run.
 
     Folders without files remain if a run ends before it writes its configuration.
     """
-    return any(not path.is_dir() for visible in run.path.glob("[!.]*") for path in [visible, *visible.rglob("*")])
+    visible = (path for path in run.path.glob("[!.]*") if path != run.trackers)  # which may begin before the run
+    return any(not path.is_dir() for own in visible for path in [own, *own.rglob("*")])
 
 
 def _empty(run: RunFolder) -> None:

@@ -6,7 +6,6 @@ their parameters are queued again.
 
 import inspect
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,15 +73,13 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
 
 
 def check_photos(study: optuna.Study, labelled: Labelled) -> None:
-    """Raise an `InputError` if photos, labels or folds have changed since the study was started."""
-    table = labelled.table[["image_id", "label", "fold"]].to_csv(index=False)
-    found = f"{labelled.pixels.key} {uuid.uuid5(uuid.NAMESPACE_OID, table).hex}"
-    if study.user_attrs.setdefault(PHOTOS, found) != found:
+    """Raise an `InputError` if photos, labels, groups or folds have changed since the study was started."""
+    if study.user_attrs.setdefault(PHOTOS, labelled.key) != labelled.key:
         raise InputError(
-            f"the photos, labels or folds have changed since the study {study.study_name} was started: "
+            f"the photos, labels, groups or folds have changed since the study {study.study_name} was started: "
             "choose another --run.name"
         )
-    study.set_user_attr(PHOTOS, found)
+    study.set_user_attr(PHOTOS, labelled.key)
 
 
 def work(
