@@ -78,6 +78,11 @@ class RunFolder:
         """Return the names of the folders with tails."""
         return {path.name for path in self.path.glob("fold_*")}
 
+    def foreign_files(self) -> list[str]:
+        """Return the names of files and folders that are not a run's, apart from its folds."""
+        own = {path.name for path in (*vars(self).values(), *map(self.predictions, SETS)) if isinstance(path, Path)}
+        return sorted(path.name for path in self.path.glob("[!.]*") if path.name not in own)
+
     def figure(self, name: str) -> Path:
         """Return the path of a figure's PNG file."""
         return self.figures / f"{name}.png"

@@ -109,8 +109,7 @@ def test_without_a_hold_out_only_the_folds_are_scored():
 def test_runs_of_different_splits_get_a_warning_and_no_score(caplog):
     runs = [make_run("a", 0.1), make_run("b", 0.9, folds=FOLDS.assign(fold=[1, 0, 0, 1, -1, -1]))]
     Path("submissions/a+b").mkdir()
-    for name in ("oof.csv", "metrics.json"):
-        Path("submissions/a+b", name).write_text("of an earlier blend")
+    Path("submissions/a+b/oof.csv").write_text("of an earlier blend")
     with caplog.at_level(logging.WARNING):
         folder = blend_runs(runs)
     assert "the runs have different splits, so the blend has no unbiased score" in caplog.text
@@ -140,7 +139,6 @@ def test_nothing_of_another_output_stays_in_the_folder():
     assert out.config.read_text() == out.label_issues.read_text() == "b"
     assert not out.predictions("holdout").exists()
     assert not out.thumbnail(0).exists()
-    out.save("{}", out.metrics)
     blend_runs(runs, name="out")
     left = {path.name for path in out.path.rglob("*") if path.is_file()}
     assert left == {"test_probabilities.csv", "metrics.json"}
@@ -190,12 +188,16 @@ def test_a_training_run_is_never_overwritten():
 
 
 def test_a_folder_of_something_else_is_never_emptied():
-    other = Path("submissions/study/figures/history.png")
+    runs, other = [make_run("a", 0.1), make_run("b", 0.9)], Path("submissions/study/figures/history.png")
     other.parent.mkdir(parents=True)
     other.touch()
-    with pytest.raises(InputError, match="submissions/study contains something else than a submission: choose another"):
-        blend_runs([make_run("a", 0.1), make_run("b", 0.9)], name="study")
+    (other.parents[1] / "study.yaml").touch()
+    with pytest.raises(InputError, match="submissions/study contains study.yaml, which no submission has: choose an"):
+        blend_runs(runs, name="study")
     assert other.exists()
+    Path("submissions/interrupted/figures/photos").mkdir(parents=True)  # as by a submission that did not end
+    Path("submissions/interrupted/oof.csv").touch()
+    blend_runs(runs, name="interrupted")
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "x/y"])

@@ -15,7 +15,7 @@ from trunkfold.config.rules import check_run_name
 from trunkfold.config.schema import CacheConfig, Config
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.data.tables import Competition
-from trunkfold.errors import InputError
+from trunkfold.errors import InputError, first_few
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
 from trunkfold.evaluation.decoding import decode
 from trunkfold.evaluation.error_analysis import read_suspects
@@ -141,8 +141,8 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
         out = RunFolder(SUBMISSIONS / name, write=True)
         if out.is_trained:
             raise InputError(f"{out} contains a trained run: choose another --out")
-        if out.path.exists() and any(out.path.iterdir()) and not out.metrics.exists():
-            raise InputError(f"{out} contains something else than a submission: choose another --out")
+        if foreign := out.foreign_files():
+            raise InputError(f"{out} contains {first_few(foreign)}, which no submission has: choose another --out")
     out.check_writable("choose another --out, or free space")
     return out
 
