@@ -2,7 +2,8 @@
 
 Out-of-fold photos are numerous, but each is predicted by a single model. The hold-out measures the ensemble, but on few
 photos. Sampling error affects ensemble and single models alike, so their difference, the gain, is estimated more
-precisely than either score. `tests/benchmarks/bench_expected.py` measures the coverage of the interval.
+precisely than either score. It is the gain of the most probable labels, because that of labels decoded for macro F1 is
+noisier on a set as small as the hold-out. `tests/benchmarks/bench_expected.py` measures the coverage of the interval.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ def expected_score(
 
     Args:
         oof: image_id, label and prediction of the out-of-fold photos.
-        holdout: The same for the held-out photos, predicted by the ensemble; None without a hold-out.
-        alone: Labels of the held-out photos predicted by each single model, in the same rows; None if unknown.
+        holdout: The same for the held-out photos, with the ensemble's most probable labels; None without a hold-out.
+        alone: Most probable labels of the held-out photos by each single model, in the same rows; None if unknown.
         groups: Group of each image_id, the index; whole groups are resampled.
         labels: The competition's labels.
         luck: Simulated leaderboards, for the spread of a private score around its expectation.

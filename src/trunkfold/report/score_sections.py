@@ -60,11 +60,11 @@ def _basis(metrics: Metrics) -> str:
     if holdout is None or expected.gain is None:
         reason = "for an average of runs" if holdout else "without a hold-out"
         return f"{singles}. The gain from averaging the folds is unknown {reason}, and is not included."
-    alone = holdout.macro_f1 - expected.gain
-    together = f"On the hold-out, the ensemble reaches {holdout.macro_f1:.3f} and single models {alone:.3f}"
+    together = f"On the hold-out, the ensemble reaches {holdout.macro_f1:.3f}"
     if holdout.accuracy == 1:
         together = f"On the hold-out, the ensemble makes no mistakes, {_most_wrong(holdout.groups)}"
-    return f"{singles}. {together}. The gain from averaging the folds, {expected.gain:+.3f}, is added."
+    gain = f"The gain from averaging the folds, {expected.gain:+.3f} for the most probable labels there, is added."
+    return f"{singles}. {together}. {gain}"
 
 
 def _most_wrong(groups: int) -> str:
