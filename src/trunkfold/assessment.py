@@ -159,8 +159,7 @@ class Expected:
         macro_f1: Point estimate.
         interval: 95 % interval for the score on an infinite number of photos.
         leaderboard: 95 % interval for the score on the private leaderboard; None if the test set is too small.
-        gain: Macro F1 of the ensemble minus that of its single models on the hold-out, of the most probable labels;
-            None if unknown.
+        gain: Gain in macro F1 from averaging the folds, measured on the hold-out and shrunk; None if unknown.
     """
 
     macro_f1: float

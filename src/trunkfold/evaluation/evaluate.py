@@ -10,7 +10,6 @@ from trunkfold.assessment import Assessment, FoldScores, Leak, LeakScores, PartS
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.expected import expected_score
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
-from trunkfold.evaluation.predictions import probabilities_of
 from trunkfold.evaluation.scores import score
 from trunkfold.split.folds import learned_from
 
@@ -31,7 +30,7 @@ def assess_run(
         folds: image_id, group and fold of all labelled photos.
         classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
-        alone: Most probable labels of the held-out photos by each single tail; None if unknown.
+        alone: Labels of the held-out photos predicted by each single tail; None if unknown.
 
     Returns:
         The assessment; its `leak` is None if no photo was predicted by a tail trained on a copy of it.
@@ -40,7 +39,6 @@ def assess_run(
     of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
     leak = score_leak({"oof": oof, "holdout": holdout}, folds)
     luck = simulate_leaderboards(oof, groups, classes, test_photos)
-    most_probable = None if holdout is None else _most_probable(holdout, classes)
     return Assessment(
         oof=score(oof, groups, classes),
         holdout=None if holdout is None else score(holdout, groups, classes),
@@ -48,12 +46,8 @@ def assess_run(
         leak=leak,
         calibration=calibrate(oof, holdout, groups, classes),
         luck=luck,
-        expected=None if leak else expected_score(oof, most_probable, alone, groups, list(classes), luck),
+        expected=None if leak else expected_score(oof, holdout, alone, groups, list(classes), luck),
     )
-
-
-def _most_probable(table: pd.DataFrame, classes: dict[str, str]) -> pd.DataFrame:
-    return table.assign(prediction=np.array(list(classes))[probabilities_of(table, classes).argmax(1)])
 
 
 def score_leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> Leak | None:

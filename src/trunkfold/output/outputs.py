@@ -106,8 +106,7 @@ def save_results(
     ablation = ablate(predicted, folds, classes, config.predict.views, *how, raw)
     by_set = {"oof": ablation.oof, "holdout": ablation.holdout or []}
     gains = {name: row.gain for name, rows in by_set.items() for row in rows if row.part == CONSENSUS}
-    most_probable = label_by_single_tails(predicted, folds, classes, config.predict.consensus, "accuracy")
-    alone = [found[fold_of_row == HELD_OUT] for found in most_probable]
+    alone = [found[fold_of_row == HELD_OUT] for found in label_by_single_tails(predicted, folds, classes, *how)]
     assessment = assess_run(tables["oof"], tables.get("holdout"), folds, classes, labelled.test_photos, alone)
     metrics = Metrics(
         **vars(assessment),

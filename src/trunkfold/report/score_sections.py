@@ -63,7 +63,7 @@ def _basis(metrics: Metrics) -> str:
     together = f"On the hold-out, the ensemble reaches {holdout.macro_f1:.3f}"
     if holdout.accuracy == 1:
         together = f"On the hold-out, the ensemble makes no mistakes, {_most_wrong(holdout.groups)}"
-    gain = f"The gain from averaging the folds, {expected.gain:+.3f} for the most probable labels there, is added."
+    gain = f"The gain from averaging the folds, {expected.gain:+.3f} as far as the hold-out can tell, is added."
     return f"{singles}. {together}. {gain}"
 
 
