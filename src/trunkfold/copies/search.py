@@ -37,7 +37,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 PAGE, LINKS = "copies.html", "links.csv"
 PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
-VERSION = 7  # increase when the search changes, so that old groups are not read
+VERSION = 6  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 

@@ -80,6 +80,6 @@ def certainty(summary: dict) -> str:
     )
     if not errors["doubtful"]:
         doubts = "No decision of the search is doubtful."
-    if lacking := summary["lacking_copies"]:
+    if lacking := summary.get("lacking_copies"):  # results of earlier versions have none
         doubts += f" Photos in groups smaller than usual, which may lack copies: {lacking}."
     return doubts
