@@ -9,8 +9,7 @@ import numpy as np
 from trunkfold.copies.embedding import embed
 from trunkfold.copies.plain_areas import plain_areas
 from trunkfold.copies.record import FEATURES, LONG_SIDE, RECORD, THUMBNAIL
-from trunkfold.data.photos import read_photo
-from trunkfold.errors import InputError
+from trunkfold.data.photos import UnreadablePhotoError, read_photo
 
 LARGEST_ENLARGEMENT = 4  # of smaller photos
 BLUR = 1.0  # sigma in pixels, against noise
@@ -31,9 +30,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     record = np.zeros((), RECORD)
     try:
         pixels = read_photo(path, LONG_SIDE)
-    except InputError:
-        raise
-    except ValueError:
+    except UnreadablePhotoError:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
     record["embedding"], record["cells"] = embed(pixels)

@@ -19,6 +19,10 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # too many open files, t
 MOST_ELONGATED = 4  # aspect ratio above which photos are reduced further, to limit memory
 
 
+class UnreadablePhotoError(ValueError):
+    """A photo cannot be decoded; the message contains only the reason."""
+
+
 @dataclass
 class Photos:
     """Decoded photos by row.
@@ -60,19 +64,19 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
         uint8 of shape (height, width, 3), upright RGB.
 
     Raises:
-        ValueError: The file cannot be decoded; the message contains only the reason.
+        UnreadablePhotoError: The file cannot be decoded.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(MISSING) from error
+        raise UnreadablePhotoError(MISSING) from error
     except OSError as error:  # such as a folder of another user, or a name that is too long
-        raise ValueError(error.strerror) from error
+        raise UnreadablePhotoError(error.strerror) from error
     if not path.is_file():
-        raise ValueError(MISSING)
+        raise UnreadablePhotoError(MISSING)
     if size == 0:
-        raise ValueError(EMPTY)
+        raise UnreadablePhotoError(EMPTY)
     return decode_photo(path, side)
 
 
@@ -95,7 +99,7 @@ def decode_photo(
 
     Raises:
         InputError: Memory or file handles are exhausted, see `raise_if_exhausted`.
-        ValueError: The photo cannot be decoded; the message contains only the reason.
+        UnreadablePhotoError: The photo cannot be decoded.
     """
     try:
         with Image.open(file, formats=formats) as image:
@@ -111,7 +115,7 @@ def decode_photo(
         raise_if_exhausted(error, file)
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "not an image" if unknown else str(error).partition("\n")[0]
-        raise ValueError(reason or type(error).__name__) from error
+        raise UnreadablePhotoError(reason or type(error).__name__) from error
 
 
 def raise_if_exhausted(error: Exception, file: object) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import Photos, raise_if_exhausted, read_photo
-from trunkfold.errors import InputError
+from trunkfold.data.photos import Photos, UnreadablePhotoError, raise_if_exhausted, read_photo
 from trunkfold.files import block_by_block, locked_folder, read_blocks
 
 NAME, BLOCK = "photos", 256  # photos per file: at most this many are decoded again after an interruption
@@ -100,9 +99,7 @@ def _read(path: str, side: int) -> tuple[np.ndarray, str]:
     """Return the pixels, or an empty array and the reason."""
     try:
         return read_photo(path, side), ""
-    except InputError:
-        raise
-    except ValueError as error:
+    except UnreadablePhotoError as error:
         return np.zeros((0, 0, 3), np.uint8), str(error)
 
 

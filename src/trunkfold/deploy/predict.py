@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import read_photo
+from trunkfold.data.photos import UnreadablePhotoError, read_photo
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
 from trunkfold.evaluation.calibration import scale
@@ -219,9 +219,7 @@ def _decode(path: Path, side: int) -> np.ndarray | str:
     """Return the pixels, or the reason why the photo cannot be decoded."""
     try:
         return read_photo(path, side)
-    except InputError:
-        raise
-    except ValueError as error:
+    except UnreadablePhotoError as error:
         return str(error)
 
 
