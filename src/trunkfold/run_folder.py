@@ -80,8 +80,11 @@ class RunFolder:
 
     def foreign_files(self) -> list[str]:
         """Return the names of files and folders that are not a run's, apart from its folds."""
-        own = {path.name for path in (*vars(self).values(), *map(self.predictions, SETS)) if isinstance(path, Path)}
-        return sorted(path.name for path in self.path.glob("[!.]*") if path.name not in own)
+        return sorted({path.name for path in self.path.glob("[!.]*")} - {path.name for path in self._paths()})
+
+    def _paths(self) -> list[Path]:
+        own = [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
+        return [*own, *map(self.predictions, SETS)]
 
     def figure(self, name: str) -> Path:
         """Return the path of a figure's PNG file."""
@@ -162,9 +165,7 @@ class RunFolder:
         Raises:
             InputError: The folder is not writable.
         """
-        paths = [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
-        files = [path for path in paths if path.suffix]
-        check_writable([*files, self.thumbnail(0), *map(self.predictions, SETS)], fix)
+        check_writable([*(path for path in self._paths() if path.suffix), self.thumbnail(0)], fix)
 
 
 def newest_run() -> RunFolder:

@@ -67,16 +67,12 @@ def _sections(photos: pd.DataFrame, groups: list[Group]) -> list[tuple[str, list
     crossing = [group for group in several if photos["set"].iloc[group.members].nunique() > 1]
     by_hand = "They may lack copies. To join some by hand, list them for --links: image_id_a, image_id_b, same (true)."
     one_label = "One source with several labels: at most one is correct."
+    labelled_copy = "Test photos with a labelled copy: see decode.copy_labels."
     return [
         ("Smaller than usual", small, DOUBTS_SHOWN, by_hand),
         ("Least certain", several, GROUPS_SHOWN, "Other groups rest on stronger links."),
         ("Conflicting labels", conflicting, DOUBTS_SHOWN, one_label),
-        (
-            "Labelled and unlabelled",
-            crossing,
-            DOUBTS_SHOWN,
-            "Test photos with a labelled copy: see decode.copy_labels.",
-        ),
+        ("Labelled and unlabelled", crossing, DOUBTS_SHOWN, labelled_copy),
         ("Most certain", several[::-1], GROUPS_SHOWN, "Examples of certain copies."),
     ]
 

@@ -73,13 +73,13 @@ def certainty(summary: dict) -> str:
     errors = summary.get("expected_errors")
     if errors is None:
         return ""
-    doubts = (
-        f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, which "
-        f"only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put copies into "
-        "different folds and inflate scores."
-    )
-    if not errors["doubtful"]:
-        doubts = "No decision of the search is doubtful."
+    doubts = "No decision of the search is doubtful."
+    if errors["doubtful"]:
+        doubts = (
+            f"Doubtful: {counted(errors['doubtful'], 'decision')}, with {errors['false']:.1f} false links expected, "
+            f"which only keep different sources in one fold, and {errors['missed']:.1f} missed ones, which may put "
+            "copies into different folds and inflate scores."
+        )
     if lacking := summary.get("lacking_copies"):  # results of earlier versions have none
         doubts += f" Photos in groups smaller than usual, which may lack copies: {lacking}."
     return doubts

@@ -53,9 +53,10 @@ def expected_score(
     if holdout is not None and alone is not None:
         ensemble, of_ensemble = bootstrap_macro_f1(counts(holdout, holdout["prediction"]), seed=1)
         singles, of_singles = bootstrap_macro_f1(sum(counts(holdout, predicted) for predicted in alone), seed=1)
-        reliable = TYPICAL**2 / (TYPICAL**2 + (of_ensemble - of_singles).var())
+        drawn_gain = of_ensemble - of_singles
+        reliable = TYPICAL**2 / (TYPICAL**2 + drawn_gain.var())
         gain = float(reliable * (ensemble - singles))
-        score, drawn = min(score + gain, 1.0), drawn + reliable * (of_ensemble - of_singles)
+        score, drawn = min(score + gain, 1.0), drawn + reliable * drawn_gain
     low, high = interval(drawn)
     if low == high:  # no mistakes: the interval follows from the rule of three
         low = score - 3 / len(single)

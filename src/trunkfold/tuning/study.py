@@ -74,12 +74,13 @@ def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
 
 def check_photos(study: optuna.Study, labelled: Labelled) -> None:
     """Raise an `InputError` if photos, labels, groups or folds have changed since the study was started."""
-    if study.user_attrs.setdefault(PHOTOS, labelled.key) != labelled.key:
+    found = labelled.key
+    if study.user_attrs.setdefault(PHOTOS, found) != found:
         raise InputError(
             f"the photos, labels, groups or folds have changed since the study {study.study_name} was started: "
             "choose another --run.name"
         )
-    study.set_user_attr(PHOTOS, labelled.key)
+    study.set_user_attr(PHOTOS, found)
 
 
 def work(
