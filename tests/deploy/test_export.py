@@ -180,7 +180,7 @@ def test_without_the_photos_the_export_is_compared_on_noise(run, tmp_path, caplo
 
 
 def test_transformers_are_exported_at_another_image_size_than_their_own(tmp_path):
-    options = ModelConfig(name="test_vit", pretrained=False), DataConfig(image_size=96)
+    options = ModelConfig(name="vit_tiny_patch16_224", pretrained=False), DataConfig(image_size=96)
     trunk = SimpleNamespace(mean=torch.zeros(3, 1, 1), std=torch.full((3, 1, 1), 255.0))
     config = SimpleNamespace(model=options[0], data=options[1])
     run = SimpleNamespace(config=config, classes={"1": "crack", "2": "dent"}, trunk=trunk)
