@@ -7,7 +7,7 @@ python src/find_copies.py --data.root input/demo --links links.csv
 from pathlib import Path
 
 from trunkfold.config.parsing import Parser
-from trunkfold.config.schema import DataConfig
+from trunkfold.config.schema import CacheConfig, DataConfig
 from trunkfold.copies.search import copies_folder, describe_copies, find_copies
 from trunkfold.data.tables import Competition
 from trunkfold.errors import exit_on_input_error
@@ -32,9 +32,16 @@ def main() -> None:
         type=Path,
         help="CSV file of pairs that you have compared (image_id_a, image_id_b, same); see copies.html.",
     )
+    parser.add_argument(
+        "--cache.dir",
+        dest="cache",
+        type=Path,
+        default=CacheConfig.dir,
+        help="Folder of descriptions and comparisons, which make later searches fast (default: %(default)s).",
+    )
     options = parser.parse_args()
     out = options.out or copies_folder(options.root)
-    find_copies(Competition(options.root), out, options.links)
+    find_copies(Competition(options.root), options.cache, out, options.links)
     write_index()
     print(describe_copies(out))
 

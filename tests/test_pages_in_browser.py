@@ -264,7 +264,7 @@ def test_pairs_are_decided_by_buttons_and_keys_and_downloaded_as_links(visit, tm
     """Decisions survive a reload, and find_copies reads the file."""
     monkeypatch.setattr("trunkfold.copies.doubts.DOUBTFUL", 0)
     competition = Competition(write_competition(tmp_path / "input", sources=4, unlabelled_sources=1))
-    photos = find_copies(competition, tmp_path / "copies")
+    photos = find_copies(competition, tmp_path / "cache", tmp_path / "copies")
     seen = visit(tmp_path / "copies/copies.html", width)
     page, status = seen.page, seen.page.locator("#decisions output")
     cards = page.locator(".pair")

@@ -152,7 +152,7 @@ def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypa
     def look(one: int, other: int) -> Evidence:
         return compare(records[one], records[other], statistics)
 
-    pairs = [tuple(pair) for pair in find_candidates(records, embeddings, 1).tolist()]
+    pairs = [tuple(pair) for pair in find_candidates(records, embeddings, 1)[:, :2].tolist()]
     links = {pair: look(*pair) for pair in pairs}
     found["similarity"] = [float(embeddings[one] @ embeddings[other]) for one, other in pairs]
     found["candidates"] = [float(number) for pair in pairs for number in pair]

@@ -10,7 +10,7 @@ and judged on that one. Look-alikes (`look_alikes.py`) are pairs of different ph
 each are another data set, and each kind is judged with coefficients fitted without it. No source photo is in two pairs
 of look-alikes.
 --photos is a competition beside a file photos_truth.csv with image_id, set and source; one photo per source is used.
-Candidates are the share of pairs of copies that were compared in detail; precision and recall are of pairs of photos.
+Candidates are the share of pairs of copies that were candidates; precision and recall are of pairs of photos.
 Missed links are pairs of groups that were wrongly kept apart: the number that the search expects, and the true one.
 --work keeps the descriptions of the photos for later runs.
 """
@@ -20,6 +20,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
@@ -42,8 +43,9 @@ from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
 from trunkfold.copies.embedding import one_thread, project
-from trunkfold.copies.evidence import Evidence, compare
+from trunkfold.copies.evidence import Evidence, Pair, compare
 from trunkfold.copies.grouping import join
+from trunkfold.copies.proposals import Proposals
 from trunkfold.copies.record import EMBEDDING, RECORD
 from trunkfold.copies.search import VERSION
 from trunkfold.data.photos import read_photo
@@ -133,16 +135,18 @@ class DataSet:
         self._statistics, self._common_words = measure_cells(self.records), share_words(self.records, 1)
         self._evidence: dict[tuple[int, int], Evidence] = {}
 
-    def candidates(self, directions: Directions, photos: Sequence[int] | None = None) -> set[tuple[int, int]]:
-        """Return the pairs of some photos that the search compares, by default of all.
+    def candidates(self, directions: Directions, photos: Sequence[int] | None = None) -> np.ndarray:
+        """Return the candidates among some photos, by default all, and their ranks: (pairs, 3).
 
         Depends on the directions that augmentation moves embeddings in.
         """
         rows = np.arange(len(self.records)) if photos is None else np.array(photos)
         with patch.object(embedding, "moved_by_augmentation", lambda: directions):
             similar = are_similar(self.records[rows], project(self.records["embedding"][rows]), 1)
-        common_words = self._common_words if photos is None else share_words(self.records[rows], 1)
-        return set(map(tuple, rows[unique_pairs(common_words, similar)].tolist()))
+        everything = len(rows) == len(self.records)
+        found = unique_pairs(self._common_words if everything else share_words(self.records[rows], 1), similar)
+        found[:, :2] = rows[found[:, :2]]
+        return found
 
     def look(self, one: int, other: int) -> Evidence:
         """Compare two photos."""
@@ -217,7 +221,7 @@ def fit(data: Iterable[DataSet], directions: Directions, without: str | None = N
         if one.negatives:
             pairs = {pair for pair in one.negatives if one.kind[pair[0]] != without}
         else:
-            pairs = one.candidates(directions) | one.true_pairs
+            pairs = {*map(tuple, one.candidates(directions)[:, :2].tolist()), *one.true_pairs}
         looked = ((one.look(*pair), pair in one.true_pairs) for pair in tqdm(sorted(pairs), one.name, leave=False))
         rows += [(found, true) for found, true in looked if found.inliers]
     terms = pd.DataFrame([found.terms() for found, _ in rows])
@@ -233,28 +237,25 @@ def fit(data: Iterable[DataSet], directions: Directions, without: str | None = N
 
 def judge(name: str, data: DataSet, directions: Directions, coefficients: dict, kind: str | None = None) -> str:
     """Group the photos of a data set with these coefficients, and describe the result, of one kind, in one line."""
-    candidates = data.candidates(directions)
-    links = {pair: data.look(*pair) for pair in sorted(candidates)}
-
-    def search_again(photos: list[int]) -> dict[tuple[int, int], Evidence]:
-        further = data.candidates(directions, photos) - candidates
-        candidates.update(further)
-        return {pair: data.look(*pair) for pair in sorted(further)}
-
-    looked_at = {}
+    proposals, known = Proposals(range(len(data.source)), partial(data.candidates, directions)), {}
 
     def look(one: int, other: int) -> Evidence:
-        return looked_at.setdefault((one, other), data.look(one, other))
+        return known.setdefault((one, other), data.look(one, other))
+
+    def compare_all(pairs: list[Pair]) -> dict[Pair, Evidence]:
+        return {pair: look(*pair) for pair in pairs}
 
     with patch.object(scoring, "coefficients", lambda: coefficients):
-        groups = join(range(len(data.source)), links, look, search_again)
-        known = {pair: data.look(*pair) for pair in candidates} | looked_at
+        links = compare_all(proposals.closest())
+        groups = join(range(len(data.source)), links, look, lambda photos: compare_all(proposals.further(photos)))
         expected = expected_errors(find_doubts(groups, known))
     wanted = set(np.flatnonzero((data.kind == kind) | (kind is None)).tolist())
     found = {pair for group in groups for pair in combinations(group.members, 2) if wanted.intersection(pair)}
     true = {pair for pair in data.true_pairs if wanted.intersection(pair)}
     right = len(found & true)
-    reached = len(true & candidates) / len(true)
+    reached = len(true & (proposals.proposed | set(map(tuple, data.candidates(directions)[:, :2].tolist())))) / len(
+        true
+    )
     line = (
         f"{name:<32}{len(wanted):>8}{reached:>12.3f}{right / max(len(found), 1):>11.4f}"
         f"{right / len(true):>9.3f}{len(found) - right:>13}"

@@ -18,6 +18,11 @@ BLANK = np.full((60, 80, 3), 90, np.uint8)
 
 
 def find_candidates(records, workers: int) -> np.ndarray:
+    """Return the pairs without their ranks."""
+    return find_ranked(records, workers)[:, :2]
+
+
+def find_ranked(records, workers: int) -> np.ndarray:
     return candidates.find_candidates(records, project([record["embedding"] for record in records]), workers)
 
 
@@ -70,6 +75,20 @@ def test_a_few_neighbours_of_either_kind_suffice_for_copies(words, similar, reco
     copies = [pair for first in range(0, len(records), 3) for pair in combinations(range(first, first + 3), 2)]
     assert len(found) <= (words + similar) * len(records)
     assert np.mean([pair in found for pair in copies]) > 0.9
+
+
+def test_copies_are_the_closest_candidates(records):
+    ranked = find_ranked(records, 2)
+    assert ranked[:, 2].min() == 0
+    assert ranked[:, 2].max() == max(BY_EMBEDDING, BY_WORDS) - 1
+    copies = ranked[:, 0] // 3 == ranked[:, 1] // 3
+    assert np.mean(ranked[copies, 2] < 2) > 0.95
+    assert np.mean(ranked[~copies, 2] < 2) < 0.2
+
+
+def test_a_pair_has_the_lowest_rank_of_those_it_was_found_with():
+    found = candidates.unique_pairs(np.array([[3, 1, 4], [0, 2, 1]]), np.array([[1, 3, 2], [1, 0, 0], [3, 1, 5]]))
+    assert found.tolist() == [[0, 1, 0], [0, 2, 1], [1, 3, 2]]
 
 
 def test_the_number_of_threads_changes_nothing(records, pairs):

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toys import SOURCE
 
 from trunkfold.copies import comparison
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.comparison import compare_pairs, start_workers
+from trunkfold.copies.comparison import compare_pairs, limit_threads, start_workers
 from trunkfold.copies.evidence import compare
 from trunkfold.copies.record import RECORD, Records
 from trunkfold.errors import InputError
@@ -42,28 +43,29 @@ def test_records_are_those_of_the_blocks_here_and_in_other_processes(records):
     assert b"".join(record.tobytes() for record in pickle.loads(packed)) == together
 
 
-@pytest.mark.parametrize("many", [1, 1000], ids=["processes", "threads"])
-def test_workers_give_the_evidence_of_each_pair_in_order(many, records, monkeypatch):
-    monkeypatch.setattr(comparison, "MANY", many)
+@pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
+def test_workers_give_the_evidence_of_each_pair_in_order(processes, records, monkeypatch):
     monkeypatch.setattr(comparison, "PART", 3)
-    pairs = np.array([(one, other) for one in range(8) for other in range(one + 1, 8)])
+    pairs = list(combinations(range(8), 2))
     statistics = measure_cells(records)
-    with start_workers(2, len(pairs)) as workers:
+    with start_workers(2, processes, limit_threads) as workers:
         elsewhere = workers.submit(os.getpid).result() != os.getpid()
         found = compare_pairs(workers, records, pairs, statistics)
-    assert elsewhere == (many == 1)
+    assert elsewhere == processes
     assert found == [compare(records[one], records[other], statistics) for one, other in pairs]
     assert len({evidence.log_odds > 0 for evidence in found}) == 2
 
 
 def test_no_pairs_are_no_evidence(records):
-    with start_workers(2, 0) as workers:
-        assert compare_pairs(workers, records, np.empty((0, 2), int), measure_cells(records)) == []
+    with start_workers(2, True, limit_threads) as workers:
+        assert compare_pairs(workers, records, [], measure_cells(records)) == []
 
 
-def test_a_process_that_dies_is_one_error_which_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(comparison, "MANY", 1)
-    with pytest.raises(InputError, match="free memory, then rerun; finished blocks"), start_workers(2, 1) as workers:
+def test_a_process_that_dies_is_one_error_which_says_what_to_do():
+    with (
+        pytest.raises(InputError, match="free memory, then rerun; finished blocks"),
+        start_workers(2, True, limit_threads) as workers,
+    ):
         workers.submit(signal.raise_signal, signal.SIGKILL).result()
 
 

@@ -33,15 +33,20 @@ from drawn_photos import (
 )
 from toys import run_command
 
-from trunkfold.copies import comparison
+from trunkfold.copies import comparison, evidence_cache
 from trunkfold.copies import search as copies
 from trunkfold.copies.evidence import compare
-from trunkfold.copies.search import copies_folder, describe_copies, find_copies
+from trunkfold.copies.search import copies_folder, describe_copies
 from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split.groups import load_groups
 
 CLASSES = 3
+
+
+def find_copies(competition: Competition, out: Path, links: Path | None = None) -> pd.DataFrame:
+    """Search with a cache beside `out`."""
+    return copies.find_copies(competition, out.parent / "cache", out, links)
 
 
 def make_copy(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -263,7 +268,7 @@ def test_nothing_else_is_left_behind(mixed):
 
 
 def test_what_was_found_is_not_searched_again(mixed, monkeypatch, capsys):
-    for name in ("describe_photo", "compare", "find_candidates", "join"):
+    for name in ("describe_photo", "EvidenceCache", "join"):
         monkeypatch.setattr(copies, name, refuse)
     before = files_of(mixed.out)
     pd.testing.assert_frame_equal(find_copies(Competition(mixed.root), mixed.out), mixed.groups)
@@ -276,7 +281,8 @@ def test_the_groups_are_where_training_looks_for_them(mixed, tmp_path, monkeypat
     assert copies_folder(mixed.root) == Path("submissions/copies/cars")
     shutil.copytree(mixed.out, copies_folder(mixed.root))
     monkeypatch.setattr(copies, "describe_photo", refuse)
-    pd.testing.assert_frame_equal(load_groups("copies", Competition(mixed.root)), mixed.groups)
+    groups = load_groups("copies", Competition(mixed.root), tmp_path / "cache")
+    pd.testing.assert_frame_equal(groups, mixed.groups)
 
 
 def test_another_search_with_other_threads_gives_the_same_bytes(small, small_search, tmp_path, monkeypatch):
@@ -350,7 +356,7 @@ def recording(function, calls: list):
 
 def replace_comparison(monkeypatch: pytest.MonkeyPatch, replacement) -> None:
     """Compare candidates and, before groups join, further pairs by something else."""
-    for module in (comparison, copies):
+    for module in (comparison, evidence_cache):
         monkeypatch.setattr(module, "compare", replacement)
 
 
@@ -392,7 +398,7 @@ def test_exact_duplicates_count_in_the_size_of_their_group(small, tmp_path, monk
 @pytest.fixture
 def blocks(monkeypatch) -> None:
     monkeypatch.setattr(copies, "PHOTOS", 5)
-    monkeypatch.setattr(copies, "PAIRS", 10)
+    monkeypatch.setattr(evidence_cache, "PAIRS", 5)
 
 
 @pytest.mark.usefixtures("blocks")
@@ -431,22 +437,17 @@ def test_a_search_that_was_interrupted_does_not_compare_its_pairs_again(small, t
     compared: list = []
     with monkeypatch.context() as patch:
         replace_comparison(patch, recording(compare, compared))
-        expected = find_copies(Competition(small), tmp_path / "whole")
+        expected = find_copies(Competition(small), tmp_path / "whole" / "out")
     with monkeypatch.context() as patch:
-        replace_comparison(patch, interrupt_after(25, compare))
+        replace_comparison(patch, interrupt_after(12, compare))
         with pytest.raises(KeyboardInterrupt):
             find_copies(Competition(small), tmp_path / "out")
     again: list = []
     replace_comparison(monkeypatch, recording(compare, again))
     monkeypatch.setattr(copies, "describe_photo", refuse)
-    monkeypatch.setattr(copies, "find_candidates", refuse)
+    monkeypatch.setattr(evidence_cache, "find_candidates", refuse)
     pd.testing.assert_frame_equal(find_copies(Competition(small), tmp_path / "out"), expected)
-    assert len(again) == len(compared) - 20  # two blocks of ten were finished
-    assert {path.name for path in (tmp_path / "out").iterdir()} - {".lock"} == {
-        "groups.csv",
-        "copies.json",
-        "copies.html",
-    }
+    assert len(again) == len(compared) - 10  # two blocks of five were finished
 
 
 @pytest.mark.usefixtures("blocks")
@@ -458,7 +459,6 @@ def test_what_was_left_of_a_search_is_not_used_for_other_photos(small, tmp_path,
     cv2.imwrite(str(small / "train" / "images" / "train-001.png"), draw_source(77, 160, 120)[..., ::-1])
     groups = find_copies(Competition(small), tmp_path / "out")
     assert (groups["group"] == groups["group"][0]).sum() == 1
-    assert not list((tmp_path / "out").glob(".search-*"))
 
 
 def test_of_two_that_ask_at_once_one_searches(small, tmp_path, monkeypatch):
@@ -599,6 +599,45 @@ def test_copies_of_real_photos_are_found(tmp_path):
     precision, recall = pair_scores(groups["group"], groups["source"])
     assert precision >= 0.995
     assert recall >= 0.97
+
+
+def digests_of(compared: list) -> list[tuple[bytes, ...]]:
+    return [tuple(record["digest"].tobytes() for record in records) for *records, _ in compared]
+
+
+def test_a_search_with_links_or_other_labels_describes_and_compares_nothing_again(small, tmp_path, monkeypatch):
+    out, competition, compared = tmp_path / "out", Competition(small), []
+    replace_comparison(monkeypatch, recording(compare, compared))
+    before, earlier = find_copies(competition, out), digests_of(compared)
+    (tmp_path / "links.csv").write_text("image_id_a,set_a,image_id_b,set_b,same\n001,train,004,train,true\n")
+    compared.clear()
+    monkeypatch.setattr(copies, "describe_photo", refuse)
+    after = find_copies(competition, out, tmp_path / "links.csv")
+    assert partition(before)[:2] == [[0, 1, 2], [3, 4, 5]]
+    assert partition(after) == [[0, 1, 2, 3, 4, 5], *partition(before)[2:]]
+    assert len(earlier) == len(set(earlier)) > 5
+    assert not set(earlier) & set(digests_of(compared))
+    replace_comparison(monkeypatch, refuse)
+    table = small / "train/train.csv"
+    table.write_text(table.read_text().replace(",1\n", ",2\n", 1))
+    assert find_copies(Competition(small), out).equals(after)
+    shutil.move(small, tmp_path / "elsewhere")
+    assert find_copies(Competition(tmp_path / "elsewhere"), tmp_path / "others").equals(before)
+
+
+def test_what_was_looked_up_is_kept_for_later_searches(small, tmp_path, monkeypatch):
+    join, found = copies.join, []
+
+    def look_first(photos, links, look, *again):
+        pair = next(pair for pair in combinations(photos, 2) if pair not in links)
+        found.append((pair, look(*pair)))
+        return join(photos, links, look, *again)
+
+    monkeypatch.setattr(copies, "join", look_first)
+    find_copies(Competition(small), tmp_path / "out")
+    replace_comparison(monkeypatch, refuse)
+    find_copies(Competition(small), tmp_path / "other")
+    assert found[0] == found[1]
 
 
 def test_links_that_a_person_checked_are_certain_and_stay_for_later_searches(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def test_only_one_of_the_two_is_told(competition, tmp_path):
 
 def test_the_search_for_copies_sees_all_photos(competition, tmp_path, monkeypatch):
     groups = load(competition).groups
-    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda root: groups)
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda *_: groups)
     drop = write(tmp_path / "drop.csv", "image_id\n1\n2\n3\n5\n")
     data = DataConfig(root=competition, image_size=14, classes=None, drop=drop)
     labelled = load_labelled(Config(data=data, cache=CacheConfig(tmp_path / "cache")))
@@ -185,7 +185,7 @@ def test_what_is_wrong_with_the_files_is_named(drop, relabel, messages, competit
 
 
 def test_all_that_is_wrong_is_told_before_the_search_for_copies(competition, tmp_path, monkeypatch):
-    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda root: pytest.fail("searched"))
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda *_: pytest.fail("searched"))
     data = DataConfig(root=competition, image_size=14, classes=None, drop=write(tmp_path / "d.csv", "image_id\n0\n"))
     with pytest.raises(InputError, match="not in train.csv: 0"):
         load_labelled(Config(data=data, cache=CacheConfig(tmp_path / "cache")))

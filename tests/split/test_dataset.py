@@ -98,7 +98,7 @@ def test_a_single_problem_is_told_without_a_list(competition):
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_what_can_be_said_at_once_is_said_before_copies_are_searched_for(choice, competition, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda root: pytest.fail("searched"))
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda *_: pytest.fail("searched"))
     folder = competition / "train" / "train"
     table = pd.read_csv(folder / "train.csv", dtype=str)
     table.loc[0, "label"] = ""
@@ -118,7 +118,7 @@ def test_what_can_be_said_at_once_is_said_before_copies_are_searched_for(choice,
 def test_a_random_split_keeps_the_groups_that_were_found_and_divides_them(competition, monkeypatch):
     """They are what the warning is made of."""
     found = load_labelled(make_config(competition)).groups
-    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda root: found)
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda *_: found)
     tables = {choice: load_labelled(make_config(competition, groups=choice)).table for choice in ("none", "copies")}
     true = [f"source {row // 3}" for row in range(90)]
     for table in tables.values():
@@ -136,7 +136,7 @@ def test_each_table_is_parsed_once_although_the_search_needs_them_too(competitio
         return read_numbered_table(path, columns)
 
     monkeypatch.setattr("trunkfold.data.tables.read_numbered_table", read)
-    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda competition: found)
+    monkeypatch.setattr("trunkfold.split.groups.find_copies", lambda *_: found)
     load_labelled(make_config(competition, groups="copies"))
     assert sorted(parsed) == ["test.csv", "train.csv"]
 

@@ -24,7 +24,7 @@ def searched(monkeypatch) -> list[Path]:
     """The folders that were searched for copies; each search finds `FOUND`."""
     folders: list[Path] = []
 
-    def find(competition: Competition) -> pd.DataFrame:
+    def find(competition: Competition, cache: Path) -> pd.DataFrame:
         folders.append(competition.root)
         return FOUND
 
@@ -77,7 +77,7 @@ def test_groups_stand_at_the_index_of_the_ids():
 def test_a_groups_file_that_cannot_be_used_is_named(text, message, tmp_path):
     file = tmp_path / "groups.csv" if text is None else write_groups(tmp_path, text)
     with pytest.raises(InputError, match=message):
-        load_groups(str(file), Competition(tmp_path))
+        load_groups(str(file), Competition(tmp_path), tmp_path)
 
 
 def test_an_id_with_and_without_a_set_is_ambiguous_and_named(tmp_path):
@@ -97,13 +97,13 @@ def test_photos_without_a_group_are_named_together(tmp_path):
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_copies_are_searched_for_also_to_say_what_a_random_split_leaks(choice, searched, tmp_path):
-    assert load_groups(choice, Competition(tmp_path)) is FOUND
+    assert load_groups(choice, Competition(tmp_path), tmp_path) is FOUND
     assert searched == [tmp_path]
 
 
 def test_a_file_needs_no_search(searched, tmp_path):
     file = write_groups(tmp_path, "image_id,group\n1,a\n")
-    assert load_groups(str(file), Competition(tmp_path))["group"].tolist() == ["a"]
+    assert load_groups(str(file), Competition(tmp_path), tmp_path)["group"].tolist() == ["a"]
     assert searched == []
 
 
@@ -113,7 +113,9 @@ def test_a_file_of_groups_with_sets_needs_no_valid_test_table(tmp_path):
         (tmp_path / name / "images").mkdir(parents=True)
     (tmp_path / "train/train.csv").write_text("image_id,filename,label\n1,1.jpg,1\n")
     (tmp_path / "test/test.csv").write_text("damaged")
-    groups = load_groups(str(write_groups(tmp_path, "image_id,set,group\n1,train,a\n")), Competition(tmp_path))
+    groups = load_groups(
+        str(write_groups(tmp_path, "image_id,set,group\n1,train,a\n")), Competition(tmp_path), tmp_path
+    )
     assert groups["group"].tolist() == ["a"]
 
 
@@ -128,18 +130,18 @@ def run(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_the_photos_of_a_run_have_its_groups(choice, run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", choice, Competition(Path("elsewhere/same")))
+    groups = load_run_groups(run / "groups.csv", "same", choice, Competition(Path("elsewhere/same")), run)
     assert groups_of(pd.Series(["9", "8"]), "test", groups).tolist() == ["b", "a"]
     assert searched == []
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
 def test_other_photos_are_searched_whatever_their_ids(choice, run, searched):
-    assert load_run_groups(run / "groups.csv", "same", choice, Competition(Path("other"))) is FOUND
+    assert load_run_groups(run / "groups.csv", "same", choice, Competition(Path("other")), run) is FOUND
     assert searched == [Path("other")]
 
 
 def test_other_photos_stand_alone_where_groups_are_a_files(run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", Competition(Path("other")))
+    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", Competition(Path("other")), run)
     assert groups_of(pd.Series(["8", "7"]), "test", groups).tolist() == ["a", ""]
     assert searched == []

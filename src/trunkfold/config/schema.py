@@ -202,7 +202,7 @@ class CacheConfig:
     """Cache shared by all runs; it can be deleted at any time.
 
     Attributes:
-        dir: Folder for decoded photos and computed features.
+        dir: Folder for decoded photos, descriptions of photos for the copy search, and computed features.
     """
 
     dir: Path = Path("submissions/.cache")

@@ -63,19 +63,23 @@ def find_candidates(records: Sequence[np.ndarray], embeddings: np.ndarray, worke
         workers: Number of threads.
 
     Returns:
-        int of shape (pairs, 2): sorted index pairs into `records`, smaller index first. Photos without features are in
-        no pair.
+        int of shape (pairs, 3): sorted index pairs into `records`, smaller index first, and their rank: how many
+        neighbours of one of the photos are closer, by words or by embeddings, whichever is least. Photos without
+        features are in no pair.
     """
     return unique_pairs(share_words(records, workers), are_similar(records, embeddings, workers))
 
 
-def unique_pairs(*pairs: np.ndarray) -> np.ndarray:
-    """Join arrays (pairs, 2); sort the indices of each pair, and the pairs."""
-    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+def unique_pairs(*found: np.ndarray) -> np.ndarray:
+    """Join arrays of pairs and ranks (pairs, 3); sort the indices of each pair, and the pairs, with the lowest rank."""
+    pairs = np.concatenate(found)
+    pairs[:, :2].sort(axis=1)
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    return pairs[np.unique(pairs[:, :2], axis=0, return_index=True)[1]]
 
 
 def are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: int) -> np.ndarray:
-    """Return pairs of photos with similar embeddings."""
+    """Return pairs of photos with similar embeddings, and their ranks: (pairs, 3)."""
     featured = np.flatnonzero([record["count"] > 0 for record in records])
     embeddings = embeddings[featured]
 
@@ -83,18 +87,20 @@ def are_similar(records: Sequence[np.ndarray], embeddings: np.ndarray, workers: 
         similarity = embeddings[start : start + ROWS] @ embeddings.T
         rows = np.arange(len(similarity))
         similarity[rows, start + rows] = -np.inf  # with itself
-        return featured[_most_similar(similarity, start, BY_EMBEDDING, -np.inf)]
+        found = _most_similar(similarity, start, BY_EMBEDDING, -np.inf)
+        found[:, :2] = featured[found[:, :2]]
+        return found
 
     starts = range(0, len(featured), ROWS)
     found = thread_map(neighbours, starts, max_workers=workers, leave=False, desc="similar photos")
-    return np.concatenate([np.empty((0, 2), int), *found])
+    return np.concatenate([np.empty((0, 3), int), *found])
 
 
 def share_words(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
-    """Return pairs of photos that share rare words."""
+    """Return pairs of photos that share rare words, and their ranks: (pairs, 3)."""
     sample = _sample(records)
     if not len(sample):  # all photos are blank
-        return np.empty((0, 2), int)
+        return np.empty((0, 3), int)
     vocabulary = Vocabulary(sample)
     starts = range(0, len(records), ROWS)
     options = {"max_workers": workers, "leave": False}
@@ -137,11 +143,12 @@ def _sample(records: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _most_similar(similarity: np.ndarray, start: int, count: int, least: float) -> np.ndarray:
-    """Return pairs (row, column) of the `count` most similar columns of each row, above a similarity of `least`."""
+    """Return row, column and rank of the `count` most similar columns of each row, above a similarity of `least`."""
     count = min(count, similarity.shape[1])
     columns = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     rows = np.arange(len(similarity))[:, None]
-    pairs = np.stack(np.broadcast_arrays(start + rows, columns), axis=2)
+    columns = columns[rows, np.argsort(-similarity[rows, columns], axis=1, kind="stable")]
+    pairs = np.stack(np.broadcast_arrays(start + rows, columns, np.arange(count)), axis=2)
     return pairs[similarity[rows, columns] > least]
 
 

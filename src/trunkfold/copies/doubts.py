@@ -6,9 +6,8 @@ from statistics import fmean
 
 from scipy.special import expit
 
-from trunkfold.copies.evidence import LIMITS, Evidence
+from trunkfold.copies.evidence import LIMITS, Evidence, Pair
 from trunkfold.copies.grouping import Group, needed_log_odds
-from trunkfold.copies.links import Pair
 from trunkfold.copies.usual_size import UsualSize
 
 DOUBTFUL = 0.05  # probability of an error; the calibration has too few photos to tell smaller ones apart

@@ -24,6 +24,7 @@ LIMITS = -6.0, 8.0  # of the log-odds: one deviating pair of three copies must n
 NOT_ALIGNED = -1.0  # log-odds of photos that could not be aligned, as one in 10 heavily augmented copies cannot
 RELIABLE = 12  # inliers of an alignment that hardly any two photos of different scenes reach
 DECIDED = 1000.0  # log-odds of a verdict
+Pair = tuple[int, int]  # rows of two photos, the smaller first
 
 
 @dataclass(frozen=True)

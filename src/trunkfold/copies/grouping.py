@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 from types import MappingProxyType
 
-from trunkfold.copies.evidence import LIMITS, Evidence
-from trunkfold.copies.links import Pair
+from trunkfold.copies.evidence import LIMITS, Evidence, Pair
 from trunkfold.copies.usual_size import UsualSize
 
 WITNESSES = 4  # photos per group compared before a merge; groups are rarely larger
 # Mean log-odds that groups of several photos need to merge, since copies would have been recognized before. Drawn cars
 # of one model, the closest look-alikes we know, reach 4.3.
 MARGIN = 5.0
-ROUNDS = 20  # at most; three to ten suffice
+ROUNDS = 40  # at most; three to ten suffice
 
 
 @dataclass
@@ -55,23 +54,22 @@ def join(
         photos: Their indices.
         links: Evidence of pairs (smaller index first).
         look: Returns the evidence of any other pair; called only until a decision is certain.
-        search_again: Returns the evidence of further pairs of photos whose copies were not all found.
+        search_again: Returns the evidence of further pairs of photos whose copies may not be found yet: those that lack
+            copies, or all photos if sizes prove little. Called until it returns nothing.
         duplicates: Number of exact duplicates of a photo, which are not among the `photos`.
 
     Returns:
         All groups, including those of one photo, ordered by first member.
     """
     sizes = {photo: 1 + duplicates.get(photo, 0) for photo in photos}
-    links, evidence, usual, searched = dict(links), dict(links), UsualSize(), []
+    links, evidence, usual = dict(links), dict(links), UsualSize()
     for _ in range(ROUNDS):
         groups = _join(sizes, links, evidence, look, usual)
         earlier, usual = usual, UsualSize.of(group.size for group in groups)
         if usual != earlier:
             continue
-        incomplete = [photo for group in groups if usual.lacks_copies(group.size) for photo in group.members]
-        if len(incomplete) < 2 or incomplete == searched:
-            break
-        searched, further = incomplete, search_again(incomplete)
+        uncertain = (group for group in groups if usual.lacks_copies(group.size) or not usual.is_telling)
+        further = search_again(sorted(photo for group in uncertain for photo in group.members))
         if not further:
             break
         links |= further

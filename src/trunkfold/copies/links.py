@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from trunkfold.copies.evidence import Pair
 from trunkfold.csv_table import read_text_table
 from trunkfold.errors import first_few, raise_problems
 from trunkfold.files import write_csv
@@ -18,7 +19,6 @@ COLUMNS = ["image_id_a", "image_id_b", "same"]
 OPTIONAL = ["set_a", "set_b", "bytes_a", "bytes_b"]
 PHOTO = ["image_id", "set", "bytes"]  # identify an unchanged photo; two folders may have the same ids
 ANSWERS = {"true": True, "false": False}
-Pair = tuple[int, int]  # rows of two photos, the smaller first
 Links = list[tuple[Pair, bool]]  # whether the photos are copies
 
 

@@ -1,42 +1,44 @@
 """Search for copies: groups labelled and unlabelled photos of one source.
 
-Intermediate results are saved in blocks, so that an interrupted search resumes.
+Descriptions and comparisons are kept in the cache, so that an interrupted search resumes, and one with further links or
+other labels takes seconds.
 """
 
 import hashlib
 import os
-import shutil
 from collections import Counter
-from collections.abc import Container, Sequence
-from dataclasses import astuple
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm.contrib.concurrent import thread_map
 
-from trunkfold.copies.candidates import find_candidates
-from trunkfold.copies.cells import Statistics, measure_cells
-from trunkfold.copies.comparison import compare_pairs, start_workers
+from trunkfold.copies.comparison import start_workers
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
-from trunkfold.copies.embedding import one_thread, project
-from trunkfold.copies.evidence import IDENTICAL, Evidence, compare, compare_aligned
+from trunkfold.copies.embedding import limit_threads, one_thread
+from trunkfold.copies.evidence import IDENTICAL, Evidence, Pair, compare_aligned
+from trunkfold.copies.evidence_cache import EvidenceCache
 from trunkfold.copies.grouping import Group, join
-from trunkfold.copies.links import Links, Pair, follow, keep_links, kept_links, read_links
-from trunkfold.copies.page import PAIRS_SHOWN, write_page
+from trunkfold.copies.links import Links, follow, keep_links, kept_links, read_links
+from trunkfold.copies.page import PAIRS_SHOWN, Shown, write_page
+from trunkfold.copies.proposals import Proposals
 from trunkfold.copies.record import RECORD, Records
 from trunkfold.copies.summary import GROUPS, SUMMARY, certainty, facts, read_summary, summarise
 from trunkfold.cores import usable_cores
 from trunkfold.csv_table import read_text_table
+from trunkfold.data.photos import content_key
 from trunkfold.data.tables import Competition, table_problems
 from trunkfold.errors import InputError, counted, raise_problems
 from trunkfold.files import block_by_block, locked_folder, write_csv, write_json
 from trunkfold.run_folder import SUBMISSIONS
 
 PAGE, LINKS = "copies.html", "links.csv"
-PHOTOS, PAIRS = 500, 5000  # per block: an interruption loses about ten seconds
+PHOTOS = 500  # per file: an interruption loses about ten seconds
+CHUNK = 10  # photos that a process describes at once
+MANY = 2000  # photos; to start processes takes as long as they save on so many
 VERSION = 6  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
@@ -46,13 +48,16 @@ def copies_folder(root: Path) -> Path:
     return SUBMISSIONS / "copies" / root.resolve().name
 
 
-def find_copies(competition: Competition, out: Path | None = None, links: Path | None = None) -> pd.DataFrame:
+def find_copies(
+    competition: Competition, cache: Path, out: Path | None = None, links: Path | None = None
+) -> pd.DataFrame:
     """Find the photos of a competition that show the same source, or read the result of an earlier search.
 
     One process searches and prints a message, while the others wait.
 
     Args:
         competition: Its tables, one of which may be missing.
+        cache: Folder of all caches; descriptions and comparisons take 150 kB per photo.
         out: Folder for groups.csv, copies.json and copies.html; None uses `copies_folder`.
         links: File of pairs that a person has compared, see `trunkfold.copies.links`. Those of earlier searches are
             kept in links.csv next to the groups, and still count unless the file answers them differently.
@@ -62,7 +67,7 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
         without copies are groups of one.
 
     Raises:
-        InputError: The tables or links are invalid, or `out` is not writable.
+        InputError: The tables or links are invalid, or a folder is not writable.
     """
     photos = _all_photos(competition)
     option, out = "--out" if out else "working folder", out or copies_folder(competition.root)
@@ -76,7 +81,9 @@ def find_copies(competition: Competition, out: Path | None = None, links: Path |
         if (earlier.get("key"), earlier.get("links")) != (key, digest):
             follow(given, photos)  # fail before the search
             print(f"searching {counted(len(photos), 'photo')} for copies; the groups will be in {out / GROUPS}")
-            _search(competition.root.resolve().name, photos, {"key": key, "links": digest}, given, out)
+            with locked_folder(cache / f"copies-{content_key(photos['path'], VERSION)}", "--cache.dir") as work:
+                found = _search(photos, given, work)
+            _write(competition.root.resolve().name, photos, {"key": key, "links": digest}, found, out)
             keep_links(given, others, photos, out / LINKS)
         return read_text_table(out / GROUPS, ["image_id", "set", "group"])
 
@@ -114,53 +121,58 @@ def describe_certainty(competition: Competition) -> str:
     return f"{errors} Review: {out / PAGE}" if (errors := certainty(read_summary(out))) else ""
 
 
-def _search(name: str, photos: pd.DataFrame, about: dict[str, str], links: Links, out: Path) -> None:
-    """Describe all photos, compare candidates, group copies, and write the results."""
-    work = out / f".search-{about['key']}"
-    for earlier in set(out.glob(".search-*")) - {work}:
-        shutil.rmtree(earlier)
-    work.mkdir(exist_ok=True)
+class Found(NamedTuple):
+    """Result of a search: groups, exact duplicates, unreadable rows, expected errors, and doubts to review."""
+
+    groups: list[Group]
+    duplicates: int
+    unreadable: list[int]
+    expected_errors: dict[str, float]
+    doubts: list[Shown]
+
+
+def _search(photos: pd.DataFrame, links: Links, work: Path) -> Found:
+    """Describe all photos, compare candidates, and group copies."""
     with threadpool_limits(1), one_thread():  # our own threads each process a photo or a pair
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         verdicts = _verdicts(follow(links, photos, duplicates), unreadable, photos)
-        looked_at = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
-        statistics = measure_cells([records[row] for row in looked_at])
-        evidence = _compare(records, looked_at, statistics, work / "first")
-        evidence |= verdicts
+        rows = sorted(set(range(len(photos))) - set(duplicates) - set(unreadable))
+        compared = EvidenceCache(records, rows, work, WORKERS)
+        proposals = Proposals(rows, compared.find_candidates, verdicts)
 
-        def look(one: int, other: int) -> Evidence:
-            evidence[one, other] = found = compare(records[one], records[other], statistics)
-            return found  # kept, because doubts are about all pairs that were compared
+        def search_again(photos: list[int]) -> dict[Pair, Evidence]:
+            return compared.compare(proposals.further(photos))
 
-        def search_again(rows: list[int]) -> dict[Pair, Evidence]:
-            further = _compare(records, rows, statistics, work / f"again-{about['links']}-{len(evidence)}", evidence)
-            evidence.update(further)
-            return further
-
-        groups = join(looked_at, evidence, look, search_again, Counter(duplicates.values()))
-        doubts = find_doubts(groups, evidence)
+        evidence = compared.compare(proposals.closest()) | verdicts
+        groups = join(rows, evidence, compared.look, search_again, Counter(duplicates.values()))
+        compared.save()
+        doubts = find_doubts(groups, compared.evidence | verdicts)
         shown = [
-            (doubt, compare_aligned(*(records[row] for row in doubt.pair), statistics)[1])
+            (doubt, compare_aligned(*(records[row] for row in doubt.pair), compared.statistics)[1])
             for doubt in doubts[:PAIRS_SHOWN]
         ]
     groups = _complete(groups, duplicates, unreadable)
-    photos = photos.assign(group=_names(groups, len(photos)))
-    summary = {**about, **summarise(photos, groups, len(duplicates), unreadable)}
-    summary["expected_errors"] = expected_errors(doubts)
+    return Found(groups, len(duplicates), unreadable, expected_errors(doubts), shown)
+
+
+def _write(name: str, photos: pd.DataFrame, about: dict[str, str], found: Found, out: Path) -> None:
+    photos = photos.assign(group=_names(found.groups, len(photos)))
+    summary = {**about, **summarise(photos, found.groups, found.duplicates, found.unreadable)}
+    summary["expected_errors"] = found.expected_errors
     (out / SUMMARY).unlink(missing_ok=True)  # it identifies groups.csv by its key
     write_csv(photos[["image_id", "set", "group"]], out / GROUPS)
-    write_page(out / PAGE, name, photos, groups, shown, summary)
+    write_page(out / PAGE, name, photos, found.groups, found.doubts, summary)
     write_json(summary, out / SUMMARY)  # last, because it marks the search as finished
-    shutil.rmtree(work)
 
 
 def _describe(paths: Sequence[str], work: Path) -> Records:
-    def block(rows: slice) -> np.ndarray:
-        described = thread_map(describe_photo, paths[rows], max_workers=WORKERS, disable=True)
-        return np.array(described, RECORD)
+    with start_workers(WORKERS, len(paths) >= MANY, limit_threads) as workers:
 
-    return Records(block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos"))
+        def block(rows: slice) -> np.ndarray:
+            return np.array(list(workers.map(describe_photo, paths[rows], chunksize=CHUNK)), RECORD)
+
+        return Records(block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos"))
 
 
 def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
@@ -174,27 +186,6 @@ def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], li
         elif first.setdefault(digest, row) != row:
             duplicates[row] = first[digest]
     return duplicates, unreadable
-
-
-def _compare(
-    records: Records, rows: Sequence[int], statistics: Statistics, work: Path, known: Container[Pair] = ()
-) -> dict[Pair, Evidence]:
-    """Return the evidence of each candidate pair of these rows, except for those that are known."""
-
-    def find(_: slice) -> np.ndarray:
-        chosen = [records[row] for row in rows]
-        places = find_candidates(chosen, project([record["embedding"] for record in chosen]), WORKERS)
-        unknown = [pair for pair in np.array(rows, int)[places].tolist() if tuple(pair) not in known]
-        return np.array(unknown, int).reshape(-1, 2)
-
-    def block(part: slice) -> np.ndarray:
-        return np.array([astuple(found) for found in compare_pairs(workers, records, pairs[part], statistics)])
-
-    (pairs,) = block_by_block(work.with_name(f"{work.name}-pairs"), 1, 1, find)
-    with start_workers(WORKERS, len(pairs)) as workers:
-        evidence = block_by_block(work.with_name(f"{work.name}-evidence"), len(pairs), PAIRS, block, "comparing pairs")
-    found = (Evidence(*row.tolist()) for block in evidence for row in block)
-    return dict(zip(map(tuple, pairs.tolist()), found, strict=True))
 
 
 def _verdicts(checked: dict[Pair, bool], unreadable: list[int], photos: pd.DataFrame) -> dict[Pair, Evidence]:

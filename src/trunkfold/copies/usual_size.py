@@ -44,9 +44,14 @@ class UsualSize:
         incomplete = (everything - photos[usual] + PRIOR) / (everything + PRIOR)
         return cls(usual, min(-2 * math.log(incomplete), LIMIT))
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether the size is a rule."""
+        return self.log_odds > TELLING
+
     def lacks_copies(self, size: int) -> bool:
         """Return whether a group of this size probably is incomplete."""
-        return size < self.size and self.log_odds > TELLING
+        return size < self.size and self.is_telling
 
     def log_odds_of(self, size: int) -> float:
         """Return the evidence for a group of this size."""

@@ -1,8 +1,10 @@
 """Decoding of image files to upright RGB uint8 arrays."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from trunkfold.cores import usable_cores
 from trunkfold.errors import InputError, counted, first_few
 
 MOST_PIXELS = 2**28  # phones take 200 megapixels; the limit protects memory from decompression bombs
@@ -51,6 +54,30 @@ class Photos:
 
 
 MISSING, EMPTY, UNREADABLE = "missing", "empty (0 bytes)", "unreadable"
+
+
+def content_key(paths: Sequence[str], *about: object) -> str:
+    """Return a key of the content of files, in their order, and of what else a cache of them depends on.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        InputError: Memory or file handles are exhausted.
+    """
+    key = hashlib.blake2b(repr(about).encode(), digest_size=8)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for digest in pool.map(_digest, paths):
+            key.update(digest)
+    return key.hexdigest()
+
+
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.blake2b(Path(path).read_bytes()).digest()
+    except (OSError, MemoryError) as error:
+        raise_if_exhausted(error, path)
+        return b"cannot be opened"
 
 
 def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:

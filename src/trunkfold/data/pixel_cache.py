@@ -1,6 +1,5 @@
 """A cache of decoded photos on disk, shared by all runs and memory-mapped by all processes."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import Photos, UnreadablePhotoError, raise_if_exhausted, read_photo
+from trunkfold.data.photos import Photos, UnreadablePhotoError, content_key, read_photo
 from trunkfold.files import block_by_block, locked_folder, read_blocks
 
 NAME, BLOCK = "photos", 256  # photos per file: at most this many are decoded again after an interruption
@@ -73,26 +72,16 @@ def load_photos(paths: Sequence[str], side: int, cache_dir: Path) -> Photos:
     Raises:
         InputError: `cache_dir` is not writable, the disk is full, or memory or file handles are exhausted.
     """
+    key = content_key(paths, side, BLOCK, VERSION)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        key = hashlib.blake2b(repr((side, BLOCK, VERSION)).encode(), digest_size=8)
-        for digest in pool.map(_digest, paths):
-            key.update(digest)
 
         def decode(rows: slice) -> np.ndarray:
             return _pack([pixels for pixels, _ in pool.map(lambda path: _read(path, side), paths[rows])])
 
-        with locked_folder(cache_dir / f"{NAME}-{key.hexdigest()}", "--cache.dir") as folder:
+        with locked_folder(cache_dir / f"{NAME}-{key}", "--cache.dir") as folder:
             block_by_block(folder / NAME, len(paths), BLOCK, decode, "decoding photos")
     pixels = CachedPhotos(folder, paths, side)
     return Photos(pixels, {row: _read(paths[row], side)[1] for row in pixels.unreadable})
-
-
-def _digest(path: str) -> bytes:
-    try:
-        return hashlib.blake2b(Path(path).read_bytes()).digest()
-    except (OSError, MemoryError) as error:
-        raise_if_exhausted(error, path)
-        return b"cannot be opened"
 
 
 def _read(path: str, side: int) -> tuple[np.ndarray, str]:

@@ -80,7 +80,7 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
     Args:
         paths: Folders of the runs.
         root: Current folder of the photos; None uses the runs' data.root.
-        cache_dir: Folder for decoded photos; None uses the runs' cache.dir.
+        cache_dir: Folder of all caches; None uses the runs' cache.dir.
 
     Raises:
         InputError: A run is an average, or a file is missing, damaged or inconsistent with another.
@@ -152,7 +152,9 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
-        groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, run.competition)
+        groups = load_run_groups(
+            run.folder.groups, run.metrics.search_key, config.split.groups, run.competition, config.cache.dir
+        )
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])

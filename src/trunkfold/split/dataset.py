@@ -100,7 +100,7 @@ def load_labelled(config: Config) -> Labelled:
     searched = config.split.groups in SEARCHED
     if searched:  # the search takes minutes, so report problems that are cheap to find first
         raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
-    groups = load_groups(config.split.groups, competition)
+    groups = load_groups(config.split.groups, competition, config.cache.dir)
     table["group"] = groups_of(table["image_id"], "train", groups)
     problems += [*group_problems(table, config.split.groups), *split_problems(table, config.split)]
     photos = load_photos(table["path"], side_to_keep(config.data.image_size), config.cache.dir)

@@ -13,13 +13,14 @@ from trunkfold.errors import InputError, counted, first_few
 SEARCHED = ("copies", "none")  # values of split.groups that require a search; "none" to measure leakage
 
 
-def load_groups(choice: str, competition: Competition) -> pd.DataFrame:
+def load_groups(choice: str, competition: Competition, cache: Path) -> pd.DataFrame:
     """Load the groups of a competition's photos.
 
     Args:
         choice: `split.groups`: "copies" or "none" searches for copies (or reads the result of an earlier search);
             otherwise the path of a CSV file with image_id and group, and optionally set ("train" or "test").
         competition: Tables of the competition.
+        cache: Folder of all caches.
 
     Returns:
         image_id, set ("" if the file has no such column) and group, as text.
@@ -28,13 +29,13 @@ def load_groups(choice: str, competition: Competition) -> pd.DataFrame:
         InputError: The file is missing or cannot be read, or the competition's tables are invalid.
     """
     if choice in SEARCHED:
-        return find_copies(competition)
+        return find_copies(competition, cache)
     groups = read_groups(Path(choice))
     _check_sets(groups, choice, competition)
     return groups
 
 
-def load_run_groups(path: Path, key: str | None, choice: str, competition: Competition) -> pd.DataFrame:
+def load_run_groups(path: Path, key: str | None, choice: str, competition: Competition, cache: Path) -> pd.DataFrame:
     """Load the groups for photos predicted by a run: the run's own, or those of a new search if the photos differ.
 
     Args:
@@ -42,12 +43,13 @@ def load_run_groups(path: Path, key: str | None, choice: str, competition: Compe
         key: Key of the search that found them, see `trunkfold.copies.search.search_key`.
         choice: The run's `split.groups`.
         competition: Tables of the competition.
+        cache: Folder of all caches.
 
     Returns:
         See `load_groups`.
     """
     if choice in SEARCHED and key != search_key(competition):
-        return find_copies(competition)
+        return find_copies(competition, cache)
     return read_groups(path)
 
 
