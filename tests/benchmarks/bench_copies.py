@@ -126,7 +126,7 @@ def compare_by(root: Path) -> dict[str, float]:
     paths = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))[:DESCRIBED]
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1), one_thread():
         np.save(f"{folder}/records.npy", np.array([describe_photo(path) for path in paths], RECORD))
-        records = Records([np.load(f"{folder}/records.npy", mmap_mode="r")])
+        records = Records([f"{folder}/records.npy"])
         statistics = measure_cells(records)
         chosen = np.random.default_rng(0).integers(0, len(records), (COMPARED, 2)).tolist()
         for _ in range(ROUNDS):

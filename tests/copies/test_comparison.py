@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from trunkfold.copies import comparison
 from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.comparison import compare_pairs, limit_threads, start_workers
 from trunkfold.copies.evidence import compare
-from trunkfold.copies.record import RECORD, Records
+from trunkfold.copies.record import MAPPED, RECORD, Records, _map
 from trunkfold.errors import InputError
 
 BLOCK = 5  # records, of eight
@@ -27,20 +28,37 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     folder = tmp_path_factory.mktemp("records")
     sources = [draw_source(seed, 160, 120) for seed in range(2)]
     described = [record_of(way(source), folder) for source in sources for way in (np.array, mirror, crop, noise)]
-    blocks = []
+    files = []
     for start in range(0, len(described), BLOCK):
-        np.save(folder / f"{start}.npy", np.array(described[start : start + BLOCK], RECORD))
-        blocks.append(np.load(folder / f"{start}.npy", mmap_mode="r"))
-    return Records(blocks)
+        files.append(folder / f"{start}.npy")
+        np.save(files[-1], np.array(described[start : start + BLOCK], RECORD))
+    return Records(files)
 
 
-def test_records_are_those_of_the_blocks_here_and_in_other_processes(records):
-    assert len(records) == 8
-    together = b"".join(record.tobytes() for block in records.blocks for record in block)
-    assert b"".join(record.tobytes() for record in records) == together
+def test_records_are_those_of_the_files_here_and_in_other_processes(records):
+    together = np.concatenate([np.load(file) for file in records._files])
+    assert len(records) == len(together) == 8
     packed = pickle.dumps(records)
     assert len(packed) < RECORD.itemsize / 100  # the paths of the files
-    assert b"".join(record.tobytes() for record in pickle.loads(packed)) == together
+    for some in (records, pickle.loads(packed)):
+        assert b"".join(record.tobytes() for record in some) == together.tobytes()
+    assert records[4:7] == list(together[4:7])
+    np.testing.assert_array_equal(records.embeddings(), together["embedding"])
+
+
+def test_records_of_some_rows_are_numbered_by_these_rows(records):
+    chosen = records.of([6, 1, 4])
+    assert [record.tobytes() for record in chosen] == [records[row].tobytes() for row in (6, 1, 4)]
+    assert len(chosen) == 3
+    assert chosen.of([7])[0].tobytes() == records[7].tobytes()
+
+
+def test_few_files_are_mapped_at_a_time(records):
+    files = [Path(records._files[0]).with_name(f"one-{number}.npy") for number in range(20)]
+    for file in files:
+        np.save(file, np.array([records[0]], RECORD))
+    assert len(Records(files).embeddings()) == 20
+    assert _map.cache_info().currsize <= MAPPED
 
 
 @pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])

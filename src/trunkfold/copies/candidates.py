@@ -109,14 +109,19 @@ def share_words(records: Sequence[np.ndarray], workers: int) -> np.ndarray:
         return bags_of_words(records[start : start + ROWS], vocabulary, mirrored)
 
     plain = sparse.vstack(thread_map(lambda start: bags(start, False), starts, desc="visual words", **options))
-    photos_with_word = np.asarray((plain > 0).sum(0)).ravel()
-    rarity = sparse.diags(np.log((len(records) + 1) / photos_with_word.clip(1)).astype(np.float32))
-    plain = normalize(plain @ rarity)
+    photos_with_word = np.bincount(plain.indices, minlength=len(vocabulary))
+    rarity = np.log((len(records) + 1) / photos_with_word.clip(1)).astype(np.float32)
+
+    def weigh(bags: sparse.csr_matrix) -> sparse.csr_matrix:
+        bags.data *= rarity[bags.indices]  # in place, because the bags of many photos take gigabytes
+        return normalize(bags, copy=False)
+
+    plain = weigh(plain)
     transposed = plain.T.tocsr()
 
     def neighbours(start: int) -> np.ndarray:
         rows = plain[start : start + ROWS]
-        turned = normalize(bags(start, True) @ rarity)
+        turned = weigh(bags(start, True))
         similarity = np.maximum((rows @ transposed).toarray(), (turned @ transposed).toarray())
         similarity[np.arange(rows.shape[0]), start + np.arange(rows.shape[0])] = 0  # with itself
         return _most_similar(similarity, start, BY_WORDS, 0)

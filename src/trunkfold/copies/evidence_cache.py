@@ -37,7 +37,7 @@ class EvidenceCache:
             workers: Number of threads or processes.
         """
         self._records, self._folder, self._workers = records, folder, workers
-        self.statistics = measure_cells([records[row] for row in photos])
+        self.statistics = measure_cells(records.of(photos))
         self.evidence: dict[Pair, Evidence] = {}
         self._looked_up: list[Pair] = []
         for file in sorted(folder.glob("evidence-*.npy")):
@@ -47,8 +47,8 @@ class EvidenceCache:
         """Find candidates among some photos; see `trunkfold.copies.candidates.find_candidates`."""
 
         def find(_: slice) -> np.ndarray:
-            records = [self._records[row] for row in photos]
-            found = find_candidates(records, project([record["embedding"] for record in records]), self._workers)
+            records = self._records.of(photos)
+            found = find_candidates(records, project(records.embeddings()), self._workers)
             found[:, :2] = np.array(photos, int)[found[:, :2]]
             return found
 

@@ -1,6 +1,8 @@
 """Record of a photo: what the search keeps of it, in a fixed size."""
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +10,7 @@ LONG_SIDE = 256  # pixels; details that survive noise, blur and JPEG compression
 FEATURES = 500
 THUMBNAIL = 128  # pixels of the long side
 EMBEDDING = 2296  # pooled features: means of all stages and of the last layer, and three stages' standard deviations
+MAPPED = 8  # files of records per process: mapped pages count as memory in use
 GRID, CHANNELS = 16, 40  # cells per side of a photo, and features of each
 
 # A fixed size of 148 kB per photo, so that blocks of photos can be memory-mapped.
@@ -32,25 +35,45 @@ MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel(
 
 
 class Records(Sequence):
-    """Records of many photos in memory-mapped blocks; other processes receive the paths of their files."""
+    """Records of many photos in files, few of which are mapped into memory at a time.
 
-    def __init__(self, blocks: Sequence[np.memmap]) -> None:
-        """Join blocks of one size, except for the last one, which may be smaller."""
-        self.blocks = blocks
+    Other processes receive the paths of the files.
+    """
+
+    def __init__(self, files: Sequence[str | Path], rows: Sequence[int] | None = None) -> None:
+        """Use some rows of files, by default all.
+
+        Args:
+            files: Arrays of `RECORD` saved by NumPy, of one size, except for the last one, which may be smaller.
+            rows: Rows of the joined arrays.
+        """
+        self._files = [str(file) for file in files]
+        self._size = len(_map(self._files[0])) if files else 1
+        everything = self._size * (len(files) - 1) + len(_map(self._files[-1])) if files else 0
+        self._rows = range(everything) if rows is None else rows
 
     def __len__(self) -> int:
-        return sum(map(len, self.blocks))
+        return len(self._rows)
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        """Return a scalar of `RECORD`."""
-        return self.blocks[row // len(self.blocks[0])][row % len(self.blocks[0])]
+    def __getitem__(self, place: int | slice) -> np.ndarray | list[np.ndarray]:
+        """Return a scalar of `RECORD`, or a list of them."""
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        row = self._rows[place]
+        return _map(self._files[row // self._size])[row % self._size]
 
-    def __reduce__(self) -> tuple:
-        return _open_records, ([block.filename for block in self.blocks],)
+    def of(self, rows: Sequence[int]) -> "Records":
+        """Return the records of some rows of all files."""
+        return Records(self._files, rows)
+
+    def embeddings(self) -> np.ndarray:
+        """Return the embeddings: float16 of shape (photos, EMBEDDING)."""
+        return np.fromiter((record["embedding"] for record in self), np.dtype((np.float16, EMBEDDING)), len(self))
 
 
-def _open_records(files: Sequence[str]) -> Records:
-    return Records([np.load(file, mmap_mode="r") for file in files])
+@functools.lru_cache(MAPPED)
+def _map(file: str) -> np.memmap:
+    return np.load(file, mmap_mode="r")
 
 
 def root_descriptors(record: np.ndarray, mirrored: bool = False) -> np.ndarray:

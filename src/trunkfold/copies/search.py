@@ -172,7 +172,8 @@ def _describe(paths: Sequence[str], work: Path) -> Records:
         def block(rows: slice) -> np.ndarray:
             return np.array(list(workers.map(describe_photo, paths[rows], chunksize=CHUNK)), RECORD)
 
-        return Records(block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos"))
+        blocks = block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos")
+    return Records([block.filename for block in blocks])
 
 
 def _exact_duplicates(records: Sequence[np.ndarray]) -> tuple[dict[int, int], list[int]]:
