@@ -11,7 +11,7 @@ import pandas as pd
 
 from trunkfold.config.schema import Config
 from trunkfold.copies.search import describe_certainty, search_key
-from trunkfold.data.corrections import check_corrections_stay, read_corrections
+from trunkfold.data.corrections import check_corrections_stay, correct_labels
 from trunkfold.data.photos import missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
 from trunkfold.data.tables import Competition, class_names, label_problems, table_problems
@@ -92,11 +92,9 @@ def load_labelled(config: Config) -> Labelled:
         InputError: All problems with rows, photos, groups and classes, in one message.
     """
     check_corrections_stay(config)
-    competition, corrections = Competition(config.data.root), read_corrections(config.data)
-    problems = [*table_problems(competition.train, "train.csv"), *corrections.problems(competition.train)]
-    table, corrected = corrections.apply(competition.train)
-    table = table.reset_index(drop=True)
-    problems += label_problems(table, config.data.classes)
+    competition = Competition(config.data.root)
+    table, corrected, problems = correct_labels(competition.train, config.data)
+    problems = [*table_problems(competition.train, "train.csv"), *problems, *label_problems(table, config.data.classes)]
     searched = config.split.groups in SEARCHED
     if searched:  # the search takes minutes, so report problems that are cheap to find first
         raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
