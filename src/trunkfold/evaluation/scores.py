@@ -1,10 +1,12 @@
 """Scores of predictions: accuracy, F1, confusion, and intervals that account for copies."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.assessment import ClassScores, Interval, Intervals, Scores
+from trunkfold.assessment import ClassScores, Interval, Intervals, PartScores, Scores
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -44,20 +46,22 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
     }
     group_of_row = predictions["image_id"].map(groups)
     return Scores(
-        photos=len(predictions),
+        **vars(part_scores(predictions, labels)),
         groups=int(group_of_row.nunique()),
-        accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=macro_f1(predictions, classes),
         intervals=bootstrap_intervals(truth, predicted, group_of_row, labels),
         per_class=per_class,
         confusion_matrix=confusion_matrix(truth, predicted, labels=labels).tolist(),
     )
 
 
-def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
-    """Compute the mean F1 of all classes; a class that is neither true nor predicted for any photo counts as 0."""
+def part_scores(predictions: pd.DataFrame, labels: Iterable[str]) -> PartScores:
+    """Score a subset of photos (label and prediction), without intervals.
+
+    Macro F1 is the mean over `labels`; a label that is neither true nor predicted for any photo counts as 0.
+    """
     truth, predicted = predictions["label"], predictions["prediction"]
-    return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
+    f1 = f1_score(truth, predicted, labels=list(labels), average="macro", zero_division=0)
+    return PartScores(len(predictions), float(accuracy_score(truth, predicted)), float(f1))
 
 
 def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> Intervals:
