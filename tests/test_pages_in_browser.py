@@ -35,7 +35,7 @@ def run(tmp_path_factory) -> Path:
     )
     (run / "config.yaml").write_text("name: " + "long " * 200)
     change_metrics(run, **extra_metrics())
-    add_pictures(run, CLASSES_SHOWN)
+    add_pictures(run)
     report_on(run)
     return run
 

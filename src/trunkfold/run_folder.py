@@ -57,12 +57,6 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RunFolder) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
-
     def predictions(self, name: str) -> Path:
         """Return the path of the prediction table of one of `SETS`."""
         return self.path / f"{name}.csv"

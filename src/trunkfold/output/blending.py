@@ -69,7 +69,7 @@ def save_submissions(
         table, metrics = blend_runs(runs, [own.table for own in predictions], shares, out)
         known = found.known.set_axis(runs[0].test["image_id"]).reindex(table["image_id"]).reset_index(drop=True)
         found = Predictions(table, known, metrics)
-    elif out != runs[0].folder:
+    elif out is not runs[0].folder:
         out.copy_tables(runs[0].folder)
         found = replace(found, metrics=replace(found.metrics, runs={str(runs[0].folder): 1.0}))
     save_submission(runs[0], found, out, copy_labels)
