@@ -39,11 +39,6 @@ class FinishedRun:
         """Name of each label, in the order of the logits."""
         return self.metrics.classes
 
-    @property
-    def temperature(self) -> float:
-        """Temperature for the ensemble's probabilities, fitted to out-of-fold predictions."""
-        return self.metrics.temperature
-
 
 def load_run(folder: RunFolder) -> FinishedRun:
     """Load a finished run; its folder may be read-only.

@@ -58,7 +58,7 @@ def exportable_views(views: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def ensemble_module(run: FinishedRun) -> EnsembleModule:
     """Return the run's ensemble with its exportable views."""
-    return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.temperature)
+    return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.metrics.temperature)
 
 
 def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
@@ -78,7 +78,7 @@ def describe(run: FinishedRun) -> dict[str, str]:
         "classes": json.dumps(run.classes),
         "image_size": str(run.config.data.image_size),
         "views": json.dumps(exportable_views(run.config.predict.views)[0]),
-        "temperature": repr(run.temperature),
+        "temperature": repr(run.metrics.temperature),
         "preprocessing": PREPROCESSING,
         "labels": LABELS,
     }

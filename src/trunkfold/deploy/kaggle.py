@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from trunkfold.config.schema import Config
+from trunkfold.config.parsing import load_config
 from trunkfold.errors import InputError
 from trunkfold.files import write_json, write_text
 from trunkfold.split.groups import SEARCHED
@@ -36,7 +37,6 @@ class Bundle:
         weights: Pretrained weights; None lets the training notebook download them.
         hours: Hours after which training saves a checkpoint and stops.
         resume: Whether training resumes from the output of the notebook's previous version.
-        files: Files that training reads, by option, see `files_of`.
     """
 
     out: Path
@@ -49,16 +49,24 @@ class Bundle:
     weights: Path | None
     hours: float
     resume: bool
-    files: dict[str, Path] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """Name of the folder in which Kaggle mounts the photos."""
         return self.competition or self.data.rpartition("/")[2]
 
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Files that training reads, by option."""
+        config = load_config(self.config)
+        groups = None if config.split.groups in SEARCHED else config.split.groups
+        paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
+        paths["model.weights"] = self.weights or config.model.weights
+        return {option: Path(path) for option, path in paths.items() if path is not None}
+
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raise an `InputError` for names that Kaggle rejects and for missing files."""
+    """Raise an `InputError` for names that Kaggle rejects, an invalid configuration, and missing files."""
     slug = r"[a-z0-9]+(-[a-z0-9]+)*"
     if not re.fullmatch(slug, bundle.name) or not 6 <= len(bundle.name) <= 42:
         raise InputError(f"--name {bundle.name} must be 6 to 42 characters of a-z, 0-9 and single hyphens")
@@ -75,28 +83,11 @@ def check_bundle(bundle: Bundle) -> None:
             raise InputError(f"--{option} {path} is not a file")
     if bundle.out.exists():
         raise InputError(f"--out {bundle.out} exists: remove it, or choose another folder")
-
-
-def files_of(config: Config, weights: Path | None) -> dict[str, Path]:
-    """Return the files on this machine that a configuration names, by option.
-
-    Args:
-        config: Configuration for training.
-        weights: File to use instead of model.weights.
-
-    Raises:
-        InputError: One of them is not a file, such as a package of weights.
-    """
-    groups = None if config.split.groups in SEARCHED else config.split.groups
-    paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
-    paths["model.weights"] = weights or config.model.weights
-    files = {option: Path(path) for option, path in paths.items() if path is not None}
-    for option, path in files.items():
+    for option, path in bundle.files.items():
         if not path.is_file():
             own = "use timm's (null), or pass --weights with a file of timm's model"
             fix = own if option == "model.weights" else "correct the configuration"
             raise InputError(f"--config: {option} {path} is not a file, and cannot be bundled: {fix}")
-    return files
 
 
 def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
@@ -146,16 +137,12 @@ def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
             shutil.copy(source, folder / "kit" / name)
     shutil.copy(bundle.config, folder / "config.yaml")
     for option, path in bundle.files.items():
-        shutil.copy(path, folder / _name(option, path))
+        shutil.copy(path, folder / (option + path.suffix))
     if bundle.run is not None:
         shutil.copytree(bundle.run, folder / "run", ignore=IGNORED)
     metadata = {"title": bundle.name, "id": f"{bundle.user}/{bundle.name}", "licenses": [{"name": "other"}]}
     write_json(metadata, folder / "dataset-metadata.json")
     write_json({"format": 1}, folder / MARKER)
-
-
-def _name(option: str, path: Path) -> str:
-    return option + path.suffix
 
 
 def _download_wheels(folder: Path) -> None:
@@ -188,7 +175,7 @@ def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
     }
     write_json(metadata, folder / "kernel-metadata.json")
     values = {"SOURCE": bundle.source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
-    values["FILES"] = {option: _name(option, path) for option, path in bundle.files.items()}
+    values["FILES"] = {option: option + path.suffix for option, path in bundle.files.items()}
     parameters = "\n".join(f"{key} = {value!r}" for key, value in values.items())
     scripts = files("trunkfold") / "templates"
     cells = [parameters]

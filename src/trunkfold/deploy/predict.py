@@ -86,7 +86,7 @@ class Predictor:
         embeddings = pool_features(features["plain"]).cpu().numpy()
         known = self.run.known
         novelty = np.full(len(photos), np.nan) if known is None else known.novelty(embeddings)
-        return Predicted(probabilities, scale(probabilities, self.run.temperature), embeddings, novelty)
+        return Predicted(probabilities, scale(probabilities, self.run.metrics.temperature), embeddings, novelty)
 
     def explain(self, photos: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
         """Overlay each photo with a Grad-CAM heat map.

@@ -17,6 +17,7 @@ from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import write_text
 from trunkfold.model.families import family_of
+from trunkfold.model.pretrained import create_model
 from trunkfold.split.folds import learned_from
 
 AVERAGE = "average"
@@ -73,7 +74,8 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
         raise InputError(f"--fold {fold}: choose one of {', '.join(folds)}, or {AVERAGE}")
     if out.exists():
         raise InputError(f"--out {out} exists: remove it, or choose another folder")
-    states = {name: _state(run, tail) for name, tail in zip(folds, run.tails, strict=True)}
+    trunk = run.trunk.state_dict()
+    states = {name: {**trunk, **tail.state_dict()} for name, tail in zip(folds, run.tails, strict=True)}
     states[AVERAGE] = _average(list(states.values()))
     scores = {} if held_out is None else {name: _macro_f1(run, state, held_out) for name, state in states.items()}
     if fold is None:
@@ -91,11 +93,6 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
     return which + measured
 
 
-def _state(run: FinishedRun, tail: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of trunk and tail by timm's names."""
-    return {name: tensor.clone() for name, tensor in {**run.trunk.state_dict(), **tail.state_dict()}.items()}
-
-
 def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Average floating-point tensors; integer tensors (counters) are copied from the first state."""
     return {
@@ -106,8 +103,7 @@ def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _model(run: FinishedRun, state: dict[str, torch.Tensor]) -> nn.Module:
     """Return a plain timm model with these weights and the run's input size and normalization."""
-    options = family_of(run.config.model.name).options  # for an image size other than the model's own
-    model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes), **options)
+    model = create_model(run.config.model, len(run.classes), load_weights=False)
     model.load_state_dict(state)
     side = run.config.data.image_size
     mean, std = ((numbers.flatten() / 255).tolist() for numbers in (run.trunk.mean, run.trunk.std))
