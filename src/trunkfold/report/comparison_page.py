@@ -36,12 +36,12 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
     histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
     figures = {}
     if len(scored):
-        figures["Scores with 95 % intervals"] = embed_figure(lambda: draw_scores(scored))
+        figures["Scores with 95 % intervals"] = embed_figure(draw_scores, scored)
     if len(compared):
         title = f"Out-of-fold macro F1 minus that of {short(rows['run'].iloc[0])}"
-        figures[title] = embed_figure(lambda: draw_differences(compared))
+        figures[title] = embed_figure(draw_differences, compared)
     if histories:
-        figures["Learning curves, mean over the folds"] = embed_figure(lambda: draw_histories(histories))
+        figures["Learning curves, mean over the folds"] = embed_figure(draw_histories, histories)
     return {
         "rows": rows.to_dict("records"),
         "links": {name: relpath(runs[name].report, path.parent) for name in metrics if runs[name].report.exists()},

@@ -63,7 +63,7 @@ def data(findings: Findings) -> dict | None:
     augmented = findings.folder.augmented
     about = findings.metrics.made_with and findings.metrics.made_with.data
     return {
-        "figure": save_figure(findings.folder, "classes", lambda: draw_class_shares(shares)),
+        "figure": save_figure(findings.folder, "classes", draw_class_shares, shares),
         "predicted": findings.predicted,
         "shifts": findings.shifts,
         "samples": {
