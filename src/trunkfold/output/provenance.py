@@ -62,7 +62,7 @@ def describe_training(
     training = round(history.drop_duplicates("epoch")["seconds"].sum(), 3)
     return {
         "parameters": parameters,
-        "made_with": made_with(accelerator, labelled.paths, labelled.table["group"]),
+        "made_with": made_with(accelerator, labelled.pixels.paths, labelled.table["group"]),
         "seconds": {**seconds, "training": training},
         "images_per_second": round(photos / training, 1),
     }

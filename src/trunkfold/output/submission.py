@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import Competition, table_problems
+from trunkfold.data.tables import Competition, files_named, table_problems
 from trunkfold.errors import InputError, counted, first_few, raise_problems
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
     Raises:
         InputError: Problems of either file.
     """
-    test, sample = competition.test, find_sample(competition.root)
+    test, sample = competition.test, next(iter(files_named(competition.root, SAMPLE)), None)
     raise_problems([*table_problems(test, "test.csv"), *(sample_problems(test, sample) if sample else ())])
     if sample is not None and not (found := read_text_table(sample, COLUMNS)["label"]).isin(labels).any():
         logger.warning(
@@ -56,11 +56,6 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Colle
             f"unknown labels for {counted(len(unknown), 'photo')} of test.csv: {first_few(unknown.unique())}"
         )
     return pd.DataFrame({"image_id": test["image_id"], "label": label})
-
-
-def find_sample(root: Path) -> Path | None:
-    """Find sample_submission.csv in `root` or up to three folders down; None if there is none."""
-    return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
 
 
 def sample_problems(test: pd.DataFrame, sample: Path) -> Iterator[str]:

@@ -178,7 +178,7 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)
 
 
-def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
+def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> None:
     """Decode, and write probabilities, submission and metrics.
 
     Args:
@@ -186,9 +186,6 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
         predictions: Predictions to write.
         out: Output folder.
         copy_labels: Whether photos get the label of a labelled copy; None uses the run's configuration.
-
-    Returns:
-        The metrics.
     """
     table, known, classes = predictions.table, predictions.known, run.metrics.classes
     numbers = decode(probabilities_of(table, classes), run.config.decode.metric, predictions.metrics.temperature)
@@ -201,4 +198,3 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
     out.save(table, out.test_probabilities)
     out.save(submission, out.submission)
     out.save(metrics, out.metrics)
-    return metrics

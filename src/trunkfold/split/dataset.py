@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -32,7 +32,6 @@ class Labelled:
         pixels: uint8 (height, width, 3) by row.
         groups: image_id, set and group of all photos, including unlabelled ones if known.
         corrected: Number of photos of train.csv that were "dropped" and "relabelled".
-        paths: File of each row.
         test_photos: Size of the test set; the number of labelled photos if unknown.
         search_key: Key of the search for copies that found the groups; None if they are from a file.
         certainty: Expected errors of that search in one sentence.
@@ -43,7 +42,6 @@ class Labelled:
     pixels: CachedPhotos
     groups: pd.DataFrame
     corrected: dict[str, int] = field(default_factory=dict)
-    paths: Sequence[str] = ()
     test_photos: int = 0
     search_key: str | None = None
     certainty: str = ""
@@ -110,7 +108,6 @@ def load_labelled(config: Config) -> Labelled:
         pixels=photos.pixels,
         groups=groups,
         corrected=corrected,
-        paths=table["path"].tolist(),
         test_photos=_count_test_photos(competition, groups) or len(table),
         search_key=search_key(competition) if searched else None,
         certainty=describe_certainty(competition) if searched else "",
