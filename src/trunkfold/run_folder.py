@@ -162,26 +162,19 @@ class RunFolder:
         check_writable([*(path for path in self._paths() if path.suffix), self.thumbnail(0)], fix)
 
 
-def newest_run() -> RunFolder:
-    """Return the run that finished training last.
+def chosen_run(path: Path | None = None) -> RunFolder:
+    """Return the run selected by `--run`, by default the one that finished training last.
 
     Raises:
         InputError: There is no finished run.
     """
+    if path is not None:
+        return RunFolder(path)
     runs = [RunFolder(path.parent) for path in SUBMISSIONS.glob(f"*/{METRICS}")]
     finished = [run for run in runs if run.is_trained and run.is_finished]
     if not finished:
         raise InputError(f"no finished run under {SUBMISSIONS}/: train one first with src/train_folds.py")
     return max(finished, key=lambda run: run.history.stat().st_mtime)  # a submission rewrites the metrics
-
-
-def chosen_run(path: Path | None) -> RunFolder:
-    """Return the run selected by `--run`, by default the newest.
-
-    Raises:
-        InputError: There is no finished run.
-    """
-    return newest_run() if path is None else RunFolder(path)
 
 
 def add_run_options(parser: ArgumentParser, labelled: bool = False) -> None:

@@ -87,7 +87,7 @@ def test_an_explanation_has_heat_and_the_nearest_training_photos_of_different_gr
     images = photos.parents[2] / "train/train/images"
     found = service.explain(images / known["filename"])
     assert found.heat_map.shape == (30, 40, 3)
-    similar = pd.DataFrame([vars(one) for one in found.similar])
+    similar = found.similar
     groups = similar["image_id"].map(folds.set_index("image_id")["group"])
     assert groups.iloc[0] == known["group"]
     assert len(groups) == groups.nunique() == 5
@@ -102,11 +102,11 @@ def test_an_explanation_has_heat_and_the_nearest_training_photos_of_different_gr
 
 def test_photos_that_are_gone_and_runs_without_embeddings_leave_their_place_empty(service, photos, tmp_path):
     gone = PhotoService(service.predictor, LIMITS, tmp_path).explain(photos / "91.png")
-    assert [one.pixels for one in gone.similar] == [None] * 5
-    assert gone.similar[0].filename.endswith(".png")
+    assert gone.similar["pixels"].tolist() == [None] * 5
+    assert gone.similar["filename"].iloc[0].endswith(".png")
     service.predictor.run = service.run = replace(service.run, known=None)
     old = service.explain(photos / "91.png")
-    assert (old.similar, old.row["unlike_training"]) == ([], None)
+    assert (len(old.similar), old.row["unlike_training"]) == (0, None)
 
 
 def test_an_inflated_score_is_called_so(service):

@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from trunkfold.deploy.photo_service import PhotoService, SimilarPhoto, UploadError
+from trunkfold.deploy.photo_service import PhotoService, UploadError
 from trunkfold.errors import InputError
 from trunkfold.html import probability
 from trunkfold.run_folder import SETS
@@ -42,7 +42,7 @@ def build_app(service: PhotoService) -> gr.Blocks:
             shown = service.explain(_uploaded(photo))
         bars = {f"{name} · {probability(share)}": share for name, share in shown.row["probabilities"].items()}
         unlike = gr.update(visible=bool(shown.row["unlike_training"]))
-        return unlike, bars, shown.heat_map, [_captioned(one) for one in shown.similar]
+        return unlike, bars, shown.heat_map, [_captioned(one) for one in shown.similar.to_dict("records")]
 
     with gr.Blocks(title=service.run.folder.name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gr.HTML(_heading(service))
@@ -145,9 +145,9 @@ def _nothing() -> tuple:
     return gr.update(visible=False), None, None, None
 
 
-def _captioned(photo: SimilarPhoto) -> tuple[np.ndarray, str]:
+def _captioned(photo: dict) -> tuple[np.ndarray, str]:
     grey = np.full((96, 128, 3), 200, np.uint8)
-    return grey if photo.pixels is None else photo.pixels, f"{photo.name} · {photo.filename}"
+    return grey if photo["pixels"] is None else photo["pixels"], f"{photo['name']} · {photo['filename']}"
 
 
 def _heading(service: PhotoService) -> str:

@@ -67,7 +67,9 @@ def save_submissions(
                 run.folder.save(own.table, run.folder.test_probabilities)
                 run.folder.save(own.metrics, run.folder.metrics)
         table, metrics = blend_runs(runs, [own.table for own in predictions], shares, out)
-        known = found.known.set_axis(runs[0].test["image_id"]).reindex(table["image_id"]).reset_index(drop=True)
+        known = (
+            found.known.set_axis(runs[0].competition.test["image_id"]).reindex(table["image_id"]).reset_index(drop=True)
+        )
         found = Predictions(table, known, metrics)
     elif out is not runs[0].folder:
         out.copy_tables(runs[0].folder)

@@ -53,11 +53,6 @@ class SubmissionRun:
     folds: pd.DataFrame
     competition: Competition
 
-    @property
-    def test(self) -> pd.DataFrame:
-        """The photos to predict."""
-        return self.competition.test
-
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -149,7 +144,7 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
 
 def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     """Predict the test photos with a run's ensemble; all processes take part."""
-    config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
+    config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.competition.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
         groups = load_run_groups(run.folder.groups, run.metrics.search_key, config.split.groups, run.competition)
@@ -193,7 +188,7 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
     used = run.config.decode.copy_labels if copy_labels is None else copy_labels
     different = int((known.notna() & (known != label)).sum())
     labels = known.fillna(label) if used else label
-    submission = make_submission(run.test, table[["image_id"]].assign(prediction=labels), classes)
+    submission = make_submission(run.competition.test, table[["image_id"]].assign(prediction=labels), classes)
     metrics = replace(predictions.metrics, copy_labels=CopyLabels(used, int(known.notna().sum()), different))
     out.save(table, out.test_probabilities)
     out.save(submission, out.submission)
