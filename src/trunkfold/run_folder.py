@@ -151,14 +151,7 @@ class RunFolder:
         return [self.config, self.folds, self.groups, self.history, self.label_issues, *map(self.predictions, SETS)]
 
     def check_writable(self, fix: str) -> None:
-        """Check that every file can be written, creating the folders; call this before long work.
-
-        Args:
-            fix: Suggested fix, for the message.
-
-        Raises:
-            InputError: The folder is not writable.
-        """
+        """Check that every file can be written, see `trunkfold.files.check_writable`."""
         check_writable([*(path for path in self._paths() if path.suffix), self.thumbnail(0)], fix)
 
 
@@ -178,12 +171,7 @@ def chosen_run(path: Path | None = None) -> RunFolder:
 
 
 def add_run_options(parser: ArgumentParser, labelled: bool = False) -> None:
-    """Add the options of a command that uses a finished run.
-
-    Args:
-        parser: Parser of the command line.
-        labelled: Whether the command also needs the labelled photos: adds `--data.root`, stored as `root`.
-    """
+    """Add the options of a command that uses a finished run, and its labelled photos (`--data.root`, as `root`)."""
     parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
     if labelled:
         place = "Current folder of the labelled photos; by default the run's data.root."

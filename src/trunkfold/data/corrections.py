@@ -17,7 +17,6 @@ def correct_labels(table: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame,
 
     Args:
         table: `Competition.train`.
-        data: Options with the paths and the classes.
 
     Returns:
         The remaining rows in the same order, the number of photos "dropped" and "relabelled", and the problems of the

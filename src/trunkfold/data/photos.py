@@ -86,16 +86,11 @@ def decode_photo(
     most_pixels: int = MOST_PIXELS,
     formats: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Decode one photo from a path or an open file.
+    """Decode one photo from a path or an open file, see `read_photo`.
 
     Args:
-        file: A path, or an open binary file.
-        side: See `read_photo`.
         most_pixels: Maximum number of pixels; checked in the header, before decoding.
         formats: Formats to try, by Pillow's names; None tries all.
-
-    Returns:
-        See `read_photo`.
 
     Raises:
         InputError: Memory or file handles are exhausted, see `raise_if_exhausted`.

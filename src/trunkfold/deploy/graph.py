@@ -22,19 +22,11 @@ LABELS = "scored by the most probable class of each photo; a submission's labels
 class EnsembleModule(nn.Module):
     """The whole ensemble as one module.
 
-    Runs each view through the trunk once and its features through all tails, averages the probabilities over views and
-    tails, and scales them by the run's temperature. Normalization is included.
+    Runs each view through the trunk once and its features through all tails, averages the probabilities over views
+    (names in `MIRRORS`) and tails, and scales them by the run's temperature. Normalization is included.
     """
 
     def __init__(self, trunk: nn.Module, tails: Sequence[nn.Module], views: Sequence[str], temperature: float) -> None:
-        """Build the module.
-
-        Args:
-            trunk: Trunk, including normalization.
-            tails: Merged tails.
-            views: Names in `MIRRORS`.
-            temperature: See `trunkfold.evaluation.calibration.scale`.
-        """
         super().__init__()
         self.trunk, self.tails = trunk, nn.ModuleList(tails)
         self.mirrors = [MIRRORS[view] for view in views]

@@ -94,7 +94,6 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
     """Write dataset/, train/ and predict/ into the bundle's folder.
 
     Args:
-        bundle: A checked bundle.
         checkout: Folder that contains src/ and configs/.
 
     Returns:

@@ -52,11 +52,7 @@ class PlainPhotos:
 
 
 def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
-    """Return the held-out photos.
-
-    Args:
-        run: A finished run.
-        root: Current folder of the data; None uses the run's data.root.
+    """Return the held-out photos, see `images_folder`.
 
     Raises:
         InputError: The run has no hold-out, or photos are missing.
@@ -79,11 +75,7 @@ def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> Plain
 
 
 def images_folder(run: FinishedRun, root: Path | None) -> Path:
-    """Return the folder of the labelled photos.
-
-    Args:
-        run: A finished run.
-        root: Current folder of the data; None uses the run's data.root.
+    """Return the folder of the labelled photos in `root`, the current folder of the data, by default data.root.
 
     Raises:
         InputError: The folder does not exist.

@@ -139,8 +139,6 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | 
     """Predict photo files in order, decoding the next batch in the background.
 
     Args:
-        predictor: A finished run on its device.
-        paths: Photo files.
         heatmaps: Folder for Grad-CAM overlays; None writes none.
 
     Yields:

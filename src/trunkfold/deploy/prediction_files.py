@@ -29,7 +29,6 @@ def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path |
     """Write rows of `trunkfold.deploy.predict.predict_files` as they arrive.
 
     Args:
-        rows: The rows.
         class_names: Class names, for the columns p_<name> of a CSV file.
         path: .csv or .jsonl file, written atomically; None prints CSV.
 

@@ -57,7 +57,6 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
     """Write a folder with safetensors weights, timm's config.json with the class names, and a model card.
 
     Args:
-        run: A finished run.
         out: Folder to write; must not exist.
         fold: Number of a fold, or "average" for the average of the tails' weights. None selects the average if its
             hold-out macro F1 is at least the mean of the folds', otherwise fold 0.

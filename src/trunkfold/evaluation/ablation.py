@@ -30,9 +30,7 @@ def ablate(
         predicted: Predictions of the labelled photos, see `trunkfold.model.ensemble.predict`.
         folds: image_id, label, group and fold of each labelled photo.
         classes: Name of each label, in order.
-        views: Names of the views.
         consensus: Whether copies share their mean prediction.
-        metric: Metric that labels are decoded for.
         raw: Predictions with raw instead of averaged weights, of the same shape; None without averaging.
 
     Returns:

@@ -48,7 +48,7 @@ def choose_photos(
     """Choose the photos for the report of a run.
 
     Args:
-        tables: The run's predictions by set, see `read_placed`.
+        tables: See `read_placed`.
         suspects: See `read_suspects`.
         folds: image_id, label and group of each row of folds.csv.
         classes: Name of each label, in order.

@@ -24,7 +24,7 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
     """Return the share of each run in an average.
 
     Args:
-        runs: Runs to average.
+        runs: The runs.
         weights: One weight per run; None weights all runs equally.
 
     Raises:
@@ -67,10 +67,8 @@ def save_submissions(
                 run.folder.save(own.table, run.folder.test_probabilities)
                 run.folder.save(own.metrics, run.folder.metrics)
         table, metrics = blend_runs(runs, [own.table for own in predictions], shares, out)
-        known = (
-            found.known.set_axis(runs[0].competition.test["image_id"]).reindex(table["image_id"]).reset_index(drop=True)
-        )
-        found = Predictions(table, known, metrics)
+        known = found.known.set_axis(runs[0].competition.test["image_id"])
+        found = Predictions(table, known.reindex(table["image_id"]).reset_index(drop=True), metrics)
     elif out is not runs[0].folder:
         out.copy_tables(runs[0].folder)
         found = replace(found, metrics=replace(found.metrics, runs={str(runs[0].folder): 1.0}))

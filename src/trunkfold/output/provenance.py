@@ -69,13 +69,7 @@ def describe_training(
 
 
 def made_with(accelerator: Accelerator, paths: Sequence[str], groups: pd.Series) -> MadeWith:
-    """Describe the run's software, hardware and photos; unknown values are None.
-
-    Args:
-        accelerator: The run's accelerator, after training.
-        paths: File of each labelled photo.
-        groups: Group of each labelled photo.
-    """
+    """Describe a run's software, hardware and labelled photos after training; unknown values are None."""
     return MadeWith(
         versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         commit=commit(Path(__file__)),

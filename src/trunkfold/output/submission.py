@@ -19,7 +19,6 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
     """Check test.csv and sample_submission.csv before anything is predicted.
 
     Args:
-        competition: Tables of the competition.
         labels: The competition's labels; a warning is logged if the sample contains none of them.
 
     Raises:

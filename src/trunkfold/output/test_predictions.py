@@ -99,11 +99,7 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
 
 
 def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
-    """Read the configuration of a trained run.
-
-    Args:
-        run: A finished run.
-        metrics: Metrics of the run.
+    """Read the configuration of a trained run, and compare it with its metrics.
 
     Raises:
         InputError: The file was changed after training.
@@ -178,8 +174,6 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
 
     Args:
         run: The run, or the first of the averaged runs.
-        predictions: Predictions to write.
-        out: Output folder.
         copy_labels: Whether photos get the label of a labelled copy; None uses the run's configuration.
     """
     table, known, classes = predictions.table, predictions.known, run.metrics.classes

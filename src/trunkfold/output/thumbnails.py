@@ -37,12 +37,8 @@ def save_thumbnails(
     If heat maps cannot be computed, a warning is logged, and the report shows the mistakes without them.
 
     Args:
-        run: Folder to write to.
-        gallery: Photos to show.
-        labelled: Labelled photos, in the rows of folds.csv.
-        accelerator: Accelerator with the device of trunk and tails.
-        trunk: Trunk on the device.
-        tails: Merged tails on the device.
+        trunk: Trunk on the accelerator's device.
+        tails: Merged tails on this device.
         side: Side of the plain view in pixels.
     """
     for row in gallery.rows:

@@ -18,13 +18,7 @@ LINES = ("-", "--", ":", "-.")  # line styles, for more runs than colours
 
 
 def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> None:
-    """Write the comparison as one self-contained page.
-
-    Args:
-        comparison: See `trunkfold.report.comparison.compare_runs`.
-        runs: Run folders by the names used in it.
-        path: File to write.
-    """
+    """Write the result of `compare_runs` as one self-contained page; `runs` are those of `name_runs`."""
     splits = [_split(rows, runs, path) for _, rows in comparison.groupby("split")]
     write_html(path, "comparison.html", splits=splits, no_split=NO_SPLIT)
 

@@ -100,13 +100,7 @@ def short(name: str) -> str:
 
 
 def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
-    """Plot columns of history.csv by epoch: thin lines for folds, a thick line for their mean.
-
-    Args:
-        history: Columns epoch and fold, and those to plot.
-        columns: Column names with their legend entries.
-        title: Title of the figure.
-    """
+    """Plot columns of history.csv (name: legend entry) by epoch: thin lines for folds, a thick one for their mean."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     for colour, (column, name) in zip(COLOURS, columns.items(), strict=False):
         for _, fold in history.groupby("fold"):

@@ -19,7 +19,6 @@ def load_groups(choice: str, competition: Competition) -> pd.DataFrame:
     Args:
         choice: `split.groups`: "copies" or "none" searches for copies (or reads the result of an earlier search);
             otherwise the path of a CSV file with image_id and group, and optionally set ("train" or "test").
-        competition: Tables of the competition.
 
     Returns:
         image_id, set ("" if the file has no such column) and group, as text.
@@ -40,11 +39,7 @@ def load_run_groups(path: Path, key: str | None, choice: str, competition: Compe
     Args:
         path: The run's groups.csv.
         key: Key of the search that found them, see `trunkfold.copies.search.search_key`.
-        choice: The run's `split.groups`.
-        competition: Tables of the competition.
-
-    Returns:
-        See `load_groups`.
+        choice: The run's `split.groups`, see `load_groups`.
     """
     if choice in SEARCHED and key != search_key(competition):
         return find_copies(competition)
@@ -80,13 +75,7 @@ def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> 
 
 
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
-    """Return the group of each photo of one set, "" if unknown, indexed like `image_ids`.
-
-    Args:
-        image_ids: Ids of the photos.
-        name: Their set, "train" or "test".
-        groups: See `load_groups`.
-    """
+    """Return the group of each photo of the set `name` (train or test), "" if unknown, indexed like `image_ids`."""
     own = groups[groups["set"].isin([name, ""])]
     return image_ids.map(own.set_index("image_id")["group"]).astype(object).fillna("").rename("group")
 
