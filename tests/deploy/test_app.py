@@ -21,9 +21,10 @@ from served_app import LIMITS, PAGE, serve
 from toys import SOURCE, png_of, run_command, start_interruptible
 
 from trunkfold.assessment import Leak, LeakScores, PartScores
+from trunkfold.data.photos import UnreadablePhotoError
 from trunkfold.deploy.app import _heading
 from trunkfold.deploy.finished import FinishedRun, load_run
-from trunkfold.deploy.photo_service import PhotoService, UploadError
+from trunkfold.deploy.photo_service import PhotoService
 from trunkfold.deploy.predict import predict_files
 from trunkfold.html import probability
 from trunkfold.run_folder import RunFolder
@@ -157,7 +158,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(service, tmp_path, monkeypatch):
     Image.new("1", (2000, 2000)).save(tmp_path / "bomb.png")  # 4 megapixels in 600 bytes
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     assert (tmp_path / "bomb.png").stat().st_size < 2000
-    with pytest.raises(UploadError, match="2000 x 2000 pixels"):
+    with pytest.raises(UnreadablePhotoError, match="2000 x 2000 pixels"):
         service.predict(tmp_path / "bomb.png")
 
 

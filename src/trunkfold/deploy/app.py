@@ -11,7 +11,8 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from trunkfold.deploy.photo_service import PhotoService, UploadError
+from trunkfold.data.photos import UnreadablePhotoError
+from trunkfold.deploy.photo_service import PhotoService
 from trunkfold.errors import InputError
 from trunkfold.html import probability
 from trunkfold.run_folder import SETS
@@ -111,10 +112,10 @@ def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Show the reason of an `UploadError` on the page."""
+    """Show the reason of an `UnreadablePhotoError` on the page."""
     try:
         yield
-    except UploadError as error:
+    except UnreadablePhotoError as error:
         raise _refusal(str(error)) from error
 
 

@@ -30,10 +30,6 @@ class Limits:
     pixels: int
 
 
-class UploadError(ValueError):
-    """An upload is not a photo, or has too many pixels; the message contains only the reason."""
-
-
 @dataclass(frozen=True)
 class Explanation:
     """Content of the page for one photo.
@@ -68,7 +64,7 @@ class PhotoService:
         """Predict one photo, see `trunkfold.deploy.predict.prediction_row`.
 
         Raises:
-            UploadError: The file is not a photo, or has too many pixels.
+            UnreadablePhotoError: The file is not a photo, or has too many pixels.
         """
         with self.lock:
             return self._predict(file)[2]
@@ -81,10 +77,7 @@ class PhotoService:
         return Explanation(row, heat, self._similar(predicted.embeddings[0]))
 
     def _predict(self, file: Path) -> tuple[np.ndarray, Predicted, dict]:
-        try:
-            photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
-        except ValueError as error:
-            raise UploadError(str(error)) from error
+        photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
         predicted = self.predictor.predict([photo])
         return photo, predicted, prediction_row(predicted, 0, self.run.classes)
 

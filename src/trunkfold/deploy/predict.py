@@ -120,8 +120,8 @@ def find_photos(words: Sequence[str]) -> list[Path]:
         path = Path(word)
         if path.is_dir():
             paths = _photos_below(path)
-        elif path.exists() or not glob.has_magic(word):
-            paths = [path] if path.exists() else []
+        elif path.exists():
+            paths = [path]
         else:
             paths = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
         if not paths:

@@ -67,8 +67,7 @@ def save_submissions(
                 run.folder.save(own.table, run.folder.test_probabilities)
                 run.folder.save(own.metrics, run.folder.metrics)
         table, metrics = blend_runs(runs, [own.table for own in predictions], shares, out)
-        known = found.known.set_axis(runs[0].competition.test["image_id"])
-        found = Predictions(table, known.reindex(table["image_id"]).reset_index(drop=True), metrics)
+        found = replace(found, table=table, metrics=metrics)  # in the same order
     elif out is not runs[0].folder:
         out.copy_tables(runs[0].folder)
         found = replace(found, metrics=replace(found.metrics, runs={str(runs[0].folder): 1.0}))

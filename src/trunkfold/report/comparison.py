@@ -126,9 +126,7 @@ def _seed_std(runs: Sequence[Run]) -> tuple[float, int]:
 
 def _recipe(run: RunFolder) -> tuple[Config | None, int | None]:
     """Return the configuration without options that do not affect training, and the seed; None if it cannot be read."""
-    if not run.config.exists():
-        return None, None
-    with suppress(InputError):  # written by another version
+    with suppress(InputError):  # missing, or written by another version
         config = load_config(run.config)
         recipe = replace(config, run=RunConfig(), cache=CacheConfig(), train=replace(config.train, seed=0))
         return recipe, config.train.seed
