@@ -18,7 +18,6 @@ def read_text_table(path: Path, columns: Sequence[str], may_be_empty: bool = Fal
     """Read a CSV file as strings without surrounding whitespace, and check that it has rows and `columns`.
 
     Args:
-        path: The file.
         columns: Required columns.
         may_be_empty: Accept a file without rows.
 

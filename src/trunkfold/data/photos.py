@@ -57,7 +57,6 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
     """Decode one photo: JPEG, PNG, WebP ...; RGB, grey, palette, RGBA (on white), CMYK, 16-bit; oriented by EXIF.
 
     Args:
-        path: The file.
         side: Length in pixels to reduce the short side to (never enlarged); None keeps the size.
 
     Returns:

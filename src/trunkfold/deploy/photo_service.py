@@ -50,8 +50,6 @@ class PhotoService:
     """Predict uploaded photos with a finished run. Thread-safe.
 
     Attributes:
-        run: The finished run.
-        limits: Limits of an upload.
         images: Folder of the labelled photos; None returns similar training photos without pixels.
     """
 

@@ -29,7 +29,6 @@ def ablate(
     Args:
         predicted: Predictions of the labelled photos, see `trunkfold.model.ensemble.predict`.
         folds: image_id, label, group and fold of each labelled photo.
-        classes: Name of each label, in order.
         consensus: Whether copies share their mean prediction.
         raw: Predictions with raw instead of averaged weights, of the same shape; None without averaging.
 

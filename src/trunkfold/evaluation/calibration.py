@@ -25,7 +25,6 @@ def calibrate(
         oof: image_id, label and p_<class name> of the out-of-fold photos.
         holdout: The same for the held-out photos; None without a hold-out.
         groups: Group of each image_id, the index.
-        classes: Name of each label, in order.
     """
     tables = {"oof": oof} if holdout is None else {"oof": oof, "holdout": holdout}
     temperature, found = fit_temperature(*_truth_and_probabilities(oof, classes)), {}

@@ -48,8 +48,6 @@ def decode_labelled(
     Args:
         probabilities: Of shape (rows, classes); rows of fold -2 may be NaN.
         folds: label and fold of each row, -1 for held-out photos, -2 for photos that are only trained on.
-        classes: Name of each label, in order.
-        metric: See `decode`.
 
     Returns:
         Labels, indexed like `folds`; meaningless for fold -2.

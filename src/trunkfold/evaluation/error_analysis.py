@@ -51,7 +51,6 @@ def choose_photos(
         tables: See `read_placed`.
         suspects: See `read_suspects`.
         folds: image_id, label and group of each row of folds.csv.
-        classes: Name of each label, in order.
     """
     mistakes = {name: surest_mistakes(table) for name, table in tables.items()}
     beside = [*(row for table in mistakes.values() for row in table["row"])]

@@ -27,7 +27,6 @@ def assess_run(
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
         holdout: Predictions of the held-out photos; None without a hold-out.
         folds: image_id, group and fold of all labelled photos.
-        classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
         alone: Labels of the held-out photos predicted by each single tail; None if unknown.
 

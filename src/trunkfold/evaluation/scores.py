@@ -35,7 +35,6 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
     Args:
         predictions: image_id, label and prediction.
         groups: Group by image_id; intervals resample whole groups.
-        classes: Name of each label, in order.
     """
     labels, names = list(classes), list(classes.values())
     truth, predicted = predictions["label"], predictions["prediction"]
@@ -80,14 +79,7 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 def paired_difference(
     truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
 ) -> dict[str, float]:
-    """Compare two predictions of the same photos by a paired bootstrap.
-
-    Args:
-        truth: True label of each photo; the other series have the same index.
-        predicted_a: Labels predicted by a.
-        predicted_b: Labels predicted by b.
-        groups: Group of each photo; whole groups are resampled.
-        labels: The competition's labels.
+    """Compare two predictions of the same photos, with the same index, by a paired bootstrap over whole groups.
 
     Returns:
         difference (macro F1 of a minus that of b), low and high (95 % interval). The bootstrap is seeded.

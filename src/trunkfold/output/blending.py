@@ -24,7 +24,6 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
     """Return the share of each run in an average.
 
     Args:
-        runs: The runs.
         weights: One weight per run; None weights all runs equally.
 
     Raises:

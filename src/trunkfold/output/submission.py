@@ -40,7 +40,6 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Colle
     Args:
         test: image_id of the test photos.
         predictions: image_id and prediction.
-        labels: The competition's labels.
 
     Raises:
         InputError: A photo of test.csv has no prediction, or a label is unknown.
