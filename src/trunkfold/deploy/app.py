@@ -40,10 +40,10 @@ def build_app(service: PhotoService) -> gr.Blocks:
         if photo is None:
             return _nothing()
         with _refusing():
-            shown = service.explain(_uploaded(photo))
-        bars = {f"{name} · {probability(share)}": share for name, share in shown.row["probabilities"].items()}
-        unlike = gr.update(visible=bool(shown.row["unlike_training"]))
-        return unlike, bars, shown.heat_map, [_captioned(one) for one in shown.similar.to_dict("records")]
+            row, heat_map, similar = service.explain(_uploaded(photo))
+        bars = {f"{name} · {probability(share)}": share for name, share in row["probabilities"].items()}
+        unlike = gr.update(visible=bool(row["unlike_training"]))
+        return unlike, bars, heat_map, [_captioned(one) for one in similar.to_dict("records")]
 
     with gr.Blocks(title=service.run.folder.name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gr.HTML(_heading(service))

@@ -30,22 +30,6 @@ class Limits:
     pixels: int
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Content of the page for one photo.
-
-    Attributes:
-        row: Result of `PhotoService.predict`.
-        heat_map: The photo with a Grad-CAM overlay, uint8 of shape (height, width, 3).
-        similar: Training photos of different groups, the most similar first: columns of folds.csv, name of the class,
-            and pixels (a thumbnail; None if the photo no longer exists). Empty if the run has no embeddings.
-    """
-
-    row: dict
-    heat_map: np.ndarray
-    similar: pd.DataFrame
-
-
 class PhotoService:
     """Predict uploaded photos with a finished run. Thread-safe.
 
@@ -67,12 +51,18 @@ class PhotoService:
         with self.lock:
             return self._predict(file)[2]
 
-    def explain(self, file: Path) -> Explanation:
-        """Predict one photo like `predict`, with a heat map and the most similar training photos."""
+    def explain(self, file: Path) -> tuple[dict, np.ndarray, pd.DataFrame]:
+        """Predict one photo like `predict`, with a heat map and the most similar training photos.
+
+        Returns:
+            The result of `predict`; the photo with a Grad-CAM overlay, uint8 of shape (height, width, 3); and photos of
+            different groups, the most similar first, with the columns of folds.csv, name of the class, and pixels (a
+            thumbnail; None if the photo no longer exists), empty if the run has no embeddings.
+        """
         with self.lock:
             photo, predicted, row = self._predict(file)
             (heat,) = self.predictor.explain([photo], predicted.probabilities.argmax(1))
-        return Explanation(row, heat, self._similar(predicted.embeddings[0]))
+        return row, heat, self._similar(predicted.embeddings[0])
 
     def _predict(self, file: Path) -> tuple[np.ndarray, Predicted, dict]:
         photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)

@@ -115,18 +115,18 @@ def class_sentences(findings: Findings) -> list[str]:
     for label, title in findings.classes.items():
         own = table[table["label"] == label]
         wrong = own[own["prediction"] != label]
-        others = wrong["prediction"].map(findings.classes).value_counts()
         basis = f"{counted(len(own), 'photo')} of {counted(own['group'].nunique(), 'source')}"
         if own.empty:
             sentences.append(f"{title}: no scored photos.")
         elif wrong.empty:
             sentences.append(f"{title}: all {basis} are correct.")
         else:
-            mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
+            other = wrong["prediction"].value_counts().index[0]
+            mistaken = wrong[wrong["prediction"] == other]
             share = "none" if len(wrong) == len(own) else percent(1 - len(wrong) / len(own))
             sentences.append(
                 f"{title}: {share} of {basis} are correct; most often confused with "
-                f"{others.index[0]} ({counted(len(mistaken), 'photo')} of "
+                f"{findings.classes[other]} ({counted(len(mistaken), 'photo')} of "
                 f"{counted(mistaken['group'].nunique(), 'source')})."
             )
     return sentences
@@ -147,16 +147,13 @@ def calibration(findings: Findings) -> dict | None:
     found = findings.metrics.calibration
     if not found:
         return None
-    sets = {title: (name, part) for name, title in SETS.items() if (part := getattr(found, name))}
+    sets = {title: part for name, title in SETS.items() if (part := getattr(found, name))}
     figures = {
-        title: save_figure(findings.folder, f"reliability_{name}", draw_reliability, part, title)
-        for title, (name, part) in sets.items()
+        title: save_figure(findings.folder, f"reliability_{name}", draw_reliability, sets[title], title)
+        for name, title in SETS.items()
+        if title in sets
     }
-    return {
-        "temperature": found.temperature,
-        "sets": {title: part for title, (_, part) in sets.items()},
-        "figures": figures,
-    }
+    return {"temperature": found.temperature, "sets": sets, "figures": figures}
 
 
 def folds(findings: Findings) -> dict | None:
