@@ -42,12 +42,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def check_writable(paths: Iterable[Path], fix: str) -> None:
     """Check that files can be written, creating their folders; call this before long work.
 
-    Args:
-        paths: Files that will be written.
-        fix: Suggested fix, for the message.
-
     Raises:
-        InputError: A folder is not writable, or a path is a folder.
+        InputError: A folder is not writable, or a path is a folder; the message ends with `fix`.
     """
     for path in paths:
         try:
@@ -71,12 +67,9 @@ def is_writable(folder: Path) -> bool:
 def locked_folder(folder: Path, option: str) -> Iterator[Path]:
     """Create a folder if necessary, and lock it against other processes.
 
-    Args:
-        folder: Folder to lock.
-        option: Option that selects the folder, for the message.
-
     Raises:
-        InputError: The folder is not writable, or the block raised a `WriteError`.
+        InputError: The folder is not writable, or the block raised a `WriteError`; the message names `option`, which
+            selects the folder.
     """
     lock = FileLock(folder / ".lock")
     try:

@@ -26,13 +26,7 @@ class FoldFiles:
 
 
 class RunFolder:
-    """Paths of a run's files, with methods to read its metrics and to write its files.
-
-    Attributes:
-        path: The folder.
-        write: Whether this command may write to the folder.
-        name: Name of the folder.
-    """
+    """Paths of a run's files, with methods to read its metrics and, with `write`, to write its files."""
 
     def __init__(self, path: Path, write: bool = False) -> None:
         self.path, self.write, self.name = path, write, path.absolute().name

@@ -28,13 +28,7 @@ FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one per class
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Options that determine every byte of a demo competition.
-
-    Attributes:
-        photos: Number of photos, labelled and unlabelled in a ratio of 3 : 2; rounded down to a multiple of 15.
-        size: Long side of a photo in pixels; the aspect ratio is 4 : 3.
-        seed: Random seed.
-    """
+    """Options of make_demo_data.py, which determine every byte of a demo competition."""
 
     photos: int = 900
     size: int = 128

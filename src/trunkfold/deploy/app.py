@@ -74,8 +74,6 @@ def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]
     """Serve the page until the end of the block, then delete all uploads.
 
     Args:
-        service: Service that predicts photos.
-        host: Hostname or address to listen on.
         port: Port to listen on; None selects the first free one from 7860.
 
     Yields:

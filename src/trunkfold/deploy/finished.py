@@ -19,9 +19,7 @@ class FinishedRun:
     """A run that can predict photos, loaded from its folder.
 
     Attributes:
-        folder: Folder of the run.
         config: Configuration, with the image size.
-        metrics: Content of metrics.json.
         trunk: Frozen part shared by all folds.
         tails: Merged tails, in order of folds.
         known: Embeddings of the training photos; None for runs of versions that did not save them.

@@ -24,19 +24,10 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
 
 @dataclass(frozen=True)
 class Bundle:
-    """Content of a bundle and its names on Kaggle.
+    """Content of a bundle and its names on Kaggle: the options of make_kaggle_bundle.py.
 
-    Attributes:
-        out: Folder to write; must not exist.
-        user: Kaggle user name.
-        name: Slug and title of the dataset; the notebooks are named <name>-train and <name>-predict.
-        data: Dataset with the photos, owner/slug; None for a competition.
-        competition: Slug of the competition; None for a dataset.
-        config: Configuration file for training.
-        run: Finished run to predict with; None predicts with the output of the training notebook.
-        weights: Pretrained weights; None lets the training notebook download them.
-        hours: Hours after which training saves a checkpoint and stops.
-        resume: Whether training resumes from the output of the notebook's previous version.
+    The notebooks are named <name>-train and <name>-predict. Without a run, the second predicts with the output of the
+    first.
     """
 
     out: Path

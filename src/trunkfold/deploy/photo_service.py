@@ -19,12 +19,7 @@ CANDIDATES = 60  # nearest neighbours to choose them from
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an uploaded photo.
-
-    Attributes:
-        bytes: Maximum file size.
-        pixels: Maximum width times height, checked in the file's header before decoding.
-    """
+    """Maximum file size, and width times height, of an uploaded photo; both are checked before decoding."""
 
     bytes: int
     pixels: int

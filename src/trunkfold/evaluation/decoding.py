@@ -24,7 +24,6 @@ def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) 
 
     Args:
         probabilities: Of shape (rows, classes).
-        metric: What to maximise.
         temperature: See `trunkfold.evaluation.calibration.scale`; only `macro_f1` depends on it.
 
     Returns:

@@ -42,8 +42,6 @@ class SubmissionRun:
     Attributes:
         folder: Folder of the run, opened for writing if possible.
         config: Configuration, possibly with other folders for photos and cache.
-        metrics: Content of metrics.json.
-        folds: Content of folds.csv.
         competition: Tables of the competition; test.csv lists the photos to predict.
     """
 
