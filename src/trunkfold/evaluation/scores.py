@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from trunkfold.assessment import ClassScores, Interval, Intervals, PartScores, Scores
+from trunkfold.evaluation.calibration import mean_log_loss
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -19,11 +20,10 @@ def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[st
         targets: Class indices, of shape (rows,).
         probabilities: Of shape (rows, classes).
     """
-    likelihood = probabilities[np.arange(len(targets)), targets].clip(1e-12)
     predicted = probabilities.argmax(1)
     classes = np.arange(probabilities.shape[1])
     return {
-        "val_loss": float(-np.log(likelihood).mean()),
+        "val_loss": mean_log_loss(targets, probabilities),
         "val_accuracy": float(accuracy_score(targets, predicted)),
         "val_macro_f1": float(f1_score(targets, predicted, labels=classes, average="macro", zero_division=0)),
     }
