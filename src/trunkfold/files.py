@@ -39,6 +39,26 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that is renamed to `path` at the end of the block, or deleted after an error.
+
+    Raises:
+        InputError: The folder cannot be written, or the disk is full.
+    """
+    parent = path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=parent, ignore_cleanup_errors=True) as partial:
+            content = Path(partial, "content")  # a temporary folder has mode 700, which rename would keep
+            content.mkdir()
+            yield content
+            content.rename(path)
+    except OSError as error:
+        fix = "choose another --out, or free space"
+        raise InputError(f"cannot write to {parent} ({error.strerror or error}): {fix}") from error
+
+
 def check_writable(paths: Iterable[Path], fix: str) -> None:
     """Check that files can be written, creating their folders; call this before long work.
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from trunkfold.demo.canvas import ASPECT
 from trunkfold.demo.damages import draw_photo
 from trunkfold.errors import InputError
+from trunkfold.files import whole_folder
 
 COPIES = 3
 COMPETITION_COUNTS = {1: 171, 2: 2349, 3: 534, 4: 2079, 5: 1185, 6: 882}
@@ -53,16 +53,9 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
             return False
         raise InputError(f"{out} exists and is not this demo competition: delete it or choose another --out")
     table = plan_photos(options.photos, options.seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as partial:
-            content = Path(partial) / "content"  # a temporary folder has mode 700, which rename would keep
-            _write_tables(content, table, options)
-            _write_photos(content, table, options)
-            content.rename(out)
-    except OSError as error:
-        fix = "choose another --out, or free space"
-        raise InputError(f"cannot write to {out.parent} ({error.strerror or error}): {fix}") from error
+    with whole_folder(out) as partial:
+        _write_tables(partial, table, options)
+        _write_photos(partial, table, options)
     return True
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trunkfold.config.parsing import load_config
 from trunkfold.errors import InputError
-from trunkfold.files import write_json, write_text
+from trunkfold.files import whole_folder, write_json, write_text
 from trunkfold.split.groups import SEARCHED
 
 LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
@@ -93,19 +93,10 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
     Raises:
         InputError: A wheel cannot be downloaded, or the folder is not writable.
     """
-    partial = bundle.out.with_name(f".{bundle.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(bundle.out) as partial:
         _write_dataset(bundle, checkout, partial / "dataset")
         _write_kernel(bundle, "train", partial / "train")
         _write_kernel(bundle, "predict", partial / "predict")
-        partial.rename(bundle.out)
-    except OSError as error:
-        raise InputError(
-            f"--out: cannot write {bundle.out} ({error.strerror or error}): choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     kernel = f"{bundle.user}/{bundle.name}-predict"
     submit = f"kaggle competitions submit {bundle.competition} -k {kernel} -v 1 -f submission.csv -m trunkfold"
     return [
@@ -117,7 +108,7 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
 
 
 def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     _download_wheels(folder / "wheels")
     for name in KIT:
         source = checkout / name
@@ -148,7 +139,7 @@ def _download_wheels(folder: Path) -> None:
 def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
     train, user, name = kind == "train", bundle.user, bundle.name
     from_training = bundle.resume if train else bundle.run is None
-    folder.mkdir(parents=True)
+    folder.mkdir()
     metadata = {
         "id": f"{user}/{name}-{kind}",
         "title": f"{name}-{kind}",

@@ -1,6 +1,5 @@
 """Export of one plain timm model, as a folder for `timm.create_model("local-dir:PATH")` and the Hugging Face Hub."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
-from trunkfold.files import write_text
+from trunkfold.files import whole_folder, write_text
 from trunkfold.model.families import family_of
 from trunkfold.model.pretrained import create_model
 from trunkfold.split.folds import learned_from
@@ -66,7 +65,7 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
         Description of the model and its score.
 
     Raises:
-        InputError: There is no such fold, or the folder exists.
+        InputError: There is no such fold, or the folder exists or cannot be written.
     """
     folds = [str(number) for number in range(len(run.tails))]
     if fold not in (None, AVERAGE, *folds):
@@ -82,12 +81,10 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
         fold = AVERAGE if good else "0"
     which = "the average of the tails" if fold == AVERAGE else f"fold {fold}"
     model = _model(run, states[fold])
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     labels, options = {"label_names": list(run.classes.values())}, family_of(run.config.model.name).options
-    save_for_hf(model, str(partial), model_config=labels, model_args=options or None, safe_serialization=True)
-    write_text(_card(run, which, fold, scores.get(fold)), partial / "README.md")
-    partial.rename(out)
+    with whole_folder(out) as partial:
+        save_for_hf(model, str(partial), model_config=labels, model_args=options or None, safe_serialization=True)
+        write_text(_card(run, which, fold, scores.get(fold)), partial / "README.md")
     measured = f", macro F1 {scores[fold]:.4f} on {len(held_out)} held-out photos" if scores else ", not measured"
     return which + measured
 
