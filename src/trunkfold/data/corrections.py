@@ -13,10 +13,7 @@ from trunkfold.run_folder import SUBMISSIONS
 
 
 def correct_labels(table: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
-    """Exclude the photos that `data.drop` lists, and relabel those of `data.relabel`.
-
-    Args:
-        table: `Competition.train`.
+    """Exclude the photos of `Competition.train` that `data.drop` lists, and relabel those of `data.relabel`.
 
     Returns:
         The remaining rows in the same order, the number of photos "dropped" and "relabelled", and the problems of the

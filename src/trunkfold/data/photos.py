@@ -67,15 +67,12 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnreadablePhotoError(MISSING) from error
+        if not path.is_file():
+            raise UnreadablePhotoError(MISSING)
+        if path.stat().st_size == 0:
+            raise UnreadablePhotoError(EMPTY)
     except OSError as error:  # such as a folder of another user, or a name that is too long
         raise UnreadablePhotoError(error.strerror) from error
-    if not path.is_file():
-        raise UnreadablePhotoError(MISSING)
-    if size == 0:
-        raise UnreadablePhotoError(EMPTY)
     return decode_photo(path, side)
 
 

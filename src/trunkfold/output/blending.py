@@ -54,9 +54,8 @@ def save_submissions(
     """Write the submission of a run, or of the average of several runs, with its tables.
 
     Args:
-        predictions: Predictions of each run.
         shares: See `weigh_runs`.
-        out: Output folder, see `choose_output`.
+        out: See `choose_output`.
         copy_labels: See `save_submission`.
     """
     found = predictions[0]

@@ -65,10 +65,7 @@ def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """Compare finished runs with each other if they share photos, labels and folds.
-
-    Args:
-        paths: Folders of the runs.
+    """Compare finished runs, given by their folders, with each other if they share photos, labels and folds.
 
     Returns:
         One row per run, grouped by split (leak-free splits first, then leaky ones, then blends without a score) and
