@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
 from torch import nn
 
 from trunkfold.config.schema import Config
@@ -20,6 +21,7 @@ class FinishedRun:
 
     Attributes:
         config: Configuration, with the image size.
+        folds: Content of folds.csv.
         trunk: Frozen part shared by all folds.
         tails: Merged tails, in order of folds.
         known: Embeddings of the training photos; None for runs of versions that did not save them.
@@ -28,6 +30,7 @@ class FinishedRun:
     folder: RunFolder
     config: Config
     metrics: Metrics
+    folds: pd.DataFrame
     trunk: nn.Module
     tails: list[nn.Module]
     known: KnownPhotos | None
@@ -49,5 +52,5 @@ def load_run(folder: RunFolder) -> FinishedRun:
         raise InputError(f"{folder} is an average of runs and has no model: choose one of {', '.join(metrics.runs)}")
     config = read_run_config(folder, metrics)
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
-    known = load_known_photos(folder, read_folds(folder.folds))
-    return FinishedRun(folder, config, metrics, backbone.trunk, tails, known)
+    folds = read_folds(folder.folds)
+    return FinishedRun(folder, config, metrics, folds, backbone.trunk, tails, load_known_photos(folder, folds))

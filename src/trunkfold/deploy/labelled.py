@@ -12,7 +12,6 @@ from trunkfold.data.photos import read_photo
 from trunkfold.data.tables import find_table
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.images.views import VIEWS, render
 from trunkfold.split.dataset import side_to_keep
 from trunkfold.split.folds import HELD_OUT, learned_from
@@ -84,8 +83,7 @@ def images_folder(run: FinishedRun, root: Path | None) -> Path:
 
 
 def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
-    table = read_folds(run.folder.folds)
-    table = table[choose(table["fold"].to_numpy())]
+    table = run.folds[choose(run.folds["fold"].to_numpy())]
     folder = images_folder(run, root)
     paths = [folder / name for name in table["filename"]]
     missing = [path for path in paths if not path.is_file()]

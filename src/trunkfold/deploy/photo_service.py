@@ -9,7 +9,6 @@ import pandas as pd
 
 from trunkfold.data.photos import decode_photo, read_photo
 from trunkfold.deploy.predict import Predicted, Predictor, prediction_row
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.output.thumbnails import thumbnail
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # some of Pillow's other formats run programs
@@ -34,7 +33,6 @@ class PhotoService:
 
     def __init__(self, predictor: Predictor, limits: Limits, images: Path | None) -> None:
         self.predictor, self.run, self.limits, self.images = predictor, predictor.run, limits, images
-        self.folds = read_folds(self.run.folder.folds)
         self.lock = threading.Lock()  # one photo at a time, to limit memory
 
     def predict(self, file: Path) -> dict:
@@ -66,7 +64,7 @@ class PhotoService:
 
     def _similar(self, embedding: np.ndarray) -> pd.DataFrame:
         known = self.run.known
-        nearest = self.folds.iloc[[] if known is None else known.nearest(embedding, CANDIDATES)]
+        nearest = self.run.folds.iloc[[] if known is None else known.nearest(embedding, CANDIDATES)]
         shown = nearest.drop_duplicates("group").head(SIMILAR)
         pixels = [self._training_photo(name) for name in shown["filename"]]
         return shown.assign(name=shown["label"].map(self.run.classes), pixels=pixels)

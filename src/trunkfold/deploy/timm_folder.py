@@ -12,7 +12,6 @@ from trunkfold.assessment import Scores
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import whole_folder, write_text
 from trunkfold.model.families import family_of
@@ -119,7 +118,7 @@ def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainP
 
 
 def _card(run: FinishedRun, which: str, fold: str, own: float | None) -> str:
-    model, fold_of_row = run.config.model, read_folds(run.folder.folds)["fold"].to_numpy()
+    model, fold_of_row = run.config.model, run.folds["fold"].to_numpy()
     learned = learned_from(fold_of_row) & (fold_of_row.astype(str) != fold)  # of a fold or, by all, of the average
     own_weights = "unknown (model.weights is a local file)" if model.weights else "none (trained from random weights)"
     from_timm = model.pretrained and model.weights is None

@@ -184,10 +184,9 @@ def _against(run: Run, best: Run, luck: float) -> dict:
     """Return the paired difference to the best run; its interval includes seed variance where that is known."""
     if run.predicted.empty:
         return {}
-    photos = best.predicted.index
-    truth, groups = (best.folds.loc[photos, column] for column in ("label", "group"))
-    labels = list(best.metrics.classes)
-    found = paired_difference(truth, run.predicted.loc[photos], best.predicted, groups, labels)
+    photos = best.folds.loc[best.predicted.index]
+    predicted = run.predicted.loc[photos.index], best.predicted
+    found = paired_difference(photos["label"], *predicted, photos["group"], list(best.metrics.classes))
     low = found["difference"] - float(np.hypot(found["difference"] - found["low"], luck))
     high = found["difference"] + float(np.hypot(found["high"] - found["difference"], luck))
     return {

@@ -29,7 +29,14 @@ def load_groups(choice: str, competition: Competition) -> pd.DataFrame:
     if choice in SEARCHED:
         return find_copies(competition)
     groups = read_groups(Path(choice))
-    _check_sets(groups, choice, competition)
+    of_both = groups.loc[groups["set"] == "", "image_id"]
+    if len(of_both) and competition.has("test.csv"):
+        both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
+        if len(both):
+            raise InputError(
+                f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: "
+                "add a column set (train or test)"
+            )
     return groups
 
 
@@ -60,18 +67,6 @@ def read_groups(path: Path) -> pd.DataFrame:
     if len(repeated):
         raise InputError(f"{path}: {counted(len(repeated), 'duplicate image_id')}: {first_few(repeated)}")
     return groups[["image_id", "set", "group"]]
-
-
-def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> None:
-    """Raise an `InputError` if a group without set belongs to an id of both train.csv and test.csv."""
-    of_both = groups.loc[groups["set"] == "", "image_id"]
-    if of_both.empty or not (competition.has("train.csv") and competition.has("test.csv")):
-        return
-    both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
-    if len(both):
-        raise InputError(
-            f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
-        )
 
 
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
