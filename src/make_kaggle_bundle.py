@@ -4,12 +4,11 @@ python src/make_kaggle_bundle.py --user NAME --data sudhanshu2198/ripik-hackfest
 """
 
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
-from trunkfold.config.parsing import Parser, load_config
+from trunkfold.config.parsing import Parser
 from trunkfold.deploy.finished import load_run
-from trunkfold.deploy.kaggle import Bundle, check_bundle, files_of, write_bundle
+from trunkfold.deploy.kaggle import Bundle, check_bundle, write_bundle
 from trunkfold.errors import exit_on_input_error
 from trunkfold.run_folder import RunFolder
 
@@ -21,7 +20,6 @@ def main() -> None:
     options = parse_options()
     bundle = Bundle(**vars(options))
     check_bundle(bundle)
-    bundle = replace(bundle, files=files_of(load_config(bundle.config), bundle.weights))
     if bundle.run is not None:
         load_run(RunFolder(bundle.run))
     print(f"{bundle.out} is ready. Next (pip install kaggle):\n")

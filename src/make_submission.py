@@ -15,14 +15,14 @@ from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
 from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
-from trunkfold.run_folder import newest_run
+from trunkfold.run_folder import chosen_run
 from trunkfold.training.accelerator import end_processes, start_process
 
 
 def main() -> None:
     """Read and check the runs, predict, average, decode, save and report."""
     options = parse_options()
-    runs = read_runs(options.run or [newest_run().path], options.root, options.cache)
+    runs = read_runs(options.run or [chosen_run().path], options.root, options.cache)
     shares = weigh_runs(runs, options.weights)
     out = choose_output(runs, options.out)
     copy_labels = None if options.copy_labels is None else options.copy_labels == "true"

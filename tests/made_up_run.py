@@ -12,13 +12,13 @@ import pandas as pd
 from toys import argmax_table
 
 from trunkfold.config.schema import Config
+from trunkfold.evaluation.error_analysis import Gallery
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.predictions import read_folds, read_predictions
 from trunkfold.files import write_csv, write_text
 from trunkfold.metrics import Metrics, Parameters, Split, from_json
 from trunkfold.output.blending import blend_runs, weigh_runs
 from trunkfold.output.test_predictions import SubmissionRun, choose_output
-from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.console import summary
 from trunkfold.report.contents import read_findings
 from trunkfold.report.page import write_report
@@ -187,12 +187,16 @@ def typed(**changed: object) -> Metrics:
     return from_json(json.dumps({**values, **changed}).encode())
 
 
-def add_pictures(run: Path, classes: dict[str, str] = CLASSES) -> None:
+def mistaken_rows(gallery: Gallery) -> list[int]:
+    return [row for table in gallery.mistakes.values() for row in table["row"].tolist()]
+
+
+def add_pictures(run: Path) -> None:
     """Thumbnails of all photos that the report shows, as large as real ones."""
     rng = np.random.default_rng(0)
     gallery = read_findings(RunFolder(run)).gallery
     (run / "figures/photos").mkdir(parents=True)
-    names = [str(row) for row in gallery.rows] + [f"{row}-cam" for row in predicted_mistakes(gallery, classes)[0]]
+    names = [str(row) for row in gallery.rows] + [f"{row}-cam" for row in mistaken_rows(gallery)]
     for name in names:
         clouds = sum(cv2.resize(rng.normal(0, 40, (side, side, 3)), (208, 156)) for side in (4, 16, 64))
         cv2.imwrite(str(run / f"figures/photos/{name}.jpg"), (128 + clouds).clip(0, 255).astype(np.uint8))

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from forked import run_ranks
+from made_up_run import mistaken_rows
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
@@ -24,7 +25,6 @@ from toys import LABELS, SOURCE, leave_out_figures, printed_commands, refuse_wri
 from trunkfold.config.parsing import load_config
 from trunkfold.evaluation.decoding import decode
 from trunkfold.images.views import VIEWS
-from trunkfold.output.thumbnails import predicted_mistakes
 from trunkfold.report.contents import read_findings
 from trunkfold.run_folder import RunFolder
 
@@ -131,7 +131,7 @@ def test_a_run_has_all_that_is_promised(finished):
 def test_the_photos_that_the_report_shows_are_there_and_no_others(finished):
     run = finished / "submissions/toy"
     findings = read_findings(RunFolder(run))
-    rows, _ = predicted_mistakes(findings.gallery, findings.classes)
+    rows = mistaken_rows(findings.gallery)
     expected = {f"{row}.jpg" for row in findings.gallery.rows} | {f"{row}-cam.jpg" for row in rows}
     assert {path.name for path in (run / "figures/photos").iterdir()} == expected
     row = next(iter(findings.gallery.samples["1"]))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from trunkfold.errors import InputError, WriteError
-from trunkfold.files import locked_folder, whole_file, write_csv, write_text
+from trunkfold.files import locked_folder, whole_file, whole_folder, write_csv, write_text
 
 
 def fail_amid_writing(path):
@@ -34,6 +34,21 @@ def test_no_file_appears_when_writing_fails(tmp_path):
     with pytest.raises(WriteError, match="disk full"):
         fail_amid_writing(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_new_folder_is_complete_or_absent(tmp_path):
+    new = tmp_path / "below/new"
+    with whole_folder(new) as partial:
+        (partial / "file").touch()
+        assert not new.exists()
+    assert os.listdir(new.parent) == ["new"]
+    assert new.stat().st_mode == new.parent.stat().st_mode
+    with (
+        pytest.raises(InputError, match=r"cannot write to .* \(disk full\): choose another"),
+        whole_folder(tmp_path / "a"),
+    ):
+        raise OSError(28, "disk full")
+    assert os.listdir(tmp_path) == ["below"]
 
 
 def test_only_write_errors_amid_a_locked_folder_suggest_another_folder(tmp_path):

@@ -14,7 +14,7 @@ from trunkfold.copies.links import read_links
 from trunkfold.copies.page import write_page
 from trunkfold.copies.search import find_copies
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.corrections import read_corrections
+from trunkfold.data.corrections import correct_labels
 from trunkfold.data.tables import Competition
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def run(tmp_path_factory) -> Path:
     )
     (run / "config.yaml").write_text("name: " + "long " * 200)
     change_metrics(run, **extra_metrics())
-    add_pictures(run, CLASSES_SHOWN)
+    add_pictures(run)
     report_on(run)
     return run
 
@@ -181,11 +181,9 @@ def test_labels_are_decided_by_buttons_and_keys_and_downloaded_as_files_for_trai
     assert drop[["image_id", "label"]].values.tolist() == [["7", "2"]]
     assert relabel["filename"][0].startswith("<script>alert(3)")
     table = pd.read_csv(run / "folds.csv", dtype=str)[["image_id", "filename", "label"]]
-    corrections = read_corrections(
-        DataConfig(classes=None, relabel=tmp_path / "relabel.csv", drop=tmp_path / "drop.csv")
-    )
-    assert list(corrections.problems(table)) == []
-    corrected, counts = corrections.apply(table)
+    data = DataConfig(classes=None, relabel=tmp_path / "relabel.csv", drop=tmp_path / "drop.csv")
+    corrected, counts, problems = correct_labels(table, data)
+    assert problems == []
     assert counts == {"dropped": 1, "relabelled": 1}
     assert corrected.set_index("image_id").loc["5", "label"] == "1"
     page.keyboard.press("u")

@@ -13,7 +13,7 @@ from toys import SOURCE, refuse_writes
 from trunkfold.errors import InputError
 from trunkfold.files import write_text
 from trunkfold.output.provenance import Stopwatch
-from trunkfold.run_folder import SETS, SUBMISSIONS, RunFolder, newest_run
+from trunkfold.run_folder import SETS, SUBMISSIONS, RunFolder, chosen_run
 
 
 @pytest.fixture(autouse=True)
@@ -41,31 +41,31 @@ def test_the_newest_run_is_the_one_that_finished_last():
     newer = finish("a", 200)
     finish("b", 100)
     create_run("unfinished")
-    assert newest_run().path == newer
+    assert chosen_run().path == newer
 
 
 def test_a_submission_does_not_make_its_run_the_newest():
     older, newer = finish("a", 100), finish("b", 200)
     write_text("{}", older / "metrics.json")
-    assert newest_run().path == newer
+    assert chosen_run().path == newer
 
 
 def test_a_run_is_finished_when_its_checkpoint_is_gone():
     newer = finish("a", 100)
     RunFolder(finish("b", 200)).state.touch()
-    assert newest_run().path == newer
+    assert chosen_run().path == newer
 
 
 def test_a_blend_is_no_run():
     newer = finish("a", 100)
     (finish("a+b", 200) / "shared.safetensors").unlink()
-    assert newest_run().path == newer
+    assert chosen_run().path == newer
 
 
 def test_without_a_finished_run_training_is_asked_for():
     create_run("unfinished")
     with pytest.raises(InputError, match="no finished run under submissions/: train one first"):
-        newest_run()
+        chosen_run()
 
 
 def test_metrics_are_read_as_they_were_written(tmp_path):

@@ -15,12 +15,7 @@ csv.field_size_limit(2**24)
 
 
 def read_text_table(path: Path, columns: Sequence[str], may_be_empty: bool = False) -> pd.DataFrame:
-    """Read a CSV file as strings without surrounding whitespace, and check that it has rows and `columns`.
-
-    Args:
-        path: The file.
-        columns: Required columns.
-        may_be_empty: Accept a file without rows.
+    """Read a CSV file as strings without surrounding whitespace, and check that it has rows and at least `columns`.
 
     Raises:
         InputError: The file is missing, empty, not a CSV file, or lacks columns; the message names the line.

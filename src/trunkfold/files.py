@@ -39,15 +39,31 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that is renamed to `path` at the end of the block, or deleted after an error.
+
+    Raises:
+        InputError: The folder cannot be written, or the disk is full.
+    """
+    parent = path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=parent, ignore_cleanup_errors=True) as partial:
+            content = Path(partial, "content")  # a temporary folder has mode 700, which rename would keep
+            content.mkdir()
+            yield content
+            content.rename(path)
+    except OSError as error:
+        fix = "choose another --out, or free space"
+        raise InputError(f"cannot write to {parent} ({error.strerror or error}): {fix}") from error
+
+
 def check_writable(paths: Iterable[Path], fix: str) -> None:
     """Check that files can be written, creating their folders; call this before long work.
 
-    Args:
-        paths: Files that will be written.
-        fix: Suggested fix, for the message.
-
     Raises:
-        InputError: A folder is not writable, or a path is a folder.
+        InputError: A folder is not writable, or a path is a folder; the message ends with `fix`.
     """
     for path in paths:
         try:
@@ -71,12 +87,9 @@ def is_writable(folder: Path) -> bool:
 def locked_folder(folder: Path, option: str) -> Iterator[Path]:
     """Create a folder if necessary, and lock it against other processes.
 
-    Args:
-        folder: Folder to lock.
-        option: Option that selects the folder, for the message.
-
     Raises:
-        InputError: The folder is not writable, or the block raised a `WriteError`.
+        InputError: The folder is not writable, or the block raised a `WriteError`; the message names `option`, which
+            selects the folder.
     """
     lock = FileLock(folder / ".lock")
     try:

@@ -41,12 +41,9 @@ def probability(share: float) -> str:
 
 
 def interval(low: float, high: float, sign: str = "") -> str:
-    """Format an interval as `[0.903, 1.000]`; that of a perfect score has width 0 and says nothing: `no mistake`.
+    """Format an interval as `[0.903, 1.000]`, with signs if `sign` is "+", for differences.
 
-    Args:
-        low: Lower end.
-        high: Upper end.
-        sign: "+" shows the signs, for differences.
+    That of a perfect score has width 0 and says nothing: `no mistake`.
     """
     return "no mistake" if low == 1 else f"[{low:{sign}.3f}, {high:{sign}.3f}]"
 

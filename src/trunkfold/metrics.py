@@ -167,8 +167,7 @@ def from_json(content: bytes) -> Metrics:
         values = json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(values, dict) and values and found != FORMAT:
+    if isinstance(values, dict) and values and (found := values.get("format")) != FORMAT:
         raise ValueError(f"it has format {found}, not {FORMAT}: another version of trunkfold wrote it")
     try:
         return _ADAPTER.validate_json(content, strict=True)

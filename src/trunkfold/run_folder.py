@@ -26,13 +26,7 @@ class FoldFiles:
 
 
 class RunFolder:
-    """Paths of a run's files, with methods to read its metrics and to write its files.
-
-    Attributes:
-        path: The folder.
-        write: Whether this command may write to the folder.
-        name: Name of the folder.
-    """
+    """Paths of a run's files, with methods to read its metrics and, with `write`, to write its files."""
 
     def __init__(self, path: Path, write: bool = False) -> None:
         self.path, self.write, self.name = path, write, path.absolute().name
@@ -56,12 +50,6 @@ class RunFolder:
 
     def __str__(self) -> str:
         return str(self.path)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RunFolder) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
 
     def predictions(self, name: str) -> Path:
         """Return the path of the prediction table of one of `SETS`."""
@@ -157,23 +145,18 @@ class RunFolder:
         return [self.config, self.folds, self.groups, self.history, self.label_issues, *map(self.predictions, SETS)]
 
     def check_writable(self, fix: str) -> None:
-        """Check that every file can be written, creating the folders; call this before long work.
-
-        Args:
-            fix: Suggested fix, for the message.
-
-        Raises:
-            InputError: The folder is not writable.
-        """
+        """Check that every file can be written, see `trunkfold.files.check_writable`."""
         check_writable([*(path for path in self._paths() if path.suffix), self.thumbnail(0)], fix)
 
 
-def newest_run() -> RunFolder:
-    """Return the run that finished training last.
+def chosen_run(path: Path | None = None) -> RunFolder:
+    """Return the run selected by `--run`, by default the one that finished training last.
 
     Raises:
         InputError: There is no finished run.
     """
+    if path is not None:
+        return RunFolder(path)
     runs = [RunFolder(path.parent) for path in SUBMISSIONS.glob(f"*/{METRICS}")]
     finished = [run for run in runs if run.is_trained and run.is_finished]
     if not finished:
@@ -181,22 +164,8 @@ def newest_run() -> RunFolder:
     return max(finished, key=lambda run: run.history.stat().st_mtime)  # a submission rewrites the metrics
 
 
-def chosen_run(path: Path | None) -> RunFolder:
-    """Return the run selected by `--run`, by default the newest.
-
-    Raises:
-        InputError: There is no finished run.
-    """
-    return newest_run() if path is None else RunFolder(path)
-
-
 def add_run_options(parser: ArgumentParser, labelled: bool = False) -> None:
-    """Add the options of a command that uses a finished run.
-
-    Args:
-        parser: Parser of the command line.
-        labelled: Whether the command also needs the labelled photos: adds `--data.root`, stored as `root`.
-    """
+    """Add the options of a command that uses a finished run, and its labelled photos (`--data.root`, as `root`)."""
     parser.add_argument("--run", type=Path, help="Folder of a finished run; by default the newest.")
     if labelled:
         place = "Current folder of the labelled photos; by default the run's data.root."

@@ -21,9 +21,10 @@ from served_app import LIMITS, PAGE, serve
 from toys import SOURCE, png_of, run_command, start_interruptible
 
 from trunkfold.assessment import Leak, LeakScores, PartScores
+from trunkfold.data.photos import UnreadablePhotoError
 from trunkfold.deploy.app import _heading
 from trunkfold.deploy.finished import FinishedRun, load_run
-from trunkfold.deploy.photo_service import PhotoService, UploadError
+from trunkfold.deploy.photo_service import PhotoService
 from trunkfold.deploy.predict import predict_files
 from trunkfold.html import probability
 from trunkfold.run_folder import RunFolder
@@ -85,28 +86,27 @@ def test_an_explanation_has_heat_and_the_nearest_training_photos_of_different_gr
     folds = pd.read_csv(run / "folds.csv", dtype=str)
     known = folds[folds["fold"] != "-1"].iloc[4]
     images = photos.parents[2] / "train/train/images"
-    found = service.explain(images / known["filename"])
-    assert found.heat_map.shape == (30, 40, 3)
-    similar = pd.DataFrame([vars(one) for one in found.similar])
+    row, heat_map, similar = service.explain(images / known["filename"])
+    assert heat_map.shape == (30, 40, 3)
     groups = similar["image_id"].map(folds.set_index("image_id")["group"])
     assert groups.iloc[0] == known["group"]
     assert len(groups) == groups.nunique() == 5
     assert "-1" not in set(similar["image_id"].map(folds.set_index("image_id")["fold"]))
     labels = similar["image_id"].map(folds.set_index("image_id")["label"])
     assert similar["name"].tolist() == labels.map(service.run.classes).tolist()
-    assert similar["name"].iloc[0] == found.row["name"]
+    assert similar["name"].iloc[0] == row["name"]
     shown = np.asarray(Image.fromarray(similar["pixels"].iloc[0]).resize((40, 30)), float)
     real = np.asarray(Image.open(images / similar["filename"].iloc[0]), float)
     assert np.abs(shown - real).mean() < np.abs(shown - real[:, ::-1]).mean() / 2
 
 
 def test_photos_that_are_gone_and_runs_without_embeddings_leave_their_place_empty(service, photos, tmp_path):
-    gone = PhotoService(service.predictor, LIMITS, tmp_path).explain(photos / "91.png")
-    assert [one.pixels for one in gone.similar] == [None] * 5
-    assert gone.similar[0].filename.endswith(".png")
+    *_, gone = PhotoService(service.predictor, LIMITS, tmp_path).explain(photos / "91.png")
+    assert gone["pixels"].tolist() == [None] * 5
+    assert gone["filename"].iloc[0].endswith(".png")
     service.predictor.run = service.run = replace(service.run, known=None)
-    old = service.explain(photos / "91.png")
-    assert (old.similar, old.row["unlike_training"]) == ([], None)
+    row, _, similar = service.explain(photos / "91.png")
+    assert (len(similar), row["unlike_training"]) == (0, None)
 
 
 def test_an_inflated_score_is_called_so(service):
@@ -157,7 +157,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(service, tmp_path, monkeypatch):
     Image.new("1", (2000, 2000)).save(tmp_path / "bomb.png")  # 4 megapixels in 600 bytes
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     assert (tmp_path / "bomb.png").stat().st_size < 2000
-    with pytest.raises(UploadError, match="2000 x 2000 pixels"):
+    with pytest.raises(UnreadablePhotoError, match="2000 x 2000 pixels"):
         service.predict(tmp_path / "bomb.png")
 
 

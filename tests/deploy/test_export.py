@@ -66,7 +66,7 @@ def test_the_module_is_the_calibrated_mean_over_views_and_tails(run):
     with torch.no_grad():
         views = [finished.trunk(photos), finished.trunk(photos.flip(3))]
         alone = [tail(features).softmax(1) for features in views for tail in finished.tails]
-    expected = scale(torch.stack(alone).mean(0).numpy(), finished.temperature)
+    expected = scale(torch.stack(alone).mean(0).numpy(), finished.metrics.temperature)
     np.testing.assert_allclose(ensemble_module(finished)(photos).numpy(), expected, atol=1e-5)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trunkfold.evaluation.ablation import ablate
-from trunkfold.metrics import Alone, Gain
+from trunkfold.evaluation import ablation
+from trunkfold.metrics import Ablation, Alone, Gain
 
 CLASSES = {"a": "crack", "b": "dent"}
 VIEWS = ["hflip", "plain"]
@@ -31,6 +31,10 @@ def make_predicted(*views: list[list[float]]) -> np.ndarray:
 FOLDS = make_folds("aabbab", "ccdefg", [0, 0, 1, 1, -1, -1])
 MIRRORED = [[0.9, NOTHING], [0.9, NOTHING], [NOTHING, 0.1], [NOTHING, 0.1], [0.9, 0.6], [0.2, 0.1]]
 PLAIN = [[0.9, NOTHING], [0.2, NOTHING], [NOTHING, 0.2], [NOTHING, 0.7], [0.7, 0.2], [0.2, 0.6]]
+
+
+def ablate(*of: object, **others: object) -> Ablation:
+    return ablation.ablate(*of, **others)[0]
 
 
 def rows_by_part(rows: list[dict]) -> dict[str, dict]:
@@ -87,6 +91,8 @@ def test_folds_are_left_out_and_stand_alone_on_the_hold_out():
         Alone("fold 1 alone", macro_f1=pytest.approx(1 / 3), accuracy=1 / 2),
     ]
     assert "fold 0" not in rows_by_part(found.oof)
+    _, alone = ablation.ablate(make_predicted(MIRRORED, PLAIN), FOLDS, CLASSES, VIEWS, False, "accuracy")
+    assert [labels.to_dict() for labels in alone] == [{4: "a", 5: "b"}, {4: "b", 5: "b"}]
 
 
 def test_the_hold_out_has_its_plain_view_too():

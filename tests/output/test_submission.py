@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
+from trunkfold.data.tables import files_named
 from trunkfold.errors import InputError, raise_problems
-from trunkfold.output.submission import find_sample, make_submission, sample_problems
+from trunkfold.output.submission import SAMPLE, make_submission, sample_problems
 
 TEST = pd.DataFrame({"image_id": ["9", "07", "8"], "filename": ["9.jpg", "7.jpg", "8.jpg"]})
 SUBMISSION = pd.DataFrame({"image_id": ["9", "07", "8"], "label": ["1", "2", "1"]})
@@ -55,6 +56,6 @@ def test_a_sample_of_other_ids_or_columns_is_named(text, message, tmp_path):
 @pytest.mark.parametrize("folder", [".", "ripik", "input/ripik/data"])
 def test_the_sample_is_found_up_to_three_folders_down(folder, tmp_path):
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    assert find_sample(tmp_path) is None
+    assert files_named(tmp_path, SAMPLE) == []
     sample = write_sample(tmp_path / folder, "image_id,label\n")
-    assert find_sample(tmp_path) == sample
+    assert files_named(tmp_path, SAMPLE) == [sample]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from made_up_run import CLASSES, make_run
+from made_up_run import CLASSES, make_run, mistaken_rows
 from PIL import Image
 from toy_models import Toy, Trunk
 
 from trunkfold.evaluation.predictions import read_folds
-from trunkfold.output.thumbnails import SIDE, overlay, predicted_mistakes, save_thumbnails, thumbnail
-from trunkfold.report.contents import Thumbnails, read_findings
+from trunkfold.output.thumbnails import SIDE, overlay, save_thumbnails, thumbnail
+from trunkfold.report.contents import read_findings
 from trunkfold.run_folder import RunFolder
 
 
@@ -54,7 +55,7 @@ def saved(tmp_path_factory):
     pixels = [np.full((30, 60, 3), (row, 2 * row, 255 - row), np.uint8) for row in range(len(folds))]
     gallery = read_findings(run).gallery
     fold_of_row = np.ones(84, int)
-    fold_of_row[predicted_mistakes(gallery, CLASSES)[0]] = 0  # the second tail predicts the photos that are not shown
+    fold_of_row[mistaken_rows(gallery)] = 0  # the second tail predicts the photos that are not shown
     labelled = SimpleNamespace(table=folds, classes=CLASSES, pixels=pixels, fold_of_row=fold_of_row)
 
     class Corners(torch.nn.Module):
@@ -77,39 +78,32 @@ def open_address(address: str) -> np.ndarray:
 
 def test_the_photos_that_are_shown_are_saved_by_their_rows(saved):
     run, gallery = saved
-    heated = set(predicted_mistakes(gallery, CLASSES)[0])
-    names = {f"{row}.jpg" for row in gallery.rows} | {f"{row}-cam.jpg" for row in heated}
+    names = {f"{row}.jpg" for row in gallery.rows} | {f"{row}-cam.jpg" for row in mistaken_rows(gallery)}
     assert {path.name for path in run.thumbnails.iterdir()} == names
     for row in gallery.rows:
-        pixels = open_address(Thumbnails([run]).photo(row))
+        pixels = open_address(read_findings(run).photo(row))
         assert pixels.shape == (SIDE // 2, SIDE, 3)
         np.testing.assert_allclose(pixels.mean((0, 1)), (row, 2 * row, 255 - row), atol=4)
 
 
 def test_the_heat_lies_on_the_photo_in_its_own_proportions(saved):
     run, gallery = saved
-    for row, number in zip(*predicted_mistakes(gallery, CLASSES), strict=True):
-        photo, heat = open_address(Thumbnails([run]).photo(row)), open_address(Thumbnails([run]).heat(row))
+    findings, predictions = read_findings(run), pd.concat(gallery.mistakes.values()).set_index("row")["prediction"]
+    for row in mistaken_rows(gallery):
+        photo, heat = open_address(findings.photo(row)), open_address(findings.heat(row))
         assert heat.shape == photo.shape
         changed = np.abs(heat - photo).sum(2)
-        if number == 2:
+        if predictions[row] == "3":
             changed = changed[::-1, ::-1]
         assert changed[:20, :40].mean() > 60
         assert changed[60:, 120:].mean() < 12
 
 
-def test_the_predicted_class_is_what_heat_is_about(saved):
-    _, gallery = saved
-    rows, numbers = predicted_mistakes(gallery, CLASSES)
-    predictions = pd.concat(gallery.mistakes.values()).set_index("row")["prediction"]
-    assert [list(CLASSES)[number] for number in numbers] == [predictions[row] for row in rows]
-
-
 def test_of_several_runs_the_first_that_has_a_photo_shows_it_and_heat_is_of_the_first_alone(saved, tmp_path):
     run, gallery = saved
-    heated = predicted_mistakes(gallery, CLASSES)[0][0]
-    blend = Thumbnails([RunFolder(tmp_path), run])
-    assert blend.photo(heated) == Thumbnails([run]).photo(heated)
+    heated, findings, other = mistaken_rows(gallery)[0], read_findings(run), RunFolder(tmp_path)
+    blend = replace(findings, folder=other, photographed=[other, run])
+    assert blend.photo(heated) == findings.photo(heated)
     assert blend.heat(heated) is None
-    assert Thumbnails([run]).heat(heated)
+    assert findings.heat(heated)
     assert blend.photo(9999) is None

@@ -32,7 +32,7 @@ def test_a_run_is_read_with_its_tables(run):
     assert list(findings.tables) == ["holdout", "oof"]
     assert len(findings.folds) == 84
     assert findings.predicted == {"crack": 1, "<script>alert(1)</script>": 0, "$\\oops$ & up": 2}
-    assert findings.thumbnails.runs == [RunFolder(run)]
+    assert [photographed.path for photographed in findings.photographed] == [run]
 
 
 def test_an_average_has_the_folds_of_its_runs_and_photos_of_those_with_the_same(run, tmp_path):
@@ -45,7 +45,7 @@ def test_an_average_has_the_folds_of_its_runs_and_photos_of_those_with_the_same(
     blend = make_blend(run, tmp_path / "blend", different, other, tmp_path / "gone")
     findings = read_findings(RunFolder(blend))
     assert findings.folds["image_id"].tolist() == table["image_id"].tolist()
-    assert findings.thumbnails.runs == [RunFolder(path) for path in (blend, run, other)]
+    assert [photographed.path for photographed in findings.photographed] == [run, other]
 
 
 def test_an_average_of_different_splits_has_no_folds(run, tmp_path):

@@ -17,12 +17,7 @@ COMMON = (  # listed first in --help
 
 @dataclass(frozen=True)
 class Normalization:
-    """Normalization of pixels: (pixel / 255 - mean) / std.
-
-    Attributes:
-        mean: Mean of red, green and blue.
-        std: Standard deviation of red, green and blue.
-    """
+    """Normalization of red, green and blue: (pixel / 255 - mean) / std."""
 
     mean: Annotated[list[Number], Len(3, 3), "[red, green, blue]"]
     std: Annotated[list[Positive], Len(3, 3), "[red, green, blue], each above 0"]

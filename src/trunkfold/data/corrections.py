@@ -1,7 +1,6 @@
 """Label corrections after a review: photos to exclude and photos to relabel."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,73 +12,36 @@ from trunkfold.errors import InputError, counted, first_few
 from trunkfold.run_folder import SUBMISSIONS
 
 
-@dataclass(frozen=True)
-class Corrections:
-    """Rows of the files `data.drop` and `data.relabel`; empty tables if no file is configured.
+def correct_labels(table: pd.DataFrame, data: DataConfig) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
+    """Exclude the photos of `Competition.train` that `data.drop` lists, and relabel those of `data.relabel`.
 
-    Attributes:
-        data: Options with the paths and the classes.
-        drop: image_id of the photos to exclude, and optionally label.
-        relabel: image_id and suggestion (the new label), and optionally label.
-    """
-
-    data: DataConfig
-    drop: pd.DataFrame
-    relabel: pd.DataFrame
-
-    def problems(self, table: pd.DataFrame) -> Iterator[str]:
-        """Yield the problems of the rows.
-
-        Args:
-            table: `Competition.train`.
-        """
-        for option, path, rows in (
-            ("data.drop", self.data.drop, self.drop),
-            ("data.relabel", self.data.relabel, self.relabel),
-        ):
-            yield from _row_problems(f"{option} {path}", rows, table)
-        both = self.drop.loc[self.drop["image_id"].isin(self.relabel["image_id"]), "image_id"]
-        if len(both):
-            yield f"data.drop and data.relabel both list image_id {first_few(both)}: remove it from one of them"
-        classes = class_names(table["label"], self.data.classes)
-        unknown = self.relabel[~self.relabel["suggestion"].isin(classes)]
-        for suggestion, rows in unknown.groupby("suggestion"):
-            yield (
-                f"data.relabel {self.data.relabel}: suggestion {suggestion!r} of image_id "
-                f"{first_few(rows['image_id'])} is not one of the labels ({first_few(classes)})"
-            )
-
-    def apply(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Exclude and relabel photos. Invalid rows are ignored; `problems` reports them.
-
-        Args:
-            table: `Competition.train`.
-
-        Returns:
-            The remaining rows in the same order with the same index, and the number of photos "dropped" and
-            "relabelled".
-
-        Raises:
-            InputError: No photo is left.
-        """
-        known = self.relabel[self.relabel["suggestion"].isin(class_names(table["label"], self.data.classes))]
-        suggested = known.drop_duplicates("image_id").set_index("image_id")["suggestion"]
-        label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
-        kept = table.assign(label=label)[~table["image_id"].isin(self.drop["image_id"])]
-        if kept.empty:
-            raise InputError(f"data.drop {self.data.drop} lists every photo of train.csv: no photo is left to train on")
-        return kept, {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
-
-
-def read_corrections(data: DataConfig) -> Corrections:
-    """Read the files of `data.drop` and `data.relabel`.
+    Returns:
+        The remaining rows in the same order, the number of photos "dropped" and "relabelled", and the problems of the
+        files' rows; invalid rows are ignored.
 
     Raises:
-        InputError: A file is missing or lacks a column.
+        InputError: A file is missing or lacks a column, or no photo is left.
     """
-    return Corrections(
-        data, _read_listed(data.drop, ["image_id"]), _read_listed(data.relabel, ["image_id", "suggestion"])
-    )
+    drop, relabel = _read_listed(data.drop, ["image_id"]), _read_listed(data.relabel, ["image_id", "suggestion"])
+    problems = [*_row_problems(f"data.drop {data.drop}", drop, table)]
+    problems += _row_problems(f"data.relabel {data.relabel}", relabel, table)
+    both = drop.loc[drop["image_id"].isin(relabel["image_id"]), "image_id"]
+    if len(both):
+        problems.append(f"data.drop and data.relabel both list image_id {first_few(both)}: remove it from one of them")
+    classes = class_names(table["label"], data.classes)
+    known = relabel["suggestion"].isin(classes)
+    for suggestion, rows in relabel[~known].groupby("suggestion"):
+        problems.append(
+            f"data.relabel {data.relabel}: suggestion {suggestion!r} of image_id "
+            f"{first_few(rows['image_id'])} is not one of the labels ({first_few(classes)})"
+        )
+    suggested = relabel[known].drop_duplicates("image_id").set_index("image_id")["suggestion"]
+    label = table["image_id"].map(suggested).astype(object).fillna(table["label"])
+    kept = table.assign(label=label)[~table["image_id"].isin(drop["image_id"])]
+    if kept.empty:
+        raise InputError(f"data.drop {data.drop} lists every photo of train.csv: no photo is left to train on")
+    counts = {"dropped": len(table) - len(kept), "relabelled": int((label != table["label"]).sum())}
+    return kept.reset_index(drop=True), counts, problems
 
 
 def check_corrections_stay(config: Config) -> None:

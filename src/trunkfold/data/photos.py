@@ -84,7 +84,6 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
     """Decode one photo: JPEG, PNG, WebP ...; RGB, grey, palette, RGBA (on white), CMYK, 16-bit; oriented by EXIF.
 
     Args:
-        path: The file.
         side: Length in pixels to reduce the short side to (never enlarged); None keeps the size.
 
     Returns:
@@ -95,15 +94,12 @@ def read_photo(path: str | Path, side: int | None = None) -> np.ndarray:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnreadablePhotoError(MISSING) from error
+        if not path.is_file():
+            raise UnreadablePhotoError(MISSING)
+        if path.stat().st_size == 0:
+            raise UnreadablePhotoError(EMPTY)
     except OSError as error:  # such as a folder of another user, or a name that is too long
         raise UnreadablePhotoError(error.strerror) from error
-    if not path.is_file():
-        raise UnreadablePhotoError(MISSING)
-    if size == 0:
-        raise UnreadablePhotoError(EMPTY)
     return decode_photo(path, side)
 
 
@@ -113,16 +109,11 @@ def decode_photo(
     most_pixels: int = MOST_PIXELS,
     formats: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Decode one photo from a path or an open file.
+    """Decode one photo from a path or an open file, see `read_photo`.
 
     Args:
-        file: A path, or an open binary file.
-        side: See `read_photo`.
         most_pixels: Maximum number of pixels; checked in the header, before decoding.
         formats: Formats to try, by Pillow's names; None tries all.
-
-    Returns:
-        See `read_photo`.
 
     Raises:
         InputError: Memory or file handles are exhausted, see `raise_if_exhausted`.

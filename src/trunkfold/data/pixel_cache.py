@@ -21,7 +21,6 @@ class CachedPhotos(Sequence):
     Pickling stores the folder and file names, not the pixels.
 
     Attributes:
-        folder: Folder of the blocks.
         paths: File of each row.
         side: Side in pixels of the black square returned for an unreadable photo.
     """

@@ -36,7 +36,7 @@ class Competition:
 
     def has(self, name: str) -> bool:
         """Return whether a file `name` exists where `find_table` looks for it."""
-        return bool(_files_named(self.root, name))
+        return bool(files_named(self.root, name))
 
 
 def table_problems(table: pd.DataFrame, name: str) -> Iterator[str]:
@@ -92,7 +92,7 @@ def find_table(root: Path, name: str) -> Path:
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: pass --data.root DIR, see input/README.md")
-    candidates = _files_named(root, name)
+    candidates = files_named(root, name)
     found = [path for path in candidates if (path.parent / "images").is_dir()]
     if not found and candidates:
         raise InputError(f"{candidates[0]} has no images/ folder beside it: put its photos there")
@@ -116,8 +116,9 @@ def class_names(labels: pd.Series, classes: Mapping[int | str, str] | None) -> d
     return {label: label for label in distinct}
 
 
-def _files_named(root: Path, name: str) -> list[Path]:
-    return sorted(path for depth in range(4) for path in root.glob("*/" * depth + name) if path.is_file())
+def files_named(root: Path, name: str) -> list[Path]:
+    """Return the files of this name in `root` and up to three folders down, the highest first."""
+    return [path for depth in range(4) for path in sorted(root.glob("*/" * depth + name)) if path.is_file()]
 
 
 def _labels_with_names(classes: Mapping[int | str, str]) -> list[str]:

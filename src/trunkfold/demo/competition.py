@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from trunkfold.demo.canvas import ASPECT
 from trunkfold.demo.damages import draw_photo
 from trunkfold.errors import InputError
+from trunkfold.files import whole_folder
 
 COPIES = 3
 COMPETITION_COUNTS = {1: 171, 2: 2349, 3: 534, 4: 2079, 5: 1185, 6: 882}
@@ -28,13 +28,7 @@ FEWEST_PHOTOS = 3 * BATCH  # 6 unlabelled sources, one per class
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Options that determine every byte of a demo competition.
-
-    Attributes:
-        photos: Number of photos, labelled and unlabelled in a ratio of 3 : 2; rounded down to a multiple of 15.
-        size: Long side of a photo in pixels; the aspect ratio is 4 : 3.
-        seed: Random seed.
-    """
+    """Options of make_demo_data.py, which determine every byte of a demo competition."""
 
     photos: int = 900
     size: int = 128
@@ -59,16 +53,9 @@ def make_demo(out: Path, options: DemoOptions) -> bool:
             return False
         raise InputError(f"{out} exists and is not this demo competition: delete it or choose another --out")
     table = plan_photos(options.photos, options.seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as partial:
-            content = Path(partial) / "content"  # a temporary folder has mode 700, which rename would keep
-            _write_tables(content, table, options)
-            _write_photos(content, table, options)
-            content.rename(out)
-    except OSError as error:
-        fix = "choose another --out, or free space"
-        raise InputError(f"cannot write to {out.parent} ({error.strerror or error}): {fix}") from error
+    with whole_folder(out) as partial:
+        _write_tables(partial, table, options)
+        _write_photos(partial, table, options)
     return True
 
 

@@ -11,7 +11,8 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from trunkfold.deploy.photo_service import PhotoService, SimilarPhoto, UploadError
+from trunkfold.data.photos import UnreadablePhotoError
+from trunkfold.deploy.photo_service import PhotoService
 from trunkfold.errors import InputError
 from trunkfold.html import probability
 from trunkfold.run_folder import SETS
@@ -39,10 +40,10 @@ def build_app(service: PhotoService) -> gr.Blocks:
         if photo is None:
             return _nothing()
         with _refusing():
-            shown = service.explain(_uploaded(photo))
-        bars = {f"{name} · {probability(share)}": share for name, share in shown.row["probabilities"].items()}
-        unlike = gr.update(visible=bool(shown.row["unlike_training"]))
-        return unlike, bars, shown.heat_map, [_captioned(one) for one in shown.similar]
+            row, heat_map, similar = service.explain(_uploaded(photo))
+        bars = {f"{name} · {probability(share)}": share for name, share in row["probabilities"].items()}
+        unlike = gr.update(visible=bool(row["unlike_training"]))
+        return unlike, bars, heat_map, [_captioned(one) for one in similar.to_dict("records")]
 
     with gr.Blocks(title=service.run.folder.name, analytics_enabled=False, delete_cache=CLEANING) as app:
         gr.HTML(_heading(service))
@@ -73,8 +74,6 @@ def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]
     """Serve the page until the end of the block, then delete all uploads.
 
     Args:
-        service: Service that predicts photos.
-        host: Hostname or address to listen on.
         port: Port to listen on; None selects the first free one from 7860.
 
     Yields:
@@ -111,10 +110,10 @@ def serving(service: PhotoService, host: str, port: int | None) -> Iterator[str]
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Show the reason of an `UploadError` on the page."""
+    """Show the reason of an `UnreadablePhotoError` on the page."""
     try:
         yield
-    except UploadError as error:
+    except UnreadablePhotoError as error:
         raise _refusal(str(error)) from error
 
 
@@ -145,9 +144,9 @@ def _nothing() -> tuple:
     return gr.update(visible=False), None, None, None
 
 
-def _captioned(photo: SimilarPhoto) -> tuple[np.ndarray, str]:
+def _captioned(photo: dict) -> tuple[np.ndarray, str]:
     grey = np.full((96, 128, 3), 200, np.uint8)
-    return grey if photo.pixels is None else photo.pixels, f"{photo.name} · {photo.filename}"
+    return grey if photo["pixels"] is None else photo["pixels"], f"{photo['name']} · {photo['filename']}"
 
 
 def _heading(service: PhotoService) -> str:

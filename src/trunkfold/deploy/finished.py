@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
 from torch import nn
 
 from trunkfold.config.schema import Config
@@ -19,9 +20,8 @@ class FinishedRun:
     """A run that can predict photos, loaded from its folder.
 
     Attributes:
-        folder: Folder of the run.
         config: Configuration, with the image size.
-        metrics: Content of metrics.json.
+        folds: Content of folds.csv.
         trunk: Frozen part shared by all folds.
         tails: Merged tails, in order of folds.
         known: Embeddings of the training photos; None for runs of versions that did not save them.
@@ -30,6 +30,7 @@ class FinishedRun:
     folder: RunFolder
     config: Config
     metrics: Metrics
+    folds: pd.DataFrame
     trunk: nn.Module
     tails: list[nn.Module]
     known: KnownPhotos | None
@@ -38,11 +39,6 @@ class FinishedRun:
     def classes(self) -> dict[str, str]:
         """Name of each label, in the order of the logits."""
         return self.metrics.classes
-
-    @property
-    def temperature(self) -> float:
-        """Temperature for the ensemble's probabilities, fitted to out-of-fold predictions."""
-        return self.metrics.temperature
 
 
 def load_run(folder: RunFolder) -> FinishedRun:
@@ -56,5 +52,5 @@ def load_run(folder: RunFolder) -> FinishedRun:
         raise InputError(f"{folder} is an average of runs and has no model: choose one of {', '.join(metrics.runs)}")
     config = read_run_config(folder, metrics)
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
-    known = load_known_photos(folder, read_folds(folder.folds))
-    return FinishedRun(folder, config, metrics, backbone.trunk, tails, known)
+    folds = read_folds(folder.folds)
+    return FinishedRun(folder, config, metrics, folds, backbone.trunk, tails, load_known_photos(folder, folds))

@@ -22,19 +22,11 @@ LABELS = "scored by the most probable class of each photo; a submission's labels
 class EnsembleModule(nn.Module):
     """The whole ensemble as one module.
 
-    Runs each view through the trunk once and its features through all tails, averages the probabilities over views and
-    tails, and scales them by the run's temperature. Normalization is included.
+    Runs each view through the trunk once and its features through all tails, averages the probabilities over views
+    (names in `MIRRORS`) and tails, and scales them by the run's temperature. Normalization is included.
     """
 
     def __init__(self, trunk: nn.Module, tails: Sequence[nn.Module], views: Sequence[str], temperature: float) -> None:
-        """Build the module.
-
-        Args:
-            trunk: Trunk, including normalization.
-            tails: Merged tails.
-            views: Names in `MIRRORS`.
-            temperature: See `trunkfold.evaluation.calibration.scale`.
-        """
         super().__init__()
         self.trunk, self.tails = trunk, nn.ModuleList(tails)
         self.mirrors = [MIRRORS[view] for view in views]
@@ -58,7 +50,7 @@ def exportable_views(views: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def ensemble_module(run: FinishedRun) -> EnsembleModule:
     """Return the run's ensemble with its exportable views."""
-    return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.temperature)
+    return EnsembleModule(run.trunk, run.tails, exportable_views(run.config.predict.views)[0], run.metrics.temperature)
 
 
 def example_photos(run: FinishedRun, count: int = 2) -> Tensor:
@@ -78,7 +70,7 @@ def describe(run: FinishedRun) -> dict[str, str]:
         "classes": json.dumps(run.classes),
         "image_size": str(run.config.data.image_size),
         "views": json.dumps(exportable_views(run.config.predict.views)[0]),
-        "temperature": repr(run.temperature),
+        "temperature": repr(run.metrics.temperature),
         "preprocessing": PREPROCESSING,
         "labels": LABELS,
     }

@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from trunkfold.config.schema import Config
+from trunkfold.config.parsing import load_config
 from trunkfold.errors import InputError
-from trunkfold.files import write_json, write_text
+from trunkfold.files import whole_folder, write_json, write_text
 from trunkfold.split.groups import SEARCHED
 
 LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
@@ -23,20 +24,10 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
 
 @dataclass(frozen=True)
 class Bundle:
-    """Content of a bundle and its names on Kaggle.
+    """Content of a bundle and its names on Kaggle: the options of make_kaggle_bundle.py.
 
-    Attributes:
-        out: Folder to write; must not exist.
-        user: Kaggle user name.
-        name: Slug and title of the dataset; the notebooks are named <name>-train and <name>-predict.
-        data: Dataset with the photos, owner/slug; None for a competition.
-        competition: Slug of the competition; None for a dataset.
-        config: Configuration file for training.
-        run: Finished run to predict with; None predicts with the output of the training notebook.
-        weights: Pretrained weights; None lets the training notebook download them.
-        hours: Hours after which training saves a checkpoint and stops.
-        resume: Whether training resumes from the output of the notebook's previous version.
-        files: Files that training reads, by option, see `files_of`.
+    The notebooks are named <name>-train and <name>-predict. Without a run, the second predicts with the output of the
+    first.
     """
 
     out: Path
@@ -49,16 +40,24 @@ class Bundle:
     weights: Path | None
     hours: float
     resume: bool
-    files: dict[str, Path] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """Name of the folder in which Kaggle mounts the photos."""
         return self.competition or self.data.rpartition("/")[2]
 
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Files that training reads, by option."""
+        config = load_config(self.config)
+        groups = None if config.split.groups in SEARCHED else config.split.groups
+        paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
+        paths["model.weights"] = self.weights or config.model.weights
+        return {option: Path(path) for option, path in paths.items() if path is not None}
+
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raise an `InputError` for names that Kaggle rejects and for missing files."""
+    """Raise an `InputError` for names that Kaggle rejects, an invalid configuration, and missing files."""
     slug = r"[a-z0-9]+(-[a-z0-9]+)*"
     if not re.fullmatch(slug, bundle.name) or not 6 <= len(bundle.name) <= 42:
         raise InputError(f"--name {bundle.name} must be 6 to 42 characters of a-z, 0-9 and single hyphens")
@@ -75,35 +74,17 @@ def check_bundle(bundle: Bundle) -> None:
             raise InputError(f"--{option} {path} is not a file")
     if bundle.out.exists():
         raise InputError(f"--out {bundle.out} exists: remove it, or choose another folder")
-
-
-def files_of(config: Config, weights: Path | None) -> dict[str, Path]:
-    """Return the files on this machine that a configuration names, by option.
-
-    Args:
-        config: Configuration for training.
-        weights: File to use instead of model.weights.
-
-    Raises:
-        InputError: One of them is not a file, such as a package of weights.
-    """
-    groups = None if config.split.groups in SEARCHED else config.split.groups
-    paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
-    paths["model.weights"] = weights or config.model.weights
-    files = {option: Path(path) for option, path in paths.items() if path is not None}
-    for option, path in files.items():
+    for option, path in bundle.files.items():
         if not path.is_file():
             own = "use timm's (null), or pass --weights with a file of timm's model"
             fix = own if option == "model.weights" else "correct the configuration"
             raise InputError(f"--config: {option} {path} is not a file, and cannot be bundled: {fix}")
-    return files
 
 
 def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
     """Write dataset/, train/ and predict/ into the bundle's folder.
 
     Args:
-        bundle: A checked bundle.
         checkout: Folder that contains src/ and configs/.
 
     Returns:
@@ -112,19 +93,10 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
     Raises:
         InputError: A wheel cannot be downloaded, or the folder is not writable.
     """
-    partial = bundle.out.with_name(f".{bundle.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(bundle.out) as partial:
         _write_dataset(bundle, checkout, partial / "dataset")
         _write_kernel(bundle, "train", partial / "train")
         _write_kernel(bundle, "predict", partial / "predict")
-        partial.rename(bundle.out)
-    except OSError as error:
-        raise InputError(
-            f"--out: cannot write {bundle.out} ({error.strerror or error}): choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     kernel = f"{bundle.user}/{bundle.name}-predict"
     submit = f"kaggle competitions submit {bundle.competition} -k {kernel} -v 1 -f submission.csv -m trunkfold"
     return [
@@ -136,7 +108,7 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
 
 
 def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     _download_wheels(folder / "wheels")
     for name in KIT:
         source = checkout / name
@@ -146,16 +118,12 @@ def _write_dataset(bundle: Bundle, checkout: Path, folder: Path) -> None:
             shutil.copy(source, folder / "kit" / name)
     shutil.copy(bundle.config, folder / "config.yaml")
     for option, path in bundle.files.items():
-        shutil.copy(path, folder / _name(option, path))
+        shutil.copy(path, folder / (option + path.suffix))
     if bundle.run is not None:
         shutil.copytree(bundle.run, folder / "run", ignore=IGNORED)
     metadata = {"title": bundle.name, "id": f"{bundle.user}/{bundle.name}", "licenses": [{"name": "other"}]}
     write_json(metadata, folder / "dataset-metadata.json")
     write_json({"format": 1}, folder / MARKER)
-
-
-def _name(option: str, path: Path) -> str:
-    return option + path.suffix
 
 
 def _download_wheels(folder: Path) -> None:
@@ -171,7 +139,7 @@ def _download_wheels(folder: Path) -> None:
 def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
     train, user, name = kind == "train", bundle.user, bundle.name
     from_training = bundle.resume if train else bundle.run is None
-    folder.mkdir(parents=True)
+    folder.mkdir()
     metadata = {
         "id": f"{user}/{name}-{kind}",
         "title": f"{name}-{kind}",
@@ -188,7 +156,7 @@ def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
     }
     write_json(metadata, folder / "kernel-metadata.json")
     values = {"SOURCE": bundle.source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
-    values["FILES"] = {option: _name(option, path) for option, path in bundle.files.items()}
+    values["FILES"] = {option: option + path.suffix for option, path in bundle.files.items()}
     parameters = "\n".join(f"{key} = {value!r}" for key, value in values.items())
     scripts = files("trunkfold") / "templates"
     cells = [parameters]

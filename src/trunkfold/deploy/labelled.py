@@ -12,7 +12,6 @@ from trunkfold.data.photos import read_photo
 from trunkfold.data.tables import find_table
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.images.views import VIEWS, render
 from trunkfold.split.dataset import side_to_keep
 from trunkfold.split.folds import HELD_OUT, learned_from
@@ -52,11 +51,7 @@ class PlainPhotos:
 
 
 def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
-    """Return the held-out photos.
-
-    Args:
-        run: A finished run.
-        root: Current folder of the data; None uses the run's data.root.
+    """Return the held-out photos, see `images_folder`.
 
     Raises:
         InputError: The run has no hold-out, or photos are missing.
@@ -79,11 +74,7 @@ def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> Plain
 
 
 def images_folder(run: FinishedRun, root: Path | None) -> Path:
-    """Return the folder of the labelled photos.
-
-    Args:
-        run: A finished run.
-        root: Current folder of the data; None uses the run's data.root.
+    """Return the folder of the labelled photos in `root`, the current folder of the data, by default data.root.
 
     Raises:
         InputError: The folder does not exist.
@@ -92,8 +83,7 @@ def images_folder(run: FinishedRun, root: Path | None) -> Path:
 
 
 def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
-    table = read_folds(run.folder.folds)
-    table = table[choose(table["fold"].to_numpy())]
+    table = run.folds[choose(run.folds["fold"].to_numpy())]
     folder = images_folder(run, root)
     paths = [folder / name for name in table["filename"]]
     missing = [path for path in paths if not path.is_file()]

@@ -34,8 +34,6 @@ def export_onnx(
     """Write an ONNX graph with a dynamic batch size, input `photos` and output `probabilities`.
 
     Args:
-        run: A finished run.
-        out: File to write.
         precision: fp32, fp16 (weights and arithmetic; probabilities stay float32) or int8 (static, per channel).
         held_out: Photos to evaluate on; None compares on noise, for fp32 only.
         calibration: Training photos to determine the ranges of activations for int8.
@@ -91,9 +89,7 @@ def write_graph(module: EnsembleModule, photos: torch.Tensor, file: Path, precis
 def quantize(file: Path, batches: Iterator[np.ndarray]) -> Path:
     """Quantize a float32 graph to static per-channel int8, and return the path of the new file.
 
-    Args:
-        file: File written by `write_graph`.
-        batches: uint8 photos (batch, 3, side, side) to determine the ranges of activations.
+    The ranges of activations are those of `batches` of uint8 photos (batch, 3, side, side).
     """
     prepared, quantized = file.with_name("prepared.onnx"), file.with_name("quantized.onnx")
     quant_pre_process(file, prepared, skip_symbolic_shape=True)

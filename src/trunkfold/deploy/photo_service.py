@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from trunkfold.data.photos import decode_photo, read_photo
 from trunkfold.deploy.predict import Predicted, Predictor, prediction_row
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.output.thumbnails import thumbnail
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # some of Pillow's other formats run programs
@@ -18,112 +18,56 @@ CANDIDATES = 60  # nearest neighbours to choose them from
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an uploaded photo.
-
-    Attributes:
-        bytes: Maximum file size.
-        pixels: Maximum width times height, checked in the file's header before decoding.
-    """
+    """Maximum file size, and width times height, of an uploaded photo; both are checked before decoding."""
 
     bytes: int
     pixels: int
-
-
-class UploadError(ValueError):
-    """An upload is not a photo, or has too many pixels; the message contains only the reason."""
-
-
-@dataclass(frozen=True)
-class SimilarPhoto:
-    """A training photo similar to an uploaded one.
-
-    Attributes:
-        image_id: Id of the photo.
-        filename: File name of the photo.
-        name: Name of its class.
-        pixels: Thumbnail, uint8 of shape (height, width, 3); None if the photo no longer exists.
-    """
-
-    image_id: str
-    filename: str
-    name: str
-    pixels: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Content of the page for one photo.
-
-    Attributes:
-        row: Result of `PhotoService.predict`.
-        heat_map: The photo with a Grad-CAM overlay, uint8 of shape (height, width, 3).
-        similar: Training photos of different groups, the most similar first; empty if the run has no embeddings.
-    """
-
-    row: dict
-    heat_map: np.ndarray
-    similar: list[SimilarPhoto]
 
 
 class PhotoService:
     """Predict uploaded photos with a finished run. Thread-safe.
 
     Attributes:
-        run: The finished run.
-        limits: Limits of an upload.
+        images: Folder of the labelled photos; None returns similar training photos without pixels.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, images: Path | None) -> None:
-        """Create the service.
-
-        Args:
-            predictor: A finished run on its device.
-            limits: Limits of an upload.
-            images: Folder of the labelled photos; None returns similar training photos without pixels.
-        """
         self.predictor, self.run, self.limits, self.images = predictor, predictor.run, limits, images
-        self.folds = read_folds(self.run.folder.folds)
         self.lock = threading.Lock()  # one photo at a time, to limit memory
 
     def predict(self, file: Path) -> dict:
         """Predict one photo, see `trunkfold.deploy.predict.prediction_row`.
 
         Raises:
-            UploadError: The file is not a photo, or has too many pixels.
+            UnreadablePhotoError: The file is not a photo, or has too many pixels.
         """
         with self.lock:
             return self._predict(file)[2]
 
-    def explain(self, file: Path) -> Explanation:
-        """Predict one photo, with a heat map and the most similar training photos.
+    def explain(self, file: Path) -> tuple[dict, np.ndarray, pd.DataFrame]:
+        """Predict one photo like `predict`, with a heat map and the most similar training photos.
 
-        Raises:
-            UploadError: See `predict`.
+        Returns:
+            The result of `predict`; the photo with a Grad-CAM overlay, uint8 of shape (height, width, 3); and photos of
+            different groups, the most similar first, with the columns of folds.csv, name of the class, and pixels (a
+            thumbnail; None if the photo no longer exists), empty if the run has no embeddings.
         """
         with self.lock:
             photo, predicted, row = self._predict(file)
             (heat,) = self.predictor.explain([photo], predicted.probabilities.argmax(1))
-        return Explanation(row, heat, self._similar(predicted.embeddings[0]))
+        return row, heat, self._similar(predicted.embeddings[0])
 
     def _predict(self, file: Path) -> tuple[np.ndarray, Predicted, dict]:
-        try:
-            photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
-        except ValueError as error:
-            raise UploadError(str(error)) from error
+        photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
         predicted = self.predictor.predict([photo])
         return photo, predicted, prediction_row(predicted, 0, self.run.classes)
 
-    def _similar(self, embedding: np.ndarray) -> list[SimilarPhoto]:
-        if self.run.known is None:
-            return []
-        nearest = self.folds.iloc[self.run.known.nearest(embedding, CANDIDATES)]
+    def _similar(self, embedding: np.ndarray) -> pd.DataFrame:
+        known = self.run.known
+        nearest = self.run.folds.iloc[[] if known is None else known.nearest(embedding, CANDIDATES)]
         shown = nearest.drop_duplicates("group").head(SIMILAR)
-        return [
-            SimilarPhoto(
-                str(row.image_id), row.filename, self.run.classes[row.label], self._training_photo(row.filename)
-            )
-            for row in shown.itertuples()
-        ]
+        pixels = [self._training_photo(name) for name in shown["filename"]]
+        return shown.assign(name=shown["label"].map(self.run.classes), pixels=pixels)
 
     def _training_photo(self, name: str) -> np.ndarray | None:
         try:

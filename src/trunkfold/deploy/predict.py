@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,7 @@ class Predictor:
     Attributes:
         run: The finished run.
         side: Short side in pixels to which `read_photo` reduces photos.
+        batch_size: Photos per batch.
     """
 
     def __init__(self, run: FinishedRun, accelerator: Accelerator) -> None:
@@ -68,12 +69,7 @@ class Predictor:
         self.trunk = on_device(accelerator, run.trunk)
         self.tails = [on_device(accelerator, tail) for tail in run.tails]
         self.size = run.config.data.image_size
-        self.side = side_to_keep(self.size)
-
-    @property
-    def batch_size(self) -> int:
-        """Photos per batch."""
-        return self.run.config.predict.batch_size or BATCH
+        self.side, self.batch_size = side_to_keep(self.size), run.config.predict.batch_size or BATCH
 
     @torch.no_grad()
     def predict(self, photos: Sequence[np.ndarray]) -> Predicted:
@@ -86,7 +82,7 @@ class Predictor:
         embeddings = pool_features(features["plain"]).cpu().numpy()
         known = self.run.known
         novelty = np.full(len(photos), np.nan) if known is None else known.novelty(embeddings)
-        return Predicted(probabilities, scale(probabilities, self.run.temperature), embeddings, novelty)
+        return Predicted(probabilities, scale(probabilities, self.run.metrics.temperature), embeddings, novelty)
 
     def explain(self, photos: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
         """Overlay each photo with a Grad-CAM heat map.
@@ -124,8 +120,8 @@ def find_photos(words: Sequence[str]) -> list[Path]:
         path = Path(word)
         if path.is_dir():
             paths = _photos_below(path)
-        elif path.exists() or not glob.has_magic(word):
-            paths = [path] if path.exists() else []
+        elif path.exists():
+            paths = [path]
         else:
             paths = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
         if not paths:
@@ -143,8 +139,6 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | 
     """Predict photo files in order, decoding the next batch in the background.
 
     Args:
-        predictor: A finished run on its device.
-        paths: Photo files.
         heatmaps: Folder for Grad-CAM overlays; None writes none.
 
     Yields:
@@ -155,30 +149,25 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | 
     Raises:
         InputError: A heat map cannot be written.
     """
-    size = predictor.batch_size
-    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+    starts = range(0, len(paths), predictor.batch_size)
+    batches = [paths[start : start + predictor.batch_size] for start in starts]
     with ThreadPoolExecutor(usable_cores()) as pool, tqdm(total=len(paths), desc="predicting", unit="photo") as bar:
-        ahead: list[Future] = []
-        for number, batch in enumerate(batches):
-            ahead = ahead or [pool.submit(_decode, paths[row], predictor.side) for row in batch]
-            decoded, following = ahead, batches[number + 1] if number + 1 < len(batches) else ()
-            ahead = [pool.submit(_decode, paths[row], predictor.side) for row in following]
-            photos = [future.result() for future in decoded]
-            yield from _rows(predictor, batch, [paths[row] for row in batch], photos, heatmaps)
+        decoding = (pool.map(partial(_decode, side=predictor.side), batch) for batch in batches)
+        ahead = next(decoding, None)
+        for start, batch in zip(starts, batches, strict=True):
+            decoded, ahead = ahead, next(decoding, None)
+            yield from _rows(predictor, start, batch, list(decoded), heatmaps)
             bar.update(len(batch))
 
 
 def _rows(
-    predictor: Predictor,
-    numbers: Sequence[int],
-    paths: Sequence[Path],
-    photos: Sequence[np.ndarray | str],
-    heatmaps: Path | None,
+    predictor: Predictor, start: int, paths: Sequence[Path], photos: Sequence[np.ndarray | str], heatmaps: Path | None
 ) -> list[dict]:
-    readable = [place for place, photo in enumerate(photos) if not isinstance(photo, str)]
-    rows = [
-        _row(path, problem=photo if isinstance(photo, str) else None) for path, photo in zip(paths, photos, strict=True)
-    ]
+    """Return the rows of a batch of photos, or reasons why they cannot be decoded, that starts with photo `start`."""
+    unknown = dict.fromkeys(["label", "name", "confidence", "novelty", "unlike_training", "probabilities", "heatmap"])
+    problems = [photo if isinstance(photo, str) else None for photo in photos]
+    rows = [{"path": str(path), **unknown, "problem": problem} for path, problem in zip(paths, problems, strict=True)]
+    readable = [place for place, problem in enumerate(problems) if problem is None]
     if not readable:
         return rows
     shown = [photos[place] for place in readable]
@@ -187,7 +176,7 @@ def _rows(
         rows[row] |= prediction_row(predicted, place, predictor.run.classes)
     if heatmaps is not None:
         for row, picture in zip(readable, predictor.explain(shown, predicted.probabilities.argmax(1)), strict=True):
-            rows[row]["heatmap"] = f"{numbers[row] + 1:06}-{paths[row].stem}.jpg"
+            rows[row]["heatmap"] = f"{start + row + 1:06}-{paths[row].stem}.jpg"
             write_bytes(encode_jpeg(picture, 90), heatmaps / rows[row]["heatmap"])
     return rows
 
@@ -208,11 +197,6 @@ def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str])
         "unlike_training": None if np.isnan(novelty) else novelty > 1,
         "probabilities": dict(zip(classes.values(), predicted.calibrated[place].tolist(), strict=True)),
     }
-
-
-def _row(path: Path, problem: str | None) -> dict:
-    empty = dict.fromkeys(["label", "name", "confidence", "novelty", "unlike_training", "probabilities", "heatmap"])
-    return {"path": str(path), **empty, "problem": problem}
 
 
 def _decode(path: Path, side: int) -> np.ndarray | str:

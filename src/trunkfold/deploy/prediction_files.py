@@ -13,6 +13,7 @@ from trunkfold.evaluation.predictions import PREFIX
 from trunkfold.files import check_writable, whole_file
 
 KINDS = (".csv", ".jsonl")
+BEFORE = ("path", "label", "name", "confidence", "unlike_training", "novelty")  # columns before the probabilities
 
 
 def check_output(path: Path | None) -> None:
@@ -28,7 +29,6 @@ def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path |
     """Write rows of `trunkfold.deploy.predict.predict_files` as they arrive.
 
     Args:
-        rows: The rows.
         class_names: Class names, for the columns p_<name> of a CSV file.
         path: .csv or .jsonl file, written atomically; None prints CSV.
 
@@ -38,29 +38,20 @@ def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path |
     Raises:
         WriteError: The file cannot be written, or the disk is full.
     """
+    names, unreadable = list(class_names), 0
+    as_json = path is not None and path.suffix.lower() == ".jsonl"
     with _opened(path) as file:
-        as_json = path is not None and path.suffix.lower() == ".jsonl"
-        return _write_json(rows, file) if as_json else _write_csv(rows, list(class_names), file)
-
-
-def _write_json(rows: Iterable[Mapping], file: TextIO) -> int:
-    unreadable = 0
-    for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        unreadable += row["problem"] is not None
-    return unreadable
-
-
-def _write_csv(rows: Iterable[Mapping], class_names: list[str], file: TextIO) -> int:
-    before = ["path", "label", "name", "confidence", "unlike_training", "novelty"]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*before, *(PREFIX + name for name in class_names), "heatmap", "problem"])
-    unreadable = 0
-    for row in rows:
-        probabilities = row["probabilities"] or dict.fromkeys(class_names)
-        cells = [row[key] for key in before] + [probabilities[name] for name in class_names]
-        writer.writerow([_cell(value) for value in [*cells, row["heatmap"], row["problem"]]])
-        unreadable += row["problem"] is not None
+        writer = csv.writer(file, lineterminator="\n")
+        if not as_json:
+            writer.writerow([*BEFORE, *(PREFIX + name for name in names), "heatmap", "problem"])
+        for row in rows:
+            if as_json:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            else:
+                probabilities = (row["probabilities"] or dict.fromkeys(names)).values()
+                values = [*map(row.get, BEFORE), *probabilities, row["heatmap"], row["problem"]]
+                writer.writerow(map(_cell, values))
+            unreadable += row["problem"] is not None
     return unreadable
 
 

@@ -1,6 +1,5 @@
 """Export of one plain timm model, as a folder for `timm.create_model("local-dir:PATH")` and the Hugging Face Hub."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ from trunkfold.assessment import Scores
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
-from trunkfold.evaluation.predictions import read_folds
 from trunkfold.evaluation.scores import validation_scores
-from trunkfold.files import write_text
+from trunkfold.files import whole_folder, write_text
 from trunkfold.model.families import family_of
+from trunkfold.model.pretrained import create_model
 from trunkfold.split.folds import learned_from
 
 AVERAGE = "average"
@@ -56,7 +55,6 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
     """Write a folder with safetensors weights, timm's config.json with the class names, and a model card.
 
     Args:
-        run: A finished run.
         out: Folder to write; must not exist.
         fold: Number of a fold, or "average" for the average of the tails' weights. None selects the average if its
             hold-out macro F1 is at least the mean of the folds', otherwise fold 0.
@@ -66,14 +64,15 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
         Description of the model and its score.
 
     Raises:
-        InputError: There is no such fold, or the folder exists.
+        InputError: There is no such fold, or the folder exists or cannot be written.
     """
     folds = [str(number) for number in range(len(run.tails))]
     if fold not in (None, AVERAGE, *folds):
         raise InputError(f"--fold {fold}: choose one of {', '.join(folds)}, or {AVERAGE}")
     if out.exists():
         raise InputError(f"--out {out} exists: remove it, or choose another folder")
-    states = {name: _state(run, tail) for name, tail in zip(folds, run.tails, strict=True)}
+    trunk = run.trunk.state_dict()
+    states = {name: {**trunk, **tail.state_dict()} for name, tail in zip(folds, run.tails, strict=True)}
     states[AVERAGE] = _average(list(states.values()))
     scores = {} if held_out is None else {name: _macro_f1(run, state, held_out) for name, state in states.items()}
     if fold is None:
@@ -81,19 +80,12 @@ def export_timm(run: FinishedRun, out: Path, fold: str | None, held_out: PlainPh
         fold = AVERAGE if good else "0"
     which = "the average of the tails" if fold == AVERAGE else f"fold {fold}"
     model = _model(run, states[fold])
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     labels, options = {"label_names": list(run.classes.values())}, family_of(run.config.model.name).options
-    save_for_hf(model, str(partial), model_config=labels, model_args=options or None, safe_serialization=True)
-    write_text(_card(run, which, fold, scores.get(fold)), partial / "README.md")
-    partial.rename(out)
+    with whole_folder(out) as partial:
+        save_for_hf(model, str(partial), model_config=labels, model_args=options or None, safe_serialization=True)
+        write_text(_card(run, which, fold, scores.get(fold)), partial / "README.md")
     measured = f", macro F1 {scores[fold]:.4f} on {len(held_out)} held-out photos" if scores else ", not measured"
     return which + measured
-
-
-def _state(run: FinishedRun, tail: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of trunk and tail by timm's names."""
-    return {name: tensor.clone() for name, tensor in {**run.trunk.state_dict(), **tail.state_dict()}.items()}
 
 
 def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -106,8 +98,7 @@ def _average(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _model(run: FinishedRun, state: dict[str, torch.Tensor]) -> nn.Module:
     """Return a plain timm model with these weights and the run's input size and normalization."""
-    options = family_of(run.config.model.name).options  # for an image size other than the model's own
-    model = timm.create_model(run.config.model.name, pretrained=False, num_classes=len(run.classes), **options)
+    model = create_model(run.config.model, len(run.classes), load_weights=False)
     model.load_state_dict(state)
     side = run.config.data.image_size
     mean, std = ((numbers.flatten() / 255).tolist() for numbers in (run.trunk.mean, run.trunk.std))
@@ -127,7 +118,7 @@ def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainP
 
 
 def _card(run: FinishedRun, which: str, fold: str, own: float | None) -> str:
-    model, fold_of_row = run.config.model, read_folds(run.folder.folds)["fold"].to_numpy()
+    model, fold_of_row = run.config.model, run.folds["fold"].to_numpy()
     learned = learned_from(fold_of_row) & (fold_of_row.astype(str) != fold)  # of a fold or, by all, of the average
     own_weights = "unknown (model.weights is a local file)" if model.weights else "none (trained from random weights)"
     from_timm = model.pretrained and model.weights is None

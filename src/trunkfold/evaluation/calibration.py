@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from scipy.stats import binomtest
 
 from trunkfold.assessment import Bin, Calibration, Interval, Reliability
@@ -25,7 +26,6 @@ def calibrate(
         oof: image_id, label and p_<class name> of the out-of-fold photos.
         holdout: The same for the held-out photos; None without a hold-out.
         groups: Group of each image_id, the index.
-        classes: Name of each label, in order.
     """
     tables = {"oof": oof} if holdout is None else {"oof": oof, "holdout": holdout}
     temperature, found = fit_temperature(*_truth_and_probabilities(oof, classes)), {}
@@ -44,9 +44,7 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     Args:
         probabilities: Of shape (rows, classes).
     """
-    logits = np.log(probabilities.clip(LEAST)) / temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return softmax(np.log(probabilities.clip(LEAST)) / temperature, axis=1)
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -57,7 +55,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         probabilities: Of shape (rows, classes).
     """
     found = minimize_scalar(
-        lambda log_temperature: _negative_log_likelihood(truth, scale(probabilities, np.exp(log_temperature))),
+        lambda log_temperature: mean_log_loss(truth, scale(probabilities, np.exp(log_temperature))),
         bounds=np.log(TEMPERATURES),
         method="bounded",
     )
@@ -91,7 +89,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
     ]
     return {
         "ece": sum(abs(part.confidence - part.accuracy) * part.photos for part in bins) / len(truth),
-        "nll": _negative_log_likelihood(truth, probabilities),
+        "nll": mean_log_loss(truth, probabilities),
         "bins": bins,
     }
 
@@ -102,7 +100,8 @@ def _wilson(share: float, sources: int) -> Interval:
     return float(found.low), float(found.high)
 
 
-def _negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def mean_log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Compute the mean negative log-likelihood of class indices (rows,) by probabilities (rows, classes)."""
     return float(-np.log(probabilities[np.arange(len(truth)), truth].clip(LEAST)).mean())
 
 

@@ -33,7 +33,6 @@ def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Map
     Args:
         folds: label and fold of each labelled photo.
         predicted: Number of test photos predicted as each class; empty without a submission.
-        classes: Name of each label.
 
     Returns:
         One row per class, one column per non-empty set.

@@ -24,7 +24,6 @@ def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) 
 
     Args:
         probabilities: Of shape (rows, classes).
-        metric: What to maximise.
         temperature: See `trunkfold.evaluation.calibration.scale`; only `macro_f1` depends on it.
 
     Returns:
@@ -48,8 +47,6 @@ def decode_labelled(
     Args:
         probabilities: Of shape (rows, classes); rows of fold -2 may be NaN.
         folds: label and fold of each row, -1 for held-out photos, -2 for photos that are only trained on.
-        classes: Name of each label, in order.
-        metric: See `decode`.
 
     Returns:
         Labels, indexed like `folds`; meaningless for fold -2.

@@ -48,10 +48,9 @@ def choose_photos(
     """Choose the photos for the report of a run.
 
     Args:
-        tables: The run's predictions by set, see `read_placed`.
+        tables: See `read_placed`.
         suspects: See `read_suspects`.
         folds: image_id, label and group of each row of folds.csv.
-        classes: Name of each label, in order.
     """
     mistakes = {name: surest_mistakes(table) for name, table in tables.items()}
     beside = [*(row for table in mistakes.values() for row in table["row"])]
@@ -136,11 +135,10 @@ def read_suspects(run: RunFolder, folds: pd.DataFrame) -> pd.DataFrame:
     if not run.label_issues.exists():
         return pd.DataFrame()
     issues = read_text_table(run.label_issues, ["image_id", "label", "suggestion"], may_be_empty=True)
-    row_of_id = pd.Series(range(len(folds)), index=folds["image_id"])
-    issues = issues[issues["image_id"].isin(row_of_id.index)]
+    rows = pd.Index(folds["image_id"]).get_indexer(issues["image_id"])
+    issues, rows = issues[rows >= 0], rows[rows >= 0]
     if issues.empty:
         return pd.DataFrame()
-    rows = row_of_id.reindex(issues["image_id"]).to_numpy(int)
     known = {column: folds[column].to_numpy()[rows] for column in ("group", "filename")}
     issues = issues.assign(row=rows, **known)
     key = ["group", "label", "suggestion"]

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, f1_score
 
-from trunkfold.assessment import Assessment, FoldScores, Leak, LeakScores, PartScores
+from trunkfold.assessment import Assessment, FoldScores, Leak, LeakScores
 from trunkfold.evaluation.calibration import calibrate
 from trunkfold.evaluation.expected import expected_score
 from trunkfold.evaluation.leaderboard import simulate_leaderboards
-from trunkfold.evaluation.scores import score
+from trunkfold.evaluation.scores import part_scores, score
 from trunkfold.split.folds import learned_from
 
 
@@ -28,7 +27,6 @@ def assess_run(
         oof: Out-of-fold predictions, see `trunkfold.evaluation.predictions.scored_table`.
         holdout: Predictions of the held-out photos; None without a hold-out.
         folds: image_id, group and fold of all labelled photos.
-        classes: Name of each label, in order.
         test_photos: Size of the competition's test set.
         alone: Labels of the held-out photos predicted by each single tail; None if unknown.
 
@@ -36,13 +34,12 @@ def assess_run(
         The assessment; its `leak` is None if no photo was predicted by a tail trained on a copy of it.
     """
     groups = folds.set_index("image_id")["group"]
-    of_fold = {int(fold): score(rows, groups, classes) for fold, rows in oof.groupby("fold")}
     leak = score_leak({"oof": oof, "holdout": holdout}, folds)
     luck = simulate_leaderboards(oof, groups, classes, test_photos)
     return Assessment(
         oof=score(oof, groups, classes),
         holdout=None if holdout is None else score(holdout, groups, classes),
-        folds=[FoldScores(fold, found.photos, found.accuracy, found.macro_f1) for fold, found in of_fold.items()],
+        folds=[FoldScores(int(fold), **vars(part_scores(rows, classes))) for fold, rows in oof.groupby("fold")],
         leak=leak,
         calibration=calibrate(oof, holdout, groups, classes),
         luck=luck,
@@ -62,7 +59,9 @@ def score_leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> L
     for name, table in tables.items():
         if table is not None:
             known = leaked[table["image_id"]].to_numpy()
-            parts[name] = LeakScores(with_copies=_scores(table[known]), without_copies=_scores(table[~known]))
+            both = table[known], table[~known]
+            found = (part_scores(rows, sorted(set(rows["label"]))) if len(rows) else None for rows in both)
+            parts[name] = LeakScores(*found)
     return Leak(**parts)
 
 
@@ -83,14 +82,3 @@ def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
     in_fold = learning.groupby(["group", "fold"]).size()
     not_learned = in_fold.reindex(pd.MultiIndex.from_frame(folds[["group", "fold"]])).fillna(0).to_numpy()
     return copies > not_learned
-
-
-def _scores(predictions: pd.DataFrame) -> PartScores | None:
-    if predictions.empty:
-        return None
-    truth, predicted = predictions["label"], predictions["prediction"]
-    return PartScores(
-        photos=len(predictions),
-        accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=float(f1_score(truth, predicted, labels=sorted(set(truth)), average="macro", zero_division=0)),
-    )

@@ -37,7 +37,6 @@ def expected_score(
         holdout: The same for the held-out photos, predicted by the ensemble; None without a hold-out.
         alone: Labels of the held-out photos predicted by each single model, in the same rows; None if unknown.
         groups: Group of each image_id, the index; whole groups are resampled.
-        labels: The competition's labels.
         luck: Simulated leaderboards, for the spread of a private score around its expectation.
 
     Returns:

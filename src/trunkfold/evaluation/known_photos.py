@@ -77,7 +77,6 @@ def save_known_photos(run: RunFolder, embeddings: np.ndarray, folds: pd.DataFram
     """Write the embeddings of the labelled photos.
 
     Args:
-        run: The run's folder.
         embeddings: float16 unit vectors in the rows of `folds`.
         folds: fold and group of each labelled photo.
     """

@@ -18,7 +18,6 @@ def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str,
     Args:
         oof: Out-of-fold predictions: image_id, label, p_<class name> ...
         folds: image_id, filename and group of all labelled photos.
-        classes: Name of each label, in order.
 
     Returns:
         One row per suspected photo, the least likely label first: image_id, filename, label (as given), suggestion (the

@@ -23,7 +23,6 @@ def simulate_leaderboards(
     Args:
         predictions: Out-of-fold image_id, label and prediction.
         groups: Group of each image_id, the index.
-        classes: Name of each label, in order.
         photos: Size of the test set.
 
     Returns:

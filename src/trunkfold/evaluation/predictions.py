@@ -18,7 +18,6 @@ def probability_table(image_ids: pd.Series, probabilities: np.ndarray, classes: 
     Args:
         image_ids: Distinct ids, one per row.
         probabilities: Of shape (rows, classes).
-        classes: Name of each label, in the order of the columns.
 
     Raises:
         RuntimeError: Ids repeat, or probabilities are not finite or do not sum to 1 (a bug).
@@ -38,7 +37,6 @@ def scored_table(
     Args:
         folds: image_id, fold and label.
         probabilities: Of shape (rows, classes), in the same order.
-        classes: Name of each label, in the order of the columns.
         labels: The decoded labels, in the same order, see `trunkfold.evaluation.decoding`.
     """
     table = probability_table(folds["image_id"], probabilities, classes)

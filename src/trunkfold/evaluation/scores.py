@@ -1,10 +1,13 @@
 """Scores of predictions: accuracy, F1, confusion, and intervals that account for copies."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from trunkfold.assessment import ClassScores, Interval, Intervals, Scores
+from trunkfold.assessment import ClassScores, Interval, Intervals, PartScores, Scores
+from trunkfold.evaluation.calibration import mean_log_loss
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -17,11 +20,10 @@ def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[st
         targets: Class indices, of shape (rows,).
         probabilities: Of shape (rows, classes).
     """
-    likelihood = probabilities[np.arange(len(targets)), targets].clip(1e-12)
     predicted = probabilities.argmax(1)
     classes = np.arange(probabilities.shape[1])
     return {
-        "val_loss": float(-np.log(likelihood).mean()),
+        "val_loss": mean_log_loss(targets, probabilities),
         "val_accuracy": float(accuracy_score(targets, predicted)),
         "val_macro_f1": float(f1_score(targets, predicted, labels=classes, average="macro", zero_division=0)),
     }
@@ -33,7 +35,6 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
     Args:
         predictions: image_id, label and prediction.
         groups: Group by image_id; intervals resample whole groups.
-        classes: Name of each label, in order.
     """
     labels, names = list(classes), list(classes.values())
     truth, predicted = predictions["label"], predictions["prediction"]
@@ -44,20 +45,22 @@ def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str])
     }
     group_of_row = predictions["image_id"].map(groups)
     return Scores(
-        photos=len(predictions),
+        **vars(part_scores(predictions, labels)),
         groups=int(group_of_row.nunique()),
-        accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=macro_f1(predictions, classes),
         intervals=bootstrap_intervals(truth, predicted, group_of_row, labels),
         per_class=per_class,
         confusion_matrix=confusion_matrix(truth, predicted, labels=labels).tolist(),
     )
 
 
-def macro_f1(predictions: pd.DataFrame, classes: dict[str, str]) -> float:
-    """Compute the mean F1 of all classes; a class that is neither true nor predicted for any photo counts as 0."""
+def part_scores(predictions: pd.DataFrame, labels: Iterable[str]) -> PartScores:
+    """Score a subset of photos (label and prediction), without intervals.
+
+    Macro F1 is the mean over `labels`; a label that is neither true nor predicted for any photo counts as 0.
+    """
     truth, predicted = predictions["label"], predictions["prediction"]
-    return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
+    f1 = f1_score(truth, predicted, labels=list(labels), average="macro", zero_division=0)
+    return PartScores(len(predictions), float(accuracy_score(truth, predicted)), float(f1))
 
 
 def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Series, labels: list[str]) -> Intervals:
@@ -76,14 +79,7 @@ def bootstrap_intervals(truth: pd.Series, predicted: pd.Series, groups: pd.Serie
 def paired_difference(
     truth: pd.Series, predicted_a: pd.Series, predicted_b: pd.Series, groups: pd.Series, labels: list[str]
 ) -> dict[str, float]:
-    """Compare two predictions of the same photos by a paired bootstrap.
-
-    Args:
-        truth: True label of each photo; the other series have the same index.
-        predicted_a: Labels predicted by a.
-        predicted_b: Labels predicted by b.
-        groups: Group of each photo; whole groups are resampled.
-        labels: The competition's labels.
+    """Compare two predictions of the same photos, with the same index, by a paired bootstrap over whole groups.
 
     Returns:
         difference (macro F1 of a minus that of b), low and high (95 % interval). The bootstrap is seeded.

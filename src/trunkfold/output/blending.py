@@ -24,7 +24,6 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
     """Return the share of each run in an average.
 
     Args:
-        runs: Runs to average.
         weights: One weight per run; None weights all runs equally.
 
     Raises:
@@ -55,9 +54,8 @@ def save_submissions(
     """Write the submission of a run, or of the average of several runs, with its tables.
 
     Args:
-        predictions: Predictions of each run.
         shares: See `weigh_runs`.
-        out: Output folder, see `choose_output`.
+        out: See `choose_output`.
         copy_labels: See `save_submission`.
     """
     found = predictions[0]
@@ -67,9 +65,8 @@ def save_submissions(
                 run.folder.save(own.table, run.folder.test_probabilities)
                 run.folder.save(own.metrics, run.folder.metrics)
         table, metrics = blend_runs(runs, [own.table for own in predictions], shares, out)
-        known = found.known.set_axis(runs[0].test["image_id"]).reindex(table["image_id"]).reset_index(drop=True)
-        found = Predictions(table, known, metrics)
-    elif out != runs[0].folder:
+        found = replace(found, table=table, metrics=metrics)  # in the same order
+    elif out is not runs[0].folder:
         out.copy_tables(runs[0].folder)
         found = replace(found, metrics=replace(found.metrics, runs={str(runs[0].folder): 1.0}))
     save_submission(runs[0], found, out, copy_labels)

@@ -10,7 +10,7 @@ from torch import nn
 
 from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
-from trunkfold.evaluation.ablation import CONSENSUS, ablate, label_by_single_tails
+from trunkfold.evaluation.ablation import CONSENSUS, ablate
 from trunkfold.evaluation.consensus import average_in_folds
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
@@ -102,11 +102,10 @@ def save_results(
             tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
             run.save(tables[name], run.predictions(name))
     run.save(find_label_issues(tables["oof"], folds, classes), run.label_issues)
-    how = (config.predict.consensus, config.decode.metric)
-    ablation = ablate(predicted, folds, classes, config.predict.views, *how, raw)
+    how = config.predict.views, config.predict.consensus, config.decode.metric
+    ablation, alone = ablate(predicted, folds, classes, *how, raw)
     by_set = {"oof": ablation.oof, "holdout": ablation.holdout or []}
     gains = {name: row.gain for name, rows in by_set.items() for row in rows if row.part == CONSENSUS}
-    alone = [found[fold_of_row == HELD_OUT] for found in label_by_single_tails(predicted, folds, classes, *how)]
     assessment = assess_run(tables["oof"], tables.get("holdout"), folds, classes, labelled.test_photos, alone)
     metrics = Metrics(
         **vars(assessment),

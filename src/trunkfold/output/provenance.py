@@ -62,20 +62,14 @@ def describe_training(
     training = round(history.drop_duplicates("epoch")["seconds"].sum(), 3)
     return {
         "parameters": parameters,
-        "made_with": made_with(accelerator, labelled.paths, labelled.table["group"]),
+        "made_with": made_with(accelerator, labelled.pixels.paths, labelled.table["group"]),
         "seconds": {**seconds, "training": training},
         "images_per_second": round(photos / training, 1),
     }
 
 
 def made_with(accelerator: Accelerator, paths: Sequence[str], groups: pd.Series) -> MadeWith:
-    """Describe the run's software, hardware and photos; unknown values are None.
-
-    Args:
-        accelerator: The run's accelerator, after training.
-        paths: File of each labelled photo.
-        groups: Group of each labelled photo.
-    """
+    """Describe a run's software, hardware and labelled photos after training; unknown values are None."""
     return MadeWith(
         versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         commit=commit(Path(__file__)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.data.tables import Competition, table_problems
+from trunkfold.data.tables import Competition, files_named, table_problems
 from trunkfold.errors import InputError, counted, first_few, raise_problems
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,12 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
     """Check test.csv and sample_submission.csv before anything is predicted.
 
     Args:
-        competition: Tables of the competition.
         labels: The competition's labels; a warning is logged if the sample contains none of them.
 
     Raises:
         InputError: Problems of either file.
     """
-    test, sample = competition.test, find_sample(competition.root)
+    test, sample = competition.test, next(iter(files_named(competition.root, SAMPLE)), None)
     raise_problems([*table_problems(test, "test.csv"), *(sample_problems(test, sample) if sample else ())])
     if sample is not None and not (found := read_text_table(sample, COLUMNS)["label"]).isin(labels).any():
         logger.warning(
@@ -41,7 +40,6 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Colle
     Args:
         test: image_id of the test photos.
         predictions: image_id and prediction.
-        labels: The competition's labels.
 
     Raises:
         InputError: A photo of test.csv has no prediction, or a label is unknown.
@@ -56,11 +54,6 @@ def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Colle
             f"unknown labels for {counted(len(unknown), 'photo')} of test.csv: {first_few(unknown.unique())}"
         )
     return pd.DataFrame({"image_id": test["image_id"], "label": label})
-
-
-def find_sample(root: Path) -> Path | None:
-    """Find sample_submission.csv in `root` or up to three folders down; None if there is none."""
-    return next((path for depth in range(4) for path in sorted(root.glob("*/" * depth + SAMPLE))), None)
 
 
 def sample_problems(test: pd.DataFrame, sample: Path) -> Iterator[str]:

@@ -42,8 +42,6 @@ class SubmissionRun:
     Attributes:
         folder: Folder of the run, opened for writing if possible.
         config: Configuration, possibly with other folders for photos and cache.
-        metrics: Content of metrics.json.
-        folds: Content of folds.csv.
         competition: Tables of the competition; test.csv lists the photos to predict.
     """
 
@@ -52,11 +50,6 @@ class SubmissionRun:
     metrics: Metrics
     folds: pd.DataFrame
     competition: Competition
-
-    @property
-    def test(self) -> pd.DataFrame:
-        """The photos to predict."""
-        return self.competition.test
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +97,7 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
 
 
 def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
-    """Read the configuration of a trained run.
-
-    Args:
-        run: A finished run.
-        metrics: Metrics of the run.
+    """Read the configuration of a trained run, and compare it with its metrics.
 
     Raises:
         InputError: The file was changed after training.
@@ -149,7 +138,7 @@ def choose_output(runs: Sequence[SubmissionRun], name: str | None) -> RunFolder:
 
 def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     """Predict the test photos with a run's ensemble; all processes take part."""
-    config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.test
+    config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.competition.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
         groups = load_run_groups(
@@ -180,17 +169,12 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     return Predictions(probability_table(test["image_id"], probabilities, classes), known, metrics)
 
 
-def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> Metrics:
+def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder, copy_labels: bool | None) -> None:
     """Decode, and write probabilities, submission and metrics.
 
     Args:
         run: The run, or the first of the averaged runs.
-        predictions: Predictions to write.
-        out: Output folder.
         copy_labels: Whether photos get the label of a labelled copy; None uses the run's configuration.
-
-    Returns:
-        The metrics.
     """
     table, known, classes = predictions.table, predictions.known, run.metrics.classes
     numbers = decode(probabilities_of(table, classes), run.config.decode.metric, predictions.metrics.temperature)
@@ -198,9 +182,8 @@ def save_submission(run: SubmissionRun, predictions: Predictions, out: RunFolder
     used = run.config.decode.copy_labels if copy_labels is None else copy_labels
     different = int((known.notna() & (known != label)).sum())
     labels = known.fillna(label) if used else label
-    submission = make_submission(run.test, table[["image_id"]].assign(prediction=labels), classes)
+    submission = make_submission(run.competition.test, table[["image_id"]].assign(prediction=labels), classes)
     metrics = replace(predictions.metrics, copy_labels=CopyLabels(used, int(known.notna().sum()), different))
     out.save(table, out.test_probabilities)
     out.save(submission, out.submission)
     out.save(metrics, out.metrics)
-    return metrics

@@ -1,10 +1,11 @@
 """Thumbnails and Grad-CAM heat maps for the report."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -36,19 +37,16 @@ def save_thumbnails(
     If heat maps cannot be computed, a warning is logged, and the report shows the mistakes without them.
 
     Args:
-        run: Folder to write to.
-        gallery: Photos to show.
-        labelled: Labelled photos, in the rows of folds.csv.
-        accelerator: Accelerator with the device of trunk and tails.
-        trunk: Trunk on the device.
-        tails: Merged tails on the device.
+        trunk: Trunk on the accelerator's device.
+        tails: Merged tails on this device.
         side: Side of the plain view in pixels.
     """
     for row in gallery.rows:
         run.save(encode_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))
-    rows, targets = predicted_mistakes(gallery, labelled.classes)
-    if not rows:
+    if not any(map(len, gallery.mistakes.values())):
         return
+    mistakes = pd.concat(gallery.mistakes.values())
+    rows, targets = mistakes["row"].tolist(), pd.Index(list(labelled.classes)).get_indexer(mistakes["prediction"])
     shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
     photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
     members = scoring_members(labelled.fold_of_row[rows], len(tails))
@@ -60,17 +58,6 @@ def save_thumbnails(
     for row, picture, heat in zip(rows, shown, heats, strict=True):
         height, width = thumbnail(labelled.pixels[row]).shape[:2]  # undoes the plain view's change of aspect ratio
         run.save(encode_jpeg(cv2.resize(overlay(picture, heat), (width, height))), run.heat_map(row))
-
-
-def predicted_mistakes(gallery: Gallery, classes: Mapping[str, str]) -> tuple[list[int], list[int]]:
-    """Return the rows of the mistakes in the report, and the predicted class index of each."""
-    numbers = {label: number for number, label in enumerate(classes)}
-    pairs = [
-        (int(row), numbers[prediction])
-        for table in gallery.mistakes.values()
-        for row, prediction in zip(table["row"], table["prediction"], strict=True)
-    ]
-    return [row for row, _ in pairs], [number for _, number in pairs]
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:

@@ -28,8 +28,7 @@ class Run:
 
     Attributes:
         numbers: Columns of the comparison that depend on this run alone.
-        classes: Name of each label.
-        leak: Whether copies of scored photos were in training.
+        metrics: Its metrics.json; `leak` is set if copies of scored photos were in training.
         recipe: Configuration without name and seed; runs that share it differ only by chance. None if unknown.
         seed: Seed of the training; None if unknown.
         folds: label, group and fold by image_id; empty for a blend of several splits.
@@ -37,8 +36,7 @@ class Run:
     """
 
     numbers: dict
-    classes: dict[str, str]
-    leak: bool
+    metrics: Metrics
     recipe: Config | None
     seed: int | None
     folds: pd.DataFrame
@@ -47,7 +45,7 @@ class Run:
     @property
     def split(self) -> tuple:
         """Key that is equal for runs whose scores can be compared."""
-        return frozenset(self.classes.items()), frozenset(self.folds[["label", "fold"]].itertuples())
+        return frozenset(self.metrics.classes.items()), frozenset(self.folds[["label", "fold"]].itertuples())
 
 
 def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -67,10 +65,7 @@ def finished_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """Compare finished runs with each other if they share photos, labels and folds.
-
-    Args:
-        paths: Folders of the runs.
+    """Compare finished runs, given by their folders, with each other if they share photos, labels and folds.
 
     Returns:
         One row per run, grouped by split (leak-free splits first, then leaky ones, then blends without a score) and
@@ -91,10 +86,10 @@ def compare_runs(paths: Sequence[Path]) -> pd.DataFrame:
         splits.setdefault(run.split, []).append(run)
     for runs in splits.values():
         runs.sort(key=lambda run: -run.numbers.get("oof_macro_f1", 0))
-    ordered = sorted(splits.values(), key=lambda runs: (runs[0].predicted.empty, any(run.leak for run in runs)))
+    ordered = sorted(splits.values(), key=lambda runs: (runs[0].predicted.empty, any(run.metrics.leak for run in runs)))
     rows = []
     for number, runs in enumerate(ordered, start=1):
-        best, leak, (std, degrees) = runs[0], any(run.leak for run in runs), _seed_std(runs)
+        best, leak, (std, degrees) = runs[0], any(run.metrics.leak for run in runs), _seed_std(runs)
         shared = {"split": number, "apart": _why_apart(best, ordered[0][0]), "leak": leak, "seed_std": std}
         # Half-width of the interval for the difference between two seeds.
         luck = 2**0.5 * std * t.ppf((1 + COVERAGE) / 2, degrees) if degrees else 0.0
@@ -128,9 +123,7 @@ def _seed_std(runs: Sequence[Run]) -> tuple[float, int]:
 
 def _recipe(run: RunFolder) -> tuple[Config | None, int | None]:
     """Return the configuration without options that do not affect training, and the seed; None if it cannot be read."""
-    if not run.config.exists():
-        return None, None
-    with suppress(InputError):  # written by another version
+    with suppress(InputError):  # missing, or written by another version
         config = load_config(run.config)
         recipe = replace(config, run=RunConfig(), cache=CacheConfig(), train=replace(config.train, seed=0))
         return recipe, config.train.seed
@@ -139,20 +132,20 @@ def _recipe(run: RunFolder) -> tuple[Config | None, int | None]:
 
 def _read_run(run: RunFolder, name: str) -> Run:
     metrics = run.read_metrics()
-    numbers, classes, leak = _numbers(metrics), metrics.classes, metrics.leak is not None
+    numbers = {"run": name, **_numbers(metrics)}
     if metrics.oof is None:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
-        return Run({"run": name, **numbers}, classes, leak, None, None, nothing, pd.Series(dtype=str))
+        return Run(numbers, metrics, None, None, nothing, pd.Series(dtype=str))
     path, file = run.predictions("oof"), _folds_file(run, metrics)
     folds = read_folds(file).set_index("image_id")
-    oof = read_predictions(path, classes)
-    if "prediction" not in oof or not oof["prediction"].isin(list(classes)).all():
+    oof = read_predictions(path, metrics.classes)
+    if "prediction" not in oof or not oof["prediction"].isin(list(metrics.classes)).all():
         raise InputError(f"{path} is damaged: the column prediction is missing or contains unknown labels")
     scored = folds.index[folds["fold"] >= 0]
     if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
         raise InputError(f"{path} and {file} list different photos")
     predicted = oof.set_index("image_id")["prediction"].reindex(scored)
-    return Run({"run": name, "photos": len(folds), **numbers}, classes, leak, *_recipe(run), folds, predicted)
+    return Run({"photos": len(folds), **numbers}, metrics, *_recipe(run), folds, predicted)
 
 
 def _folds_file(run: RunFolder, metrics: Metrics) -> Path:
@@ -191,10 +184,9 @@ def _against(run: Run, best: Run, luck: float) -> dict:
     """Return the paired difference to the best run; its interval includes seed variance where that is known."""
     if run.predicted.empty:
         return {}
-    photos = best.predicted.index
-    truth, groups = (best.folds.loc[photos, column] for column in ("label", "group"))
-    labels = list(best.classes)
-    found = paired_difference(truth, run.predicted.loc[photos], best.predicted, groups, labels)
+    photos = best.folds.loc[best.predicted.index]
+    predicted = run.predicted.loc[photos.index], best.predicted
+    found = paired_difference(photos["label"], *predicted, photos["group"], list(best.metrics.classes))
     low = found["difference"] - float(np.hypot(found["difference"] - found["low"], luck))
     high = found["difference"] + float(np.hypot(found["high"] - found["difference"], luck))
     return {
@@ -209,7 +201,7 @@ def _why_apart(run: Run, first: Run) -> str:
     """Describe how a split differs from the first one."""
     if run.predicted.empty:
         return NO_SPLIT
-    if run.classes != first.classes:
+    if run.metrics.classes != first.metrics.classes:
         return "different classes"
     shared = run.folds.index.intersection(first.folds.index)
     others = len(run.folds) + len(first.folds) - 2 * len(shared)

@@ -18,13 +18,7 @@ LINES = ("-", "--", ":", "-.")  # line styles, for more runs than colours
 
 
 def write_comparison(comparison: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> None:
-    """Write the comparison as one self-contained page.
-
-    Args:
-        comparison: See `trunkfold.report.comparison.compare_runs`.
-        runs: Run folders by the names used in it.
-        path: File to write.
-    """
+    """Write the result of `compare_runs` as one self-contained page; `runs` are those of `name_runs`."""
     splits = [_split(rows, runs, path) for _, rows in comparison.groupby("split")]
     write_html(path, "comparison.html", splits=splits, no_split=NO_SPLIT)
 
@@ -36,12 +30,12 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
     histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
     figures = {}
     if len(scored):
-        figures["Scores with 95 % intervals"] = embed_figure(lambda: draw_scores(scored))
+        figures["Scores with 95 % intervals"] = embed_figure(draw_scores, scored)
     if len(compared):
         title = f"Out-of-fold macro F1 minus that of {short(rows['run'].iloc[0])}"
-        figures[title] = embed_figure(lambda: draw_differences(compared))
+        figures[title] = embed_figure(draw_differences, compared)
     if histories:
-        figures["Learning curves, mean over the folds"] = embed_figure(lambda: draw_histories(histories))
+        figures["Learning curves, mean over the folds"] = embed_figure(draw_histories, histories)
     return {
         "rows": rows.to_dict("records"),
         "links": {name: relpath(runs[name].report, path.parent) for name in metrics if runs[name].report.exists()},

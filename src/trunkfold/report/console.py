@@ -80,7 +80,7 @@ def describe_leak(metrics: Metrics) -> list[str]:
 
 def leaks(metrics: Metrics) -> dict[str, LeakScores]:
     """Return the sets with photos that were predicted by a model trained on their copies."""
-    found = {} if metrics.leak is None else {"oof": metrics.leak.oof, "holdout": metrics.leak.holdout}
+    found = {} if metrics.leak is None else vars(metrics.leak)
     return {name: leak for name, leak in found.items() if leak and leak.with_copies}
 
 

@@ -17,27 +17,6 @@ from trunkfold.split.folds import HELD_OUT
 from trunkfold.split.groups import read_groups
 
 
-class Thumbnails:
-    """Saved thumbnails as data URLs, by row of folds.csv; None where there is no thumbnail."""
-
-    def __init__(self, runs: Sequence[RunFolder]) -> None:
-        """Search the runs in this order; Grad-CAM heat maps are read from the first only, as they explain its model."""
-        self.runs = runs
-
-    def photo(self, row: int) -> str | None:
-        """Return the photo."""
-        found = (_address(run.thumbnail(row)) for run in self.runs)
-        return next((address for address in found if address), None)
-
-    def heat(self, row: int) -> str | None:
-        """Return the photo with a Grad-CAM overlay."""
-        return _address(self.runs[0].heat_map(row)) if self.runs else None
-
-
-def _address(path: Path) -> str | None:
-    return data_address(path.read_bytes(), "jpeg") if path.exists() else None
-
-
 @dataclass(frozen=True)
 class Findings:
     """The content of the report.
@@ -52,7 +31,7 @@ class Findings:
         predicted: Number of test photos predicted as each class, by name; empty without a submission.
         shifts: Differences in class shares, by a description of the compared sets.
         gallery: The photos to show.
-        thumbnails: Thumbnails of these photos.
+        photographed: Runs whose thumbnails show the rows of `folds`.
     """
 
     folder: RunFolder
@@ -63,12 +42,20 @@ class Findings:
     predicted: dict[str, int]
     shifts: dict[str, Shift]
     gallery: Gallery
-    thumbnails: Thumbnails
+    photographed: list[RunFolder]
 
     @property
     def classes(self) -> dict[str, str]:
         """Name of each label."""
         return self.metrics.classes
+
+    def photo(self, row: int) -> str | None:
+        """Return the thumbnail of a row of `folds` as a data URL; None if there is none."""
+        return next(filter(None, (_address(run.thumbnail(row)) for run in self.photographed)), None)
+
+    def heat(self, row: int) -> str | None:
+        """Return the thumbnail with a Grad-CAM overlay, of this run only, as it explains one model."""
+        return _address(self.folder.heat_map(row))
 
 
 def read_findings(run: RunFolder) -> Findings:
@@ -92,7 +79,7 @@ def read_findings(run: RunFolder) -> Findings:
         predicted=predicted,
         shifts={} if folds is None else _shifts(photographed, folds, tables, predicted, classes),
         gallery=gallery,
-        thumbnails=Thumbnails([run, *(other for other in photographed if other != run)]),
+        photographed=photographed,
     )
 
 
@@ -102,6 +89,10 @@ def predicted_classes(run: RunFolder, classes: dict[str, str]) -> dict[str, int]
         return {}
     labels = read_text_table(run.submission, ["label"])["label"]
     return {name: int((labels == label).sum()) for label, name in classes.items()}
+
+
+def _address(path: Path) -> str | None:
+    return data_address(path.read_bytes(), "jpeg") if path.exists() else None
 
 
 def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]:

@@ -43,31 +43,31 @@ LONGEST = 30  # characters of an axis label
 PANEL = (4.6, 3.2)  # size in inches of a figure in a row of figures
 
 
-def save_figure(run: RunFolder, name: str, draw: Callable[[], Figure]) -> str:
-    """Save a figure as figures/<name>.png, and return it as an SVG data URL for the page."""
-    with _drawn(draw) as figure:
+def save_figure(run: RunFolder, name: str, draw: Callable[..., Figure], *args: object) -> str:
+    """Save the figure that `draw` returns as figures/<name>.png, and return it as an SVG data URL for the page."""
+    with _drawn(draw, args) as figure:
         _write_png(figure, run, name)
         return _svg_address(figure)
 
 
-def embed_figure(draw: Callable[[], Figure]) -> str:
+def embed_figure(draw: Callable[..., Figure], *args: object) -> str:
     """Return a figure as an SVG data URL."""
-    with _drawn(draw) as figure:
+    with _drawn(draw, args) as figure:
         return _svg_address(figure)
 
 
-def save_picture(run: RunFolder, name: str, draw: Callable[[], Figure]) -> None:
+def save_picture(run: RunFolder, name: str, draw: Callable[..., Figure], *args: object) -> None:
     """Save a figure as figures/<name>.png only."""
-    with _drawn(draw) as figure:
+    with _drawn(draw, args) as figure:
         _write_png(figure, run, name)
 
 
 @contextmanager
-def _drawn(draw: Callable[[], Figure]) -> Iterator[Figure]:
+def _drawn(draw: Callable[..., Figure], args: Sequence[object]) -> Iterator[Figure]:
     """Draw a figure in the report's style, and close it at the end of the block."""
     with plt.rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about glyphs missing from matplotlib's font; browsers have them
-        figure = draw()
+        figure = draw(*args)
         try:
             yield figure
         finally:
@@ -100,13 +100,7 @@ def short(name: str) -> str:
 
 
 def draw_curves(history: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
-    """Plot columns of history.csv by epoch: thin lines for folds, a thick line for their mean.
-
-    Args:
-        history: Columns epoch and fold, and those to plot.
-        columns: Column names with their legend entries.
-        title: Title of the figure.
-    """
+    """Plot columns of history.csv (name: legend entry) by epoch: thin lines for folds, a thick one for their mean."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     for colour, (column, name) in zip(COLOURS, columns.items(), strict=False):
         for _, fold in history.groupby("fold"):
@@ -124,8 +118,8 @@ def draw_fold_scores(folds: Sequence[FoldScores]) -> Figure:
     """Plot macro F1 and accuracy of each fold, with mean and standard deviation."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     places = np.arange(len(folds))
-    for colour, marker, (key, name) in zip(
-        COLOURS, "os", {"macro_f1": "macro F1", "accuracy": "accuracy"}.items(), strict=False
+    for colour, marker, key, name in zip(
+        COLOURS, "os", ("macro_f1", "accuracy"), ("macro F1", "accuracy"), strict=False
     ):
         values = np.array([getattr(fold, key) for fold in folds])
         axis.axhspan(values.mean() - values.std(), values.mean() + values.std(), color=colour, alpha=0.12, linewidth=0)
@@ -193,10 +187,8 @@ def draw_reliability(part: Reliability, title: str) -> Figure:
     """Draw a reliability diagram: accuracy by confidence, before and after temperature scaling."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="perfectly calibrated")
-    for colour, marker, (key, name) in zip(
-        COLOURS[1::-1], "os", {"bins": "as predicted", "bins_scaled": "after scaling"}.items(), strict=False
-    ):
-        bins = getattr(part, key)
+    shown = {"as predicted": part.bins, "after scaling": part.bins_scaled}
+    for colour, marker, (name, bins) in zip(COLOURS[1::-1], "os", shown.items(), strict=True):
         confidence, accuracy = (np.array([getattr(row, name) for row in bins]) for name in ("confidence", "accuracy"))
         low, high = np.array([row.interval for row in bins]).T
         errors = [accuracy - low.clip(max=accuracy), high.clip(min=accuracy) - accuracy]

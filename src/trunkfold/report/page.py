@@ -13,15 +13,9 @@ def write_report(findings: Findings) -> None:
     """Write report.html and its figures to the run's folder. Sections without data are omitted."""
     run = findings.folder
     made = {title: make(findings) for title, make in SECTIONS.items()}
-    sections = {title: section for title, section in made.items() if section is not None}
+    sections = {title: section for title, section in made.items() if section}
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
     run.save(render_html(run.report.name, name=run.name, sections=sections, anchors=anchors), run.report)
-
-
-def advice(findings: Findings) -> dict | None:
-    """Return the section of recommendations; None if there are none."""
-    sentences = next_steps(findings)
-    return {"sentences": sentences} if sentences else None
 
 
 def making(findings: Findings) -> dict:
@@ -33,9 +27,9 @@ def making(findings: Findings) -> dict:
     }
 
 
-SECTIONS: dict[str, Callable[[Findings], dict | None]] = {
+SECTIONS: dict[str, Callable[[Findings], dict | list[str] | None]] = {
     "Result": result,
-    "Next steps": advice,
+    "Next steps": next_steps,
     "Classes": per_class,
     "Most confident mistakes": mistakes,
     "Suspected labels": suspects,

@@ -30,7 +30,7 @@ def _mistake(findings: Findings, row: pd.Series) -> dict:
     shown = list(dict.fromkeys([*likely[:BARS], row["prediction"], row["label"]]))
     return {
         **shown_photo(findings, row["row"]),
-        "heat": findings.thumbnails.heat(int(row["row"])),
+        "heat": findings.heat(int(row["row"])),
         "predicted": findings.classes[row["prediction"]],
         "sure": float(row["sure"]),
         "bars": [(findings.classes[label], probabilities[label], label == row["label"]) for label in shown],
@@ -63,13 +63,13 @@ def data(findings: Findings) -> dict | None:
     augmented = findings.folder.augmented
     about = findings.metrics.made_with and findings.metrics.made_with.data
     return {
-        "figure": save_figure(findings.folder, "classes", lambda: draw_class_shares(shares)),
+        "figure": save_figure(findings.folder, "classes", draw_class_shares, shares),
         "predicted": findings.predicted,
         "shifts": findings.shifts,
         "samples": {
             findings.classes[label]: [shown_photo(findings, row) for row in rows]
             for label, rows in findings.gallery.samples.items()
-            if any(findings.thumbnails.photo(row) for row in rows)
+            if any(findings.photo(row) for row in rows)
         },
         "augmented": data_address(augmented.read_bytes(), "png") if augmented.exists() else None,
         "sizes": about and about.sizes,
@@ -85,12 +85,12 @@ def shown_photo(findings: Findings, row: int) -> dict:
     row, table = int(row), findings.folds
     line = table.iloc[row]
     return {
-        "picture": findings.thumbnails.photo(row),
+        "picture": findings.photo(row),
         "id": line["image_id"],
         "file": line["filename"],
         "truth": findings.classes.get(line["label"], line["label"]),
         "copies": [
-            {"picture": findings.thumbnails.photo(other), "id": table["image_id"].iloc[other]}
+            {"picture": findings.photo(other), "id": table["image_id"].iloc[other]}
             for other in findings.gallery.copies.get(row, [])
         ],
     }

@@ -77,7 +77,7 @@ def luck(findings: Findings) -> dict | None:
     found = findings.metrics.luck
     if found is None or found.private.low == found.private.high:
         return None
-    return {**vars(found), "figure": save_figure(findings.folder, "luck", lambda: draw_luck(found))}
+    return {**vars(found), "figure": save_figure(findings.folder, "luck", draw_luck, found)}
 
 
 def per_class(findings: Findings) -> dict | None:
@@ -86,7 +86,7 @@ def per_class(findings: Findings) -> dict | None:
     if not by_set:
         return None
     for name, scores in by_set.items():
-        save_picture(findings.folder, f"confusion_{name}", lambda scores=scores: draw_confusion(scores))
+        save_picture(findings.folder, f"confusion_{name}", draw_confusion, scores)
     sets = {SETS[name]: scores for name, scores in by_set.items()}
     sources = {
         SETS[name]: table.groupby("label")["group"].nunique().rename(findings.classes).to_dict()
@@ -102,13 +102,8 @@ def per_class(findings: Findings) -> dict | None:
         for pair in findings.gallery.pairs
     ]
     confusion = {title: _confusion(scores) for title, scores in sets.items()}
-    return {
-        "sentences": class_sentences(findings),
-        "sets": sets,
-        "sources": sources,
-        "confusion": confusion,
-        "pairs": pairs,
-    }
+    sentences = class_sentences(findings)
+    return {"sentences": sentences, "sets": sets, "sources": sources, "confusion": confusion, "pairs": pairs}
 
 
 def class_sentences(findings: Findings) -> list[str]:
@@ -120,18 +115,18 @@ def class_sentences(findings: Findings) -> list[str]:
     for label, title in findings.classes.items():
         own = table[table["label"] == label]
         wrong = own[own["prediction"] != label]
-        others = wrong["prediction"].map(findings.classes).value_counts()
         basis = f"{counted(len(own), 'photo')} of {counted(own['group'].nunique(), 'source')}"
         if own.empty:
             sentences.append(f"{title}: no scored photos.")
         elif wrong.empty:
             sentences.append(f"{title}: all {basis} are correct.")
         else:
-            mistaken = wrong[wrong["prediction"].map(findings.classes) == others.index[0]]
+            other = wrong["prediction"].value_counts().index[0]
+            mistaken = wrong[wrong["prediction"] == other]
             share = "none" if len(wrong) == len(own) else percent(1 - len(wrong) / len(own))
             sentences.append(
                 f"{title}: {share} of {basis} are correct; most often confused with "
-                f"{others.index[0]} ({counted(len(mistaken), 'photo')} of "
+                f"{findings.classes[other]} ({counted(len(mistaken), 'photo')} of "
                 f"{counted(mistaken['group'].nunique(), 'source')})."
             )
     return sentences
@@ -152,18 +147,13 @@ def calibration(findings: Findings) -> dict | None:
     found = findings.metrics.calibration
     if not found:
         return None
-    sets = {title: (name, part) for name, title in SETS.items() if (part := getattr(found, name))}
+    sets = {title: part for name, title in SETS.items() if (part := getattr(found, name))}
     figures = {
-        title: save_figure(
-            findings.folder, f"reliability_{name}", lambda part=part, title=title: draw_reliability(part, title)
-        )
-        for title, (name, part) in sets.items()
+        title: save_figure(findings.folder, f"reliability_{name}", draw_reliability, sets[title], title)
+        for name, title in SETS.items()
+        if title in sets
     }
-    return {
-        "temperature": found.temperature,
-        "sets": {title: part for title, (_, part) in sets.items()},
-        "figures": figures,
-    }
+    return {"temperature": found.temperature, "sets": sets, "figures": figures}
 
 
 def folds(findings: Findings) -> dict | None:
@@ -175,16 +165,14 @@ def folds(findings: Findings) -> dict | None:
     if history is not None:
         for title, columns in CURVES.items():
             name = "curve_" + title.lower().replace(" ", "_")
-            figures[title] = save_figure(
-                findings.folder, name, lambda columns=columns, title=title: draw_curves(history, columns, title)
-            )
+            figures[title] = save_figure(findings.folder, name, draw_curves, history, columns, title)
     if of_fold:
-        figures["scores by fold"] = save_figure(findings.folder, "fold_scores", lambda: draw_fold_scores(of_fold))
-    scores = pd.DataFrame(map(vars, of_fold))
+        figures["scores by fold"] = save_figure(findings.folder, "fold_scores", draw_fold_scores, of_fold)
+    scores = pd.DataFrame(map(vars, of_fold), columns=["macro_f1", "accuracy"])
     return {
         "rows": of_fold,
-        "mean": scores[["macro_f1", "accuracy"]].mean().to_dict() if len(scores) else {},
-        "spread": scores[["macro_f1", "accuracy"]].std(ddof=0).to_dict() if len(scores) else {},
+        "mean": scores.mean().to_dict(),
+        "spread": scores.std(ddof=0).to_dict(),
         "figures": figures,
         "epochs": 0 if history is None else int(history["epoch"].max()),
         "seconds": 0 if history is None else float(history.groupby("epoch")["seconds"].first().mean()),
@@ -197,5 +185,5 @@ def ablation(findings: Findings) -> dict | None:
     if not found:
         return None
     sets = {title: rows for name, title in SETS.items() if (rows := getattr(found, name))}
-    figure = save_figure(findings.folder, "ablation", lambda: draw_ablation(found)) if sets else None
+    figure = save_figure(findings.folder, "ablation", draw_ablation, found) if sets else None
     return {"sets": sets, "figure": figure, "folds_alone": found.folds_alone}

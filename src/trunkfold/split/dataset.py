@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from trunkfold.config.schema import Config
 from trunkfold.copies.search import describe_certainty, search_key
-from trunkfold.data.corrections import check_corrections_stay, read_corrections
+from trunkfold.data.corrections import check_corrections_stay, correct_labels
 from trunkfold.data.photos import missing_photos
 from trunkfold.data.pixel_cache import CachedPhotos, load_photos
 from trunkfold.data.tables import Competition, class_names, label_problems, table_problems
@@ -32,7 +32,6 @@ class Labelled:
         pixels: uint8 (height, width, 3) by row.
         groups: image_id, set and group of all photos, including unlabelled ones if known.
         corrected: Number of photos of train.csv that were "dropped" and "relabelled".
-        paths: File of each row.
         test_photos: Size of the test set; the number of labelled photos if unknown.
         search_key: Key of the search for copies that found the groups; None if they are from a file.
         certainty: Expected errors of that search in one sentence.
@@ -43,7 +42,6 @@ class Labelled:
     pixels: CachedPhotos
     groups: pd.DataFrame
     corrected: dict[str, int] = field(default_factory=dict)
-    paths: Sequence[str] = ()
     test_photos: int = 0
     search_key: str | None = None
     certainty: str = ""
@@ -92,11 +90,9 @@ def load_labelled(config: Config) -> Labelled:
         InputError: All problems with rows, photos, groups and classes, in one message.
     """
     check_corrections_stay(config)
-    competition, corrections = Competition(config.data.root), read_corrections(config.data)
-    problems = [*table_problems(competition.train, "train.csv"), *corrections.problems(competition.train)]
-    table, corrected = corrections.apply(competition.train)
-    table = table.reset_index(drop=True)
-    problems += label_problems(table, config.data.classes)
+    competition = Competition(config.data.root)
+    table, corrected, problems = correct_labels(competition.train, config.data)
+    problems = [*table_problems(competition.train, "train.csv"), *problems, *label_problems(table, config.data.classes)]
     searched = config.split.groups in SEARCHED
     if searched:  # the search takes minutes, so report problems that are cheap to find first
         raise_problems([*problems, *missing_photos(table["path"]).describe_unreadable(table["filename"])])
@@ -112,7 +108,6 @@ def load_labelled(config: Config) -> Labelled:
         pixels=photos.pixels,
         groups=groups,
         corrected=corrected,
-        paths=table["path"].tolist(),
         test_photos=_count_test_photos(competition, groups) or len(table),
         search_key=search_key(competition) if searched else None,
         certainty=describe_certainty(competition) if searched else "",

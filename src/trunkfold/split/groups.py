@@ -31,7 +31,14 @@ def load_groups(choice: str, competition: Competition, cache: Path) -> pd.DataFr
     if choice in SEARCHED:
         return find_copies(competition, cache)
     groups = read_groups(Path(choice))
-    _check_sets(groups, choice, competition)
+    of_both = groups.loc[groups["set"] == "", "image_id"]
+    if len(of_both) and competition.has("test.csv"):
+        both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
+        if len(both):
+            raise InputError(
+                f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: "
+                "add a column set (train or test)"
+            )
     return groups
 
 
@@ -41,12 +48,7 @@ def load_run_groups(path: Path, key: str | None, choice: str, competition: Compe
     Args:
         path: The run's groups.csv.
         key: Key of the search that found them, see `trunkfold.copies.search.search_key`.
-        choice: The run's `split.groups`.
-        competition: Tables of the competition.
-        cache: Folder of all caches.
-
-    Returns:
-        See `load_groups`.
+        choice: The run's `split.groups`, see `load_groups`.
     """
     if choice in SEARCHED and key != search_key(competition):
         return find_copies(competition, cache)
@@ -69,26 +71,8 @@ def read_groups(path: Path) -> pd.DataFrame:
     return groups[["image_id", "set", "group"]]
 
 
-def _check_sets(groups: pd.DataFrame, choice: str, competition: Competition) -> None:
-    """Raise an `InputError` if a group without set belongs to an id of both train.csv and test.csv."""
-    of_both = groups.loc[groups["set"] == "", "image_id"]
-    if of_both.empty or not (competition.has("train.csv") and competition.has("test.csv")):
-        return
-    both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
-    if len(both):
-        raise InputError(
-            f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
-        )
-
-
 def groups_of(image_ids: pd.Series, name: str, groups: pd.DataFrame) -> pd.Series:
-    """Return the group of each photo of one set, "" if unknown, indexed like `image_ids`.
-
-    Args:
-        image_ids: Ids of the photos.
-        name: Their set, "train" or "test".
-        groups: See `load_groups`.
-    """
+    """Return the group of each photo of the set `name` (train or test), "" if unknown, indexed like `image_ids`."""
     own = groups[groups["set"].isin([name, ""])]
     return image_ids.map(own.set_index("image_id")["group"]).astype(object).fillna("").rename("group")
 
