@@ -284,11 +284,12 @@ class Meter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the block towards a part."""
-        operations, started = self._counted(), now(self.device)
+        """Count the block towards a part, except for parts within it."""
+        started = now(self.device) - sum(self.seconds.values())
+        operations = self._counted() - sum(self.operations.values())
         yield
-        self.seconds[name] += now(self.device) - started
-        self.operations[name] += self._counted() - operations
+        self.seconds[name] += now(self.device) - sum(self.seconds.values()) - started
+        self.operations[name] += self._counted() - sum(self.operations.values()) - operations
 
     def around(self, name: str, call: Callable) -> Callable:
         """Wrap a function to count its calls towards a part."""
@@ -330,7 +331,7 @@ def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
     meter = Meter(ours.accelerator.device, counter)
     for name, owner, method in (
         (TRUNK, ours.lockstep.trunk, "forward"),
-        (FORWARD, ours.lockstep.model, "forward"),
+        (FORWARD, ours.lockstep, "_losses"),
         (BACKWARD, ours.accelerator, "backward"),
         (VALIDATION, ours.validation, "score"),
     ):

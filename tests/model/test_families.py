@@ -183,7 +183,6 @@ def test_lockstep_equals_whole_models_with_pefts_adapters(accelerator, name):
     own, labels = (learned_shares(batch, folds)[1] for batch in (pictures, targets))
     nn.functional.cross_entropy(whole(normalised(whole, own)), labels).backward()
     expected = dict(whole.named_parameters())
-    lockstep.model.train()
     lockstep._by_threads(pictures, targets)
     for parameter, found in trained_parameters(lockstep.tails[1]):
         scale = expected[parameter].grad.abs().max().item()

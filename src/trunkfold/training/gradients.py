@@ -33,7 +33,7 @@ class GradientsByThreads:
         """Store the model.
 
         Args:
-            accelerator: Accelerator whose processes share each batch and exchange gradients.
+            accelerator: Accelerator with the precision.
             trunk: Trunk on the CPU.
             tails: K tails on the CPU.
             loss_of: Loss of logits (rows, classes) and class indices (rows,), summed over rows.
@@ -62,8 +62,6 @@ class GradientsByThreads:
                 if parameter.grad is None:  # zeros_like keeps the parameter's layout, as fused optimizers require
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.add_(gradient)
-        if self.accelerator.num_processes > 1:
-            self._exchange()
         return losses
 
     def _learn(self, work: tuple[int, Tensor, Tensor, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -73,13 +71,6 @@ class GradientsByThreads:
             logits = self.tails[fold](features.float())
         loss = self.loss_of(logits.float(), targets)
         return loss.detach(), torch.autograd.grad(loss, self.learning[fold])
-
-    def _exchange(self) -> None:
-        """Sum the gradients over all processes in one all-reduce."""
-        parameters = [parameter for own in self.learning for parameter in own]
-        summed = self.accelerator.reduce(torch.cat([parameter.grad.flatten() for parameter in parameters]), "sum")
-        for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad.copy_(gradient.view_as(parameter))
 
     def _count_operations(self, rows: Tensor) -> int:
         """Count the operations of a tail's forward pass."""
