@@ -26,10 +26,10 @@ from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.layers import ExactLinear, merge
 from trunkfold.model.linear import FastLinear
 from trunkfold.training.accelerator import start_process
+from trunkfold.training.gradients import without_fold
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import trained_parameters
 from trunkfold.training.optimizers import make_optimizer
-from trunkfold.training.shares import without_fold
 
 CLASSES = 6
 

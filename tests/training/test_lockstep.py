@@ -16,9 +16,9 @@ from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.parts import trained_parameters
 from trunkfold.training import gradients
+from trunkfold.training.gradients import without_fold
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.optimizers import balanced_class_weights, make_optimizer, make_scheduler
-from trunkfold.training.shares import without_fold
 
 FOLDS, CLASSES, STEPS = 3, 4, 6
 

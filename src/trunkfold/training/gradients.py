@@ -1,4 +1,7 @@
-"""Gradients of all tails on a CPU, one thread per core, bit-identical on any number of cores."""
+"""The rows of a batch that each tail trains on, and gradients of all tails on a CPU.
+
+There, one thread per core processes its tails; results are bit-identical on any number of cores.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,7 +15,6 @@ from trunkfold.cores import in_threads
 from trunkfold.model.drop_path import drawn_from
 from trunkfold.model.features import through_trunk
 from trunkfold.model.parts import Tail, Trunk, trained_parameters
-from trunkfold.training.shares import learned_shares
 
 # FLOPs of a tail's forward pass for its rows of a batch. Below the first threshold, threads mostly wait for the GIL.
 # Above the second, the rows of the last of an odd number of tails are halved, so that two cores share the work evenly.
@@ -82,3 +84,20 @@ class GradientsByThreads:
                 tail(rows[:1].float())
             self._operations_of_row[shape] = counter.get_total_flops()
         return self._operations_of_row[shape] * len(rows)
+
+
+def learned_shares(batch: Tensor, folds: int) -> list[Tensor]:
+    """Return each tail's training rows: the batch without its fold's rows, or the whole batch with a single fold."""
+    rows_left_out = len(batch) // folds if folds > 1 else 0
+    return [without_fold(batch, fold, rows_left_out) for fold in range(folds)]
+
+
+def without_fold(batch: Tensor, fold: int, rows_left_out: int) -> Tensor:
+    """Return a batch, ordered by fold, without the rows of one fold."""
+    start = fold * rows_left_out
+    return torch.cat([batch[:start], batch[start + rows_left_out :]])
+
+
+def rows_of_each_fold(batch: Tensor, folds: int, chosen: slice) -> Tensor:
+    """Return the chosen rows of each fold of a batch ordered by fold."""
+    return batch.unflatten(0, (folds, -1))[:, chosen].flatten(0, 1)

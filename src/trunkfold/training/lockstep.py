@@ -18,9 +18,8 @@ from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memor
 from trunkfold.model.drop_path import use_seeded_drop_path
 from trunkfold.model.half_precision import on_device
 from trunkfold.model.parts import Tail, Trunk
-from trunkfold.training.gradients import GradientsByThreads
+from trunkfold.training.gradients import GradientsByThreads, learned_shares, rows_of_each_fold
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
-from trunkfold.training.shares import learned_shares, rows_of_each_fold
 
 logger = logging.getLogger(__name__)
 BY_THREADS = 0  # `Lockstep.pieces` on a CPU
