@@ -43,7 +43,7 @@ def main() -> None:
         if accelerator.is_main_process:
             save_inputs(run, experiment.config, labelled, experiment.backbone, experiment.augment)
         with watch("features"):
-            clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
+            clean, seen = shown_photos(experiment)
         with watch("training"):
             history = train_folds(experiment, clean, seen, experiment.checkpoint(run.state, watch.started))
         with watch("prediction"):

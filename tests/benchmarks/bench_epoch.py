@@ -161,7 +161,7 @@ class Ours:
         with quietly():
             self.labelled = labelled = load_labelled(config)
             experiment = prepare_experiment(config, labelled, self.accelerator)
-            clean, photos = shown_photos(experiment.source, labelled, experiment.augment)
+            clean, photos = shown_photos(experiment)
         self.lockstep = experiment.lockstep
         workers = choose_workers(config.data, self.accelerator)
         self.loader = training_loader(photos, self.lockstep.batches, workers, self.accelerator.device)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -72,7 +73,7 @@ class Experiment:
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
 ) -> Experiment:
-    """Build the model, its tails, their batches and their optimizer.
+    """Build the model, its tails, their batches and their optimizer, independent of earlier random numbers.
 
     Args:
         config: See `complete`.
@@ -81,6 +82,7 @@ def prepare_experiment(
     Raises:
         InputError: See `build_backbone`; or timm has no such optimizer or schedule, or the batch size is too small.
     """
+    set_seed(config.train.seed)  # also gives all processes the same initial weights
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
     fold_of_row, targets = labelled.fold_of_row, labelled.targets
@@ -156,18 +158,14 @@ def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
     return replace(config, data=replace(config.data, normalize=measured))
 
 
-def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentation) -> tuple[FeatureBatches, Dataset]:
-    """Return the data for validation and for training.
-
-    Args:
-        source: Features of the labelled photos; missing ones are computed and cached.
-        augment: Training augmentation.
+def shown_photos(experiment: Experiment) -> tuple[FeatureBatches, Dataset]:
+    """Return the data for validation and for training; missing features are computed and cached.
 
     Returns:
         Clean features; and cached features of augmented views or, if none are cached, the augmented photos.
     """
-    train = source.config.train
-    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, train.seed)
+    labelled, source, train = experiment.labelled, experiment.source, experiment.config.train
+    photos = TrainingPhotos(labelled.pixels, labelled.targets, experiment.augment, train.seed)
     clean = source.clean(labelled.rows_by_fold)
     views = cached_views(train, source.accelerator.device)
     return clean, source.augmented(photos, views) if views else photos
