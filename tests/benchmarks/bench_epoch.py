@@ -37,7 +37,8 @@ from tqdm import tqdm
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
-from trunkfold.images.batches import choose_workers, training_loader
+from trunkfold.images.batches import choose_workers
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
@@ -164,7 +165,7 @@ class Ours:
             clean, photos = shown_photos(experiment)
         self.lockstep = experiment.lockstep
         workers = choose_workers(config.data, self.accelerator)
-        self.loader = training_loader(photos, self.lockstep.batches, workers, self.accelerator.device)
+        self.loader = PhotoLoader(photos, self.lockstep.batches, workers, self.accelerator.device)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:

@@ -28,7 +28,8 @@ from trunkfold.data.photos import read_photo
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
 from trunkfold.images.augmentation import STANDARD, Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.split.dataset import side_to_keep
 
 SEED = "student project: decoded, reduced and augmented as floats"
@@ -102,7 +103,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
         return FoldBalancedBatches(fold_of_row, options.batch, 0, Accelerator(cpu=True))
 
     def load(workers: int) -> int:
-        loader = training_loader(photos, batches(), workers, torch.device("cpu"))
+        loader = PhotoLoader(photos, batches(), workers, torch.device("cpu"))
         next(iter(loader))  # starts the processes
         return sum(len(targets) for _ in range(epochs) for _, targets in loader)
 

@@ -18,7 +18,7 @@ from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
-from trunkfold.images.workers import PIECE, PhotoLoader, photo_named
+from trunkfold.images.workers import PIECE, photo_named
 from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
@@ -146,23 +146,14 @@ class TrainingPhotos(Dataset):
 
 
 class ViewedPhotos(Dataset):
-    """A view of each row's photo: uint8 tensors of shape (side, side, 3)."""
+    """A view of photos by row: uint8 tensors of shape (side, side, 3)."""
 
-    def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
-        self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
+    def __init__(self, pixels: Sequence[np.ndarray], view: View, size: int) -> None:
+        self.pixels, self.view, self.size = pixels, view, size
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: int) -> torch.Tensor:
-        row = self.rows[place]
+    def __getitem__(self, row: int) -> torch.Tensor:
         with photo_named(self.pixels, row):
             return to_tensor(render(self.pixels[row], self.view, self.size))
-
-
-def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int, device: torch.device) -> PhotoLoader:
-    """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
-    return PhotoLoader(photos, workers, batches, device, persistent=workers > 0)
 
 
 def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
@@ -171,18 +162,18 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     If `data.workers` is None, this is the process's share of the cores with a GPU, and 0 on a CPU. The number is
     limited, with a warning, by the share of the cores and of shared memory, since workers are killed if it is full.
     """
-    most = cores_of_process()
-    processes, wanted = local_processes(), data.workers
+    cores, processes, wanted = cores_of_process(), local_processes(), data.workers
     if wanted is None:
-        wanted = most if accelerator.device.type == "cuda" else 0
-    if wanted > most:
-        _warn_of_workers(wanted, most, f"there are {counted(usable_cores(), 'usable core')}", processes)
-    wanted = min(wanted, most)
+        wanted = cores if accelerator.device.type == "cuda" else 0
     room = _workers_in_shared_memory(data.image_size, processes)
-    if wanted > room:
-        reason = f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"
-        _warn_of_workers(wanted, room, reason, processes)
-    return min(wanted, room)
+    for most, reason in (
+        (cores, f"there are {counted(usable_cores(), 'usable core')}"),
+        (room, f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"),
+    ):
+        if wanted > most:
+            _warn_of_workers(wanted, most, reason, processes)
+            wanted = most
+    return wanted
 
 
 def _workers_in_shared_memory(side: int, processes: int) -> float:

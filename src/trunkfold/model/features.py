@@ -109,20 +109,19 @@ class FeatureSource:
             Row numbers, and their features on the device.
         """
         share, size = self._share(rows), self.batch_size
-        photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        batches = [range(start, min(start + size, len(share))) for start in range(0, len(share), size)]
-        loader = PhotoLoader(photos, self._workers, batches, self.accelerator.device)
+        photos = ViewedPhotos(self.pixels, VIEWS[view], self.config.data.image_size)
+        batches = [share[start : start + size] for start in range(0, len(share), size)]
+        loader = PhotoLoader(photos, batches, self._workers, self.accelerator.device)
         hidden = bar is None or not self.accelerator.is_main_process
-        for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
-            yield share[number * size : (number + 1) * size], self._features(batch)
+        for rows_of_batch, batch in zip(batches, tqdm(loader, bar, leave=False, disable=hidden), strict=True):
+            yield rows_of_batch, self._features(batch)
 
     def clean(self, rows: np.ndarray) -> FeatureBatches:
         """Return cached features of the plain view, as batches of this process's share of the rows.
 
         Features are kept in GPU memory if they take less than a quarter of the free memory.
         """
-        every_row = np.arange(len(self.pixels))
-        photos = ViewedPhotos(self.pixels, every_row, VIEWS["plain"], self.config.data.image_size)
+        photos = ViewedPhotos(self.pixels, VIEWS["plain"], self.config.data.image_size)
         kept = self._keep(photos, f"view {VIEWS['plain']}", "clean features")
         batches = KeptBatches(kept, self._share(rows), self.batch_size)
         device = self.accelerator.device
@@ -170,7 +169,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in PhotoLoader(photos, self._workers, blocks, self.accelerator.device):
+            for photos_of_block in PhotoLoader(photos, blocks, self._workers, self.accelerator.device):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
