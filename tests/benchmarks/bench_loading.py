@@ -27,7 +27,7 @@ from tqdm import tqdm
 from trunkfold.data.photos import read_photo
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
-from trunkfold.images.augmentation import STANDARD, Augmentation
+from trunkfold.images.augmentation import PRESETS, Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
 from trunkfold.images.workers import PhotoLoader
 from trunkfold.split.dataset import side_to_keep
@@ -79,9 +79,9 @@ def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, 
         SEED: lambda row: seed[row],
         "decoded for the cache, once": lambda row: read_photo(paths[row], side),
         "read from the cache": lambda row: pixels[row].copy(),
-        "from the cache, standard augmentation": augmented(pixels, STANDARD, size),
+        "from the cache, standard augmentation": augmented(pixels, PRESETS["standard"], size),
     }
-    for step in STANDARD:
+    for step in PRESETS["standard"]:
         ((name, arguments),) = step.items()
         ways[f"    {name} alone, every time"] = augmented(pixels, [{name: {**arguments, "p": 1.0}}], size)
     fastest = dict.fromkeys(ways, float("inf"))

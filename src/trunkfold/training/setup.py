@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from trunkfold.config.schema import AnyConfig, Config, ModelConfig, TrainConfig
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers
-from trunkfold.images.normalization import measure_normalization
-from trunkfold.images.views import check_views
+from trunkfold.images.views import check_views, measure_normalization
 from trunkfold.images.workers import PhotoLoader
 from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
