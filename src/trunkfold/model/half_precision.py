@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from timm.layers import Conv2dSame
 from torch import nn
 
-from trunkfold.model.depthwise import DepthwiseSame, FastDepthwise, OtherDepthwise
+from trunkfold.model.depthwise import FastDepthwise, FastDepthwiseSame
 from trunkfold.model.linear import FastLinear
 
 # Of these, autocast casts weights and biases.
-CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, OtherDepthwise, Conv2dSame, DepthwiseSame)
+CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, Conv2dSame, FastDepthwiseSame)
 
 Model = TypeVar("Model", bound=nn.Module)
 
