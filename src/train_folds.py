@@ -49,7 +49,7 @@ def main() -> None:
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
-            embeddings = embed(accelerator, clean, len(labelled.table))
+            embeddings = embed(clean)
         if accelerator.is_main_process:
             save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:
