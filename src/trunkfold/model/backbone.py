@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +37,13 @@ class Backbone:
 
     def frozen(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the tail that are not trained, by name."""
-        if self.config.tune == "all":
-            return {}
-        chosen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
-        return {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) in chosen}
+        frozen, tail, tune = {}, self.tail, self.config.tune
+        for path, layer in tail.named_modules():
+            closing = path.split(".")[0] in tail.closing  # norms of neck and head are always trained
+            fixed = tune != "all" and (_is_matrix(layer) or (tune == "adapters" and not closing))
+            if fixed and layer is not tail.get_classifier():
+                frozen |= layer.named_parameters(path, recurse=False)
+        return frozen
 
     def make_tail(self, seed: int) -> Tail:
         """Create a fold's tail: new head, new adapters, and frozen weights shared with the other tails.
@@ -205,10 +208,3 @@ def _find_adapted(tail: Tail, features: Tensor) -> tuple[list[str], Tensor]:
 
 def _is_matrix(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-
-
-def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
-    for name, layer in tail.named_modules():
-        closing = name.split(".")[0] in tail.closing  # norms of neck and head are always trained
-        if layer is not tail.get_classifier() and (_is_matrix(layer) or (tune == "adapters" and not closing)):
-            yield from layer.parameters(recurse=False)

@@ -80,7 +80,8 @@ def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
     """Write a tuned tail: peft's adapter files, and the other trained parameters."""
     files, adapter = run.fold(fold), get_peft_model_state_dict(tail)
     run.save(_packed({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}), files.adapter)
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
+    options = tail.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in options.items()}
     run.save(json.dumps(config, indent=2, default=str) + "\n", files.adapter_config)
     run.save(_packed(_without_adapters(tail)), files.tail)
 
@@ -130,10 +131,6 @@ def _load_fold(files: FoldFiles, config_name: str, backbone: Backbone) -> Tail:
 
 def _without_adapters(tail: Tail) -> dict[str, Tensor]:
     return {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
-
-
-def _adapter_config(tail: Tail) -> dict:
-    return tail.peft_config["default"].to_dict()
 
 
 def _packed(tensors: dict[str, Tensor]) -> bytes:
