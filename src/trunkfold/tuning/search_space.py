@@ -61,10 +61,9 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
     for name, limits in space.items():
         if isinstance(limits, CategoricalDistribution):
             values[name] = trial.suggest_categorical(name, limits.choices)
-        elif isinstance(limits, IntDistribution):
-            values[name] = trial.suggest_int(name, limits.low, limits.high, step=limits.step, log=limits.log)
         else:
-            values[name] = trial.suggest_float(name, limits.low, limits.high, step=limits.step, log=limits.log)
+            suggest = trial.suggest_int if isinstance(limits, IntDistribution) else trial.suggest_float
+            values[name] = suggest(name, limits.low, limits.high, step=limits.step, log=limits.log)
     return values
 
 
