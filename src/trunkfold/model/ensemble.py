@@ -101,10 +101,7 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
         InputError: A file is missing, damaged, or does not fit the model.
     """
     backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
-    try:
-        backbone.load_shared_state(_load(run.shared))
-    except ValueError as error:
-        raise InputError(f"{run.shared} does not fit the model of {run.config.name}: {error}") from error
+    backbone.load_shared_state(_load(run.shared, backbone.shared_state(), run.config.name))
     folds = range(config.split.folds)
     more = run.saved_folds() - {f"fold_{fold}" for fold in folds}
     if more:
@@ -114,18 +111,8 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
 
 def _load_fold(files: FoldFiles, config_name: str, backbone: Backbone) -> Tail:
     tail = backbone.make_tail(seed=0)
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(files.adapter).items()}
-    others = _load(files.tail)
-    for path, own, found in (
-        (files.adapter, get_peft_model_state_dict(tail), adapter),
-        (files.tail, _without_adapters(tail), others),
-    ):
-        try:
-            check_tensors(own, found)
-        except ValueError as error:
-            raise InputError(f"{path} does not fit the model of {config_name}: {error}") from error
-    set_peft_model_state_dict(tail, adapter)
-    tail.load_state_dict(others, strict=False)
+    set_peft_model_state_dict(tail, _load(files.adapter, get_peft_model_state_dict(tail), config_name))
+    tail.load_state_dict(_load(files.tail, _without_adapters(tail), config_name), strict=False)
     return tail
 
 
@@ -138,10 +125,16 @@ def _packed(tensors: dict[str, Tensor]) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _load(path: Path, expected: dict[str, Tensor], config_name: str) -> dict[str, Tensor]:
+    """Read tensors without peft's prefix; their names and shapes must be those of the expected ones."""
     try:
-        return load_file(path)
+        found = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(path).items()}
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: the run did not finish, or was copied incompletely") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    try:
+        check_tensors(expected, found)
+    except ValueError as error:
+        raise InputError(f"{path} does not fit the model of {config_name}: {error}") from error
+    return found
