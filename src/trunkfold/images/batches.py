@@ -55,7 +55,6 @@ class FoldBalancedBatches:
         Args:
             fold_of_row: Fold of each row, -1 for held-out rows, -2 for rows that are only trained on; shape (rows,).
             batch_size: Photos per batch over all processes, a multiple of the number of folds.
-            seed: Seed of the order.
             accelerator: Accelerator whose processes share each batch.
             group_of_row: Group of each row, to visit one row per group and pass, a different one each time; None
                 visits all rows.

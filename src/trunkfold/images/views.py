@@ -78,7 +78,6 @@ def measure_normalization(pixels: Sequence[np.ndarray], rows: np.ndarray, size: 
 
     Args:
         pixels: uint8 of shape (height, width, 3) by row.
-        rows: Photos to measure.
         size: Side of the model's input in pixels.
 
     Returns:

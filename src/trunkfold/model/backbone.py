@@ -26,7 +26,6 @@ class Backbone:
     Attributes:
         trunk: Shared, frozen part.
         tail: Tuned part, with initial weights and without adapters.
-        config: Options of the model.
         digest: SHA-256 of the initial weights; None for a saved run, which loads its own weights.
     """
 
@@ -46,11 +45,7 @@ class Backbone:
         return frozen
 
     def make_tail(self, seed: int) -> Tail:
-        """Create a fold's tail: new head, new adapters, and frozen weights shared with the other tails.
-
-        Args:
-            seed: Seed of head and adapters, independent of the global random state.
-        """
+        """Create a fold's tail: head and adapters drawn from `seed` alone, frozen weights shared by all tails."""
         shared = {id(parameter): parameter for parameter in self.frozen().values()}
         tail = copy.deepcopy(self.tail, dict(shared))
         with torch.random.fork_rng(devices=[]):
@@ -85,8 +80,6 @@ def build_backbone(
     """Create the timm model with its weights and cut it at the first tuned layer.
 
     Args:
-        config: Options of the model.
-        classes: Number of classes of the new head.
         load_weights: See `trunkfold.model.pretrained.create_model`.
         normalize: Normalization of pixels; "model" uses the model's own.
         model: Result of `trunkfold.model.pretrained.local_model`; None creates the model.

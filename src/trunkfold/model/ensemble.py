@@ -89,11 +89,6 @@ def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
 def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
     """Load a run's model from its folder.
 
-    Args:
-        run: A finished run.
-        config: Configuration of the run.
-        classes: Number of classes.
-
     Returns:
         The backbone, and the merged tails in order of folds.
 

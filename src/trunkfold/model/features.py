@@ -50,13 +50,7 @@ class KeptFeatures:
 
 @dataclass
 class KeptBatches:
-    """Reusable batches of cached features.
-
-    Attributes:
-        features: Features of all rows.
-        rows: Rows to return, in order.
-        size: Rows per batch.
-    """
+    """Reusable batches of cached features: `size` rows each, in the order of `rows`."""
 
     features: KeptFeatures
     rows: np.ndarray
@@ -102,7 +96,6 @@ class FeatureSource:
 
         Args:
             rows: Rows of all processes; each of n processes computes every n-th row.
-            view: Name in `VIEWS`.
             bar: Label of the progress bar; None shows none.
 
         Yields:
@@ -130,12 +123,7 @@ class FeatureSource:
         return batches
 
     def augmented(self, photos: TrainingPhotos, count: int) -> KeptViews:
-        """Return cached features of augmented photos.
-
-        Args:
-            photos: Augmented photos of `pixels`.
-            count: Number of visits to cache and reuse.
-        """
+        """Return cached features of augmented photos of `pixels` for `count` visits, which are then reused."""
         what = f"augmented by {self.config.augment} with seed {photos.seed}, visit "
         kept = [
             self._keep(_Visit(photos, visit), f"{what}{visit}", f"augmented features, {visit + 1} of {count}")

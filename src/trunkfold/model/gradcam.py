@@ -55,10 +55,8 @@ def heat_maps(
 
     Args:
         accelerator: Accelerator with device and precision; only this process computes.
-        trunk: Trunk on the device.
         tails: K merged tails in evaluation mode on the device.
         photos: Plain views, uint8 of shape (photos, 3, side, side).
-        targets: Class index of each photo.
         members: bool of shape (photos, K): tails that predict a photo.
 
     Returns:

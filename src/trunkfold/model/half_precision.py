@@ -23,12 +23,8 @@ def on_device(accelerator: Accelerator, model: Model) -> Model:
     In half precision, autocast would cast the weights of convolutions and linear layers in every call. The returned
     copy stores them in that precision; its outputs are bit-identical.
 
-    Args:
-        accelerator: Accelerator with device and precision.
-        model: Model to move in place; its weights stay in float32.
-
     Returns:
-        The model, or in half precision a copy that shares all other parameters and buffers.
+        The model, moved in place; in half precision a copy that shares all other parameters and buffers.
     """
     model = model.to(accelerator.device)
     device = accelerator.device.type

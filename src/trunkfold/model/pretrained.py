@@ -29,8 +29,6 @@ def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -
     """Create a timm model, with its weights and a new classification layer.
 
     Args:
-        config: Name and weights.
-        classes: Number of outputs.
         load_weights: Whether to load the configured weights, with a warning if there are none; a saved run loads its
             own.
 

@@ -30,9 +30,7 @@ class Checkpoint:
         """Set up the schedule of checkpoints.
 
         Args:
-            path: File to write.
             accelerator: Accelerator whose first process writes.
-            config: Options with the interval and the time limit.
             photos: Key of the training photos; states with another key are rejected.
             started: Start of the time limit, on the monotonic clock.
         """

@@ -32,12 +32,9 @@ class GradientsByThreads:
         tails: Sequence[Tail],
         loss_of: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """Store the model.
+        """Store the model, which is on the CPU.
 
         Args:
-            accelerator: Accelerator with the precision.
-            trunk: Trunk on the CPU.
-            tails: K tails on the CPU.
             loss_of: Loss of logits (rows, classes) and class indices (rows,), summed over rows.
         """
         self.accelerator, self.trunk, self.tails, self.loss_of = accelerator, trunk, tails, loss_of

@@ -50,9 +50,6 @@ class Lockstep:
         """Create the tails, their optimizer and its schedule.
 
         Args:
-            config: Options of the training.
-            backbone: Backbone to create tails from.
-            batches: Sizes of batches and epochs.
             class_weights: Weight of each class in the loss, with mean 1 over the training photos; None for no weights.
 
         Raises:

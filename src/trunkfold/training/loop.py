@@ -60,9 +60,6 @@ def train(
     """Train all tails; `Lockstep.weights` then yields the weights to keep.
 
     Args:
-        lockstep: Tails to train.
-        loader: Training batches, see `trunkfold.images.batches`.
-        validation: Scores each epoch.
         checkpoint: Saves the state, so that an interrupted run resumes with identical results.
         after_epoch: Called with the epoch and the mean macro F1 of the folds; may raise to stop training.
         quiet: Show neither a progress bar nor a line per epoch.

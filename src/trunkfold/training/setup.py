@@ -37,16 +37,7 @@ MOST_VIEWS = 8  # each takes 0.5 GB for 7,200 photos with ConvNeXt-Tiny, and is 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything needed for training, on the accelerator's device.
-
-    Attributes:
-        config: Completed configuration.
-        labelled: Photos and their folds.
-        augment: Training augmentation.
-        backbone: Backbone the tails are created from.
-        lockstep: The tails.
-        source: Features of the photos.
-    """
+    """Everything needed for training, on the accelerator's device; `config` is complete."""
 
     config: Config
     labelled: Labelled

@@ -25,9 +25,6 @@ class Objective:
 
     Attributes:
         config: Configuration of the study, with image size and normalization.
-        space: Search space.
-        labelled: Photos and their folds, shared by all trials.
-        accelerator: Accelerator of this process.
     """
 
     config: TuningConfig
@@ -87,7 +84,6 @@ def run_trial(
 
     Args:
         config: Configuration with image size and normalization.
-        labelled: Photos and their folds.
         accelerator: Accelerator of this process; the trial's models are released at the end.
         after_epoch: See `trunkfold.training.loop.train`.
 

@@ -95,9 +95,6 @@ def work(
     While other processes run the last trials, this one waits, so that it can take over if one of them dies.
 
     Args:
-        study: Study returned by `open_study`.
-        folder: Folder of the study.
-        config: Options of the study.
         objective: Runs a trial and returns its score.
         after_trial: Called after each trial of this process, under a lock shared by all processes on this machine.
 
