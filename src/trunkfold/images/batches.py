@@ -39,6 +39,8 @@ class FoldBalancedBatches:
 
     Attributes:
         folds: Number of folds and tails.
+        rows_per_fold: Rows of each fold in this process's share of a batch.
+        batch_rows_learned: Photos of a batch, over all processes, that each tail trains on.
         epoch: Number of started epochs.
     """
 
@@ -73,21 +75,13 @@ class FoldBalancedBatches:
                 f"train.batch_size {batch_size} is too small for {self.folds} folds on {accelerator.num_processes} "
                 f"processes: use at least {self.folds * accelerator.num_processes}"
             )
+        self.rows_per_fold = len(self.places)
+        self.batch_rows_learned = self.batch_rows_per_fold * max(self.folds - 1, 1)
         self.seed = seed
         self.epoch = self.first_step = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # current pass of each fold
         learning = sum(map(len, self.rows_of_part))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
-
-    @property
-    def rows_per_fold(self) -> int:
-        """Rows of each fold in this process's share of a batch."""
-        return len(self.places)
-
-    @property
-    def batch_rows_learned(self) -> int:
-        """Number of photos of a batch, over all processes, that each tail trains on."""
-        return self.batch_rows_per_fold * max(self.folds - 1, 1)
 
     def __len__(self) -> int:
         return self.steps

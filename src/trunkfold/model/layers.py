@@ -29,12 +29,10 @@ def use_exact_dora(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, Linear):
             layer.__class__ = ExactLinear
-        elif (
-            isinstance(layer, Conv2d)
-            and is_pointwise(layer.get_base_layer())
-            and layer.get_base_layer().stride == (1, 1)
-        ):
-            layer.__class__ = ExactConv2d
+        elif isinstance(layer, Conv2d):
+            base = layer.get_base_layer()
+            if is_pointwise(base) and base.stride == (1, 1):
+                layer.__class__ = ExactConv2d
 
 
 def squared_row_norms(

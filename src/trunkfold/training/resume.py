@@ -82,7 +82,9 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
         if restart:
             _empty(run)
         elif run.folds.exists():
-            _check_folds(run, folds)
+            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
+            if before != now:
+                raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
             logger.warning("resuming the unfinished run in %s", run)
         run.check_writable("free space, or choose another --run.name")
         yield
@@ -97,12 +99,6 @@ def empty_run(run: RunFolder) -> None:
     """
     with occupied_folder(run.path, "--run.name", PATIENCE):
         _empty(run)
-
-
-def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
-    before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
-    if before != now:
-        raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
 
 
 def _is_used(run: RunFolder) -> bool:
