@@ -15,7 +15,6 @@ from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone
 from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
-from trunkfold.model.drop_path import use_seeded_drop_path
 from trunkfold.model.half_precision import on_device
 from trunkfold.model.parts import Tail, Trunk
 from trunkfold.training.gradients import GradientsByThreads, learned_shares, rows_of_each_fold
@@ -62,7 +61,6 @@ class Lockstep:
         self.tails = nn.ModuleList(tails).to(accelerator.device).train()
         optimizer = make_optimizer(tails, config)
         use_fast_depthwise(self.tails)
-        use_seeded_drop_path(self.tails)
         # The schedule is not passed to accelerator.prepare, which would step it once per process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
         self.optimizer = accelerator.prepare(optimizer)
