@@ -37,8 +37,6 @@ from tqdm import tqdm
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
-from trunkfold.images.batches import choose_workers
-from trunkfold.images.workers import PhotoLoader
 from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
@@ -164,8 +162,7 @@ class Ours:
             experiment = prepare_experiment(config, labelled, self.accelerator)
             clean, photos = shown_photos(experiment)
         self.lockstep = experiment.lockstep
-        workers = choose_workers(config.data, self.accelerator)
-        self.loader = PhotoLoader(photos, self.lockstep.batches, workers, self.accelerator.device)
+        self.loader = experiment.source.loader(photos, self.lockstep.batches)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:

@@ -91,6 +91,11 @@ class FeatureSource:
     config: Config
     tail: Tail | None = None
 
+    def loader(self, photos: Dataset, batches: Iterable) -> PhotoLoader:
+        """Load batches, a sized iterable of lists of indices, with this process's data-loader workers."""
+        device = self.accelerator.device
+        return PhotoLoader(photos, batches, choose_workers(self.config.data, self.accelerator), device)
+
     def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
         """Compute the features of a view lazily.
 
@@ -104,7 +109,7 @@ class FeatureSource:
         share, size = self._share(rows), self.batch_size
         photos = ViewedPhotos(self.pixels, VIEWS[view], self.config.data.image_size)
         batches = [share[start : start + size] for start in range(0, len(share), size)]
-        loader = PhotoLoader(photos, batches, self._workers, self.accelerator.device)
+        loader = self.loader(photos, batches)
         hidden = bar is None or not self.accelerator.is_main_process
         for rows_of_batch, batch in zip(batches, tqdm(loader, bar, leave=False, disable=hidden), strict=True):
             yield rows_of_batch, self._features(batch)
@@ -157,7 +162,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in PhotoLoader(photos, blocks, self._workers, self.accelerator.device):
+            for photos_of_block in self.loader(photos, blocks):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -173,10 +178,6 @@ class FeatureSource:
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
-
-    @property
-    def _workers(self) -> int:
-        return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
         """Return the cache key of photos, rendering and trunk."""

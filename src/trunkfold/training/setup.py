@@ -14,9 +14,8 @@ from torch.utils.data import Dataset
 
 from trunkfold.config.schema import AnyConfig, Config, ModelConfig, TrainConfig
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
 from trunkfold.images.views import check_views, measure_normalization
-from trunkfold.images.workers import PhotoLoader
 from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
 from trunkfold.model.families import family_of
@@ -98,8 +97,7 @@ def train_folds(
 ) -> pd.DataFrame:
     """Train the tails, or resume; see `shown_photos` and `trunkfold.training.loop.train`."""
     labelled, lockstep = experiment.labelled, experiment.lockstep
-    workers = choose_workers(experiment.config.data, lockstep.accelerator)
-    loader = PhotoLoader(seen, lockstep.batches, workers, lockstep.accelerator.device)
+    loader = experiment.source.loader(seen, lockstep.batches)
     validation = Validation(clean, labelled.fold_of_row, labelled.targets)
     return train(lockstep, loader, validation, checkpoint, after_epoch, quiet)
 
