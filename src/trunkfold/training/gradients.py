@@ -104,15 +104,9 @@ class SeededDropPath(DropPath):
 
 
 def learned_shares(batch: Tensor, folds: int) -> list[Tensor]:
-    """Return each tail's training rows: the batch without its fold's rows, or the whole batch with a single fold."""
-    rows_left_out = len(batch) // folds if folds > 1 else 0
-    return [without_fold(batch, fold, rows_left_out) for fold in range(folds)]
-
-
-def without_fold(batch: Tensor, fold: int, rows_left_out: int) -> Tensor:
-    """Return a batch, ordered by fold, without the rows of one fold."""
-    start = fold * rows_left_out
-    return torch.cat([batch[:start], batch[start + rows_left_out :]])
+    """Return the rows each tail trains on: a batch, ordered by fold, without its own fold; all with a single fold."""
+    rows = len(batch) // folds if folds > 1 else 0  # left out
+    return [torch.cat([batch[: fold * rows], batch[(fold + 1) * rows :]]) for fold in range(folds)]
 
 
 def rows_of_each_fold(batch: Tensor, folds: int, chosen: slice) -> Tensor:
