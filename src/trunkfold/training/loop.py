@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from trunkfold.errors import DivergedError, first_few
+from trunkfold.errors import DivergedError, OutOfTime, first_few
 from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.model.ensemble import predict
@@ -76,8 +76,8 @@ def train(
     set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
-    epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
-    with tqdm(total=total, initial=training.steps_done, desc="training", unit="step", disable=hidden) as bar:
+    epochs, done = lockstep.config.epochs, (training.epoch - 1) * len(loader) + training.step
+    with tqdm(total=epochs * len(loader), initial=done, desc="training", unit="step", disable=hidden) as bar:
         while training.epoch <= epochs:
             training.learn(bar)
             rows = training.end_epoch()
@@ -114,11 +114,6 @@ class Training:
         state = checkpoint.read() if checkpoint else None
         if state is not None:
             self.load_state_dict(state)
-
-    @property
-    def steps_done(self) -> int:
-        """Finished steps over all epochs."""
-        return (self.epoch - 1) * len(self.loader) + self.step
 
     def learn(self, bar: tqdm) -> None:
         """Run the remaining steps of the current epoch."""
@@ -190,7 +185,10 @@ class Training:
         if stop or (save and self.step < len(self.loader)):  # finished epochs are saved anyway
             self.checkpoint.write(self.state_dict)
         if stop:
-            self.checkpoint.stop(self.epoch)
+            raise OutOfTime(
+                f"stopped in epoch {self.epoch}, within train.max_hours {self.checkpoint.hours:g}; the checkpoint is "
+                "saved: rerun the same command, without --run.restart, to resume"
+            )
 
 
 def _check_finite(losses: list[float], epoch: int) -> None:
