@@ -66,10 +66,9 @@ class Lockstep:
         self.optimizer = accelerator.prepare(optimizer)
         self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
         self.learning = nn.ParameterList(p for own in self._by_threads.learning for p in own)
-        decay = config.ema_decay
         self.ema = None
-        if decay is not None:  # without exclude_buffers, timm would build state dicts in each step
-            self.ema = ModelEmaV3(self.learning, decay, use_warmup=True, exclude_buffers=True)
+        if config.ema_decay is not None:  # without exclude_buffers, timm would build state dicts in each step
+            self.ema = ModelEmaV3(self.learning, config.ema_decay, use_warmup=True, exclude_buffers=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.best: list[Tensor] | None = None
         self.steps_done = 0

@@ -63,11 +63,9 @@ class Experiment:
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
 ) -> Experiment:
-    """Build the model, its tails, their batches and their optimizer, independent of earlier random numbers.
+    """Build the model (see `build_backbone`), its tails, their batches and their optimizer.
 
-    Args:
-        config: See `complete`.
-        model: See `build_backbone`.
+    The result depends on the complete configuration alone, not on earlier random numbers.
 
     Raises:
         InputError: See `build_backbone`; or timm has no such optimizer or schedule, or the batch size is too small.
