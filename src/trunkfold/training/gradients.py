@@ -34,7 +34,7 @@ class GradientsByThreads:
         tails: Sequence[Tail],
         loss_of: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """Store the model, which is on the CPU, and convert its `DropPath` layers to `SeededDropPath`.
+        """Store the model, and convert its `DropPath` layers to `SeededDropPath`.
 
         Args:
             loss_of: Loss of logits (rows, classes) and class indices (rows,), summed over rows.
