@@ -43,13 +43,13 @@ def main() -> None:
         if accelerator.is_main_process:
             save_inputs(run, experiment.config, labelled, experiment.backbone, experiment.augment)
         with watch("features"):
-            clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
+            clean, seen = shown_photos(experiment)
         with watch("training"):
             history = train_folds(experiment, clean, seen, experiment.checkpoint(run.state, watch.started))
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
-            embeddings = embed(accelerator, clean, len(labelled.table))
+            embeddings = embed(clean)
         if accelerator.is_main_process:
             save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:

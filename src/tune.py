@@ -34,8 +34,7 @@ def main() -> None:
     """Check the options, run the search, write the results."""
     options = parse_tuning(description=__doc__)
     config = replace(options, data=complete(options).data)  # other defaults depend on what trials search
-    check_alone()
-    check_untracked(config)
+    check_command(config)
     space = read_space(config)
     labelled = None
     if config.run.restart or not (SUBMISSIONS / config.run.name).exists():  # fail before its folder is made or replaced
@@ -51,17 +50,16 @@ def main() -> None:
     print(f"\n{summary(study, config, folder)}")
 
 
-def check_alone() -> None:
-    """Raise an `InputError` under a distributed launcher: processes share trials, not training steps."""
+def check_command(config: TuningConfig) -> None:
+    """Raise an `InputError` under a distributed launcher, or if trackers are configured.
+
+    Processes share trials, not training steps, and trials are recorded in the study's folder only.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "tune.py does not run under a distributed launcher: start it with python, once per GPU "
             "(CUDA_VISIBLE_DEVICES); the processes share the study"
         )
-
-
-def check_untracked(config: TuningConfig) -> None:
-    """Raise an `InputError` if trackers are configured: trials are recorded in the study's folder only."""
     if config.run.trackers:
         raise InputError(
             "run.trackers: tune.py records trials in the study's folder and page only; pass --run.trackers '[]', "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from trunkfold.errors import InputError, WriteError
@@ -91,17 +91,27 @@ def locked_folder(folder: Path, option: str) -> Iterator[Path]:
         InputError: The folder is not writable, or the block raised a `WriteError`; the message names `option`, which
             selects the folder.
     """
-    lock = FileLock(folder / ".lock")
+    with occupied_folder(folder, option):
+        try:
+            yield folder
+        except WriteError as error:
+            raise InputError(f"{error}; or choose another {option}") from error
+
+
+@contextmanager
+def occupied_folder(folder: Path, option: str, patience: float = -1) -> Iterator[None]:
+    """Lock a folder as `locked_folder`; give up after `patience` seconds, and leave a `WriteError` as it is."""
+    lock = FileLock(folder / ".lock", timeout=patience)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").open("a").close()  # FileLock would wait forever for write permission
         lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process uses {folder}: wait for it, or choose another {option}") from error
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror or error}): choose another {option}") from error
     try:
-        yield folder
-    except WriteError as error:
-        raise InputError(f"{error}; or choose another {option}") from error
+        yield
     finally:
         lock.release()
 

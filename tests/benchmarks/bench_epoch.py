@@ -37,7 +37,6 @@ from tqdm import tqdm
 from trunkfold.config.schema import CacheConfig, Config, DataConfig, ModelConfig, SplitConfig, TrainConfig
 from trunkfold.cores import thread_count
 from trunkfold.demo.competition import BATCH, COPIES
-from trunkfold.images.batches import choose_workers, training_loader
 from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
@@ -161,10 +160,9 @@ class Ours:
         with quietly():
             self.labelled = labelled = load_labelled(config)
             experiment = prepare_experiment(config, labelled, self.accelerator)
-            clean, photos = shown_photos(experiment.source, labelled, experiment.augment)
+            clean, photos = shown_photos(experiment)
         self.lockstep = experiment.lockstep
-        workers = choose_workers(config.data, self.accelerator)
-        self.loader = training_loader(photos, self.lockstep.batches, workers, self.accelerator.device)
+        self.loader = experiment.source.loader(photos, self.lockstep.batches)
         self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:
@@ -284,11 +282,12 @@ class Meter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the block towards a part."""
-        operations, started = self._counted(), now(self.device)
+        """Count the block towards a part, except for parts within it."""
+        started = now(self.device) - sum(self.seconds.values())
+        operations = self._counted() - sum(self.operations.values())
         yield
-        self.seconds[name] += now(self.device) - started
-        self.operations[name] += self._counted() - operations
+        self.seconds[name] += now(self.device) - sum(self.seconds.values()) - started
+        self.operations[name] += self._counted() - sum(self.operations.values()) - operations
 
     def around(self, name: str, call: Callable) -> Callable:
         """Wrap a function to count its calls towards a part."""
@@ -330,7 +329,7 @@ def metered_epoch(ours: Ours, counting: bool = False) -> Meter:
     meter = Meter(ours.accelerator.device, counter)
     for name, owner, method in (
         (TRUNK, ours.lockstep.trunk, "forward"),
-        (FORWARD, ours.lockstep.model, "forward"),
+        (FORWARD, ours.lockstep, "_losses"),
         (BACKWARD, ours.accelerator, "backward"),
         (VALIDATION, ours.validation, "score"),
     ):

@@ -27,8 +27,9 @@ from tqdm import tqdm
 from trunkfold.data.photos import read_photo
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.files import write_json
-from trunkfold.images.augmentation import STANDARD, Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.images.augmentation import PRESETS, Augmentation
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.split.dataset import side_to_keep
 
 SEED = "student project: decoded, reduced and augmented as floats"
@@ -78,9 +79,9 @@ def measure_one_core(paths: list[str], pixels: Iterable[np.ndarray], size: int, 
         SEED: lambda row: seed[row],
         "decoded for the cache, once": lambda row: read_photo(paths[row], side),
         "read from the cache": lambda row: pixels[row].copy(),
-        "from the cache, standard augmentation": augmented(pixels, STANDARD, size),
+        "from the cache, standard augmentation": augmented(pixels, PRESETS["standard"], size),
     }
-    for step in STANDARD:
+    for step in PRESETS["standard"]:
         ((name, arguments),) = step.items()
         ways[f"    {name} alone, every time"] = augmented(pixels, [{name: {**arguments, "p": 1.0}}], size)
     fastest = dict.fromkeys(ways, float("inf"))
@@ -102,7 +103,7 @@ def measure_all_cores(paths: list[str], pixels: Iterable[np.ndarray], options: a
         return FoldBalancedBatches(fold_of_row, options.batch, 0, Accelerator(cpu=True))
 
     def load(workers: int) -> int:
-        loader = training_loader(photos, batches(), workers, torch.device("cpu"))
+        loader = PhotoLoader(photos, batches(), workers, torch.device("cpu"))
         next(iter(loader))  # starts the processes
         return sum(len(targets) for _ in range(epochs) for _, targets in loader)
 

@@ -26,10 +26,10 @@ from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.layers import ExactLinear, merge
 from trunkfold.model.linear import FastLinear
 from trunkfold.training.accelerator import start_process
+from trunkfold.training.gradients import learned_shares
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.loop import trained_parameters
 from trunkfold.training.optimizers import make_optimizer
-from trunkfold.training.shares import without_fold
 
 CLASSES = 6
 
@@ -47,9 +47,8 @@ class Separate:
         self.optimizers = [make_optimizer([tail], train) for tail in self.tails]
 
     def step(self, photos: torch.Tensor, targets: torch.Tensor) -> None:
-        rows = len(photos) // len(self.tails)
-        for fold, (tail, optimizer) in enumerate(zip(self.tails, self.optimizers, strict=True)):
-            own_photos, own_targets = without_fold(photos, fold, rows), without_fold(targets, fold, rows)
+        shares = (learned_shares(batch, len(self.tails)) for batch in (photos, targets))
+        for tail, optimizer, own_photos, own_targets in zip(self.tails, self.optimizers, *shares, strict=True):
             with self.accelerator.autocast():
                 logits = tail.train()(self.trunk(own_photos))
             loss = nn.functional.cross_entropy(logits.float(), own_targets, label_smoothing=self.train.label_smoothing)

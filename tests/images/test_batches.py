@@ -17,7 +17,6 @@ from trunkfold.images.batches import (
     TrainingPhotos,
     ViewedPhotos,
     choose_workers,
-    training_loader,
 )
 from trunkfold.images.views import VIEWS
 from trunkfold.images.workers import PhotoLoader
@@ -218,7 +217,7 @@ def test_the_loader_gives_the_batches_photos_in_their_order_with_and_without_wor
     targets = np.arange(len(FOLD_OF_ROW))
     photos = TrainingPhotos(some_photos(), targets, Augmentation("standard", 32), seed=1)
     expected = [[row for row, _ in batch] for batch in draw(make_batches(), epochs=2)]
-    alone, shared = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 2))
+    alone, shared = (PhotoLoader(photos, make_batches(), workers, CPU) for workers in (0, 2))
     loaded = [batch for _ in range(2) for batch in alone]
     assert [batch[1].tolist() for batch in loaded] == expected
     for (pixels, rows), (same_pixels, same_rows) in zip(loaded, [b for _ in range(2) for b in shared], strict=True):
@@ -231,7 +230,7 @@ def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
     """As on Windows and macOS, and on Linux since Python 3.14: photos and augmentation have to be pickled."""
     targets = np.arange(len(FOLD_OF_ROW))
     photos = TrainingPhotos(cache_photos(tmp_path, some_photos()), targets, Augmentation("standard", 32), seed=1)
-    alone, sent = (training_loader(photos, make_batches(), workers, CPU) for workers in (0, 1))
+    alone, sent = (PhotoLoader(photos, make_batches(), workers, CPU) for workers in (0, 1))
     sent.multiprocessing_context = start
     for (pixels, rows), (same_pixels, same_rows) in zip(alone, sent, strict=True):
         assert torch.equal(pixels, same_pixels)
@@ -242,9 +241,9 @@ def test_workers_that_are_sent_everything_load_the_same(tmp_path, start):
 def test_workers_hand_over_pieces_that_are_joined_to_the_batches(monkeypatch, workers):
     """Of 1, 16, 17 and 40 photos, and again after an iteration that was given up."""
     pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
-    viewed = ViewedPhotos(list(pixels), np.arange(40), VIEWS["plain"], size=4)
+    viewed = ViewedPhotos(list(pixels), VIEWS["plain"], size=4)
     batches = [range(1), range(3, 19), range(20, 37), range(40)]
-    loader = PhotoLoader(viewed, workers, batches, CPU, persistent=workers > 0)
+    loader = PhotoLoader(viewed, batches, workers, CPU)
     assert max(map(len, loader.batch_sampler)) == 16  # what a worker puts into the shared memory at once
     assert len(loader) == 4
     next(iter(loader))
@@ -259,13 +258,11 @@ def test_workers_hand_over_pieces_that_are_joined_to_the_batches(monkeypatch, wo
     assert not any(batch.is_shared() for batch in loaded)
 
 
-def test_viewed_photos_come_in_the_order_of_their_rows():
+def test_viewed_photos_are_those_of_their_rows():
     pixels = some_photos()
-    viewed = ViewedPhotos(pixels, np.array([3, 0]), VIEWS["plain"], size=20)
-    assert len(viewed) == 2
-    square = ViewedPhotos([photo[:, :20] for photo in pixels], np.array([3, 0]), VIEWS["hflip"], size=20)
-    np.testing.assert_array_equal(square[0], pixels[3][:, :20][:, ::-1])
-    np.testing.assert_array_equal(square[1], pixels[0][:, :20][:, ::-1])
+    square = ViewedPhotos([photo[:, :20] for photo in pixels], VIEWS["hflip"], size=20)
+    np.testing.assert_array_equal(square[3], pixels[3][:, :20][:, ::-1])
+    np.testing.assert_array_equal(square[0], pixels[0][:, :20][:, ::-1])
 
 
 @dataclass

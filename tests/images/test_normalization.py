@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trunkfold.images.normalization import measure_normalization
+from trunkfold.images.views import measure_normalization
 
 
 def test_they_are_numpys_over_all_pixels_of_the_chosen_photos():

@@ -13,7 +13,7 @@ import torch
 
 from trunkfold.errors import InputError, exit_on_input_error
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, ViewedPhotos, training_loader
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, ViewedPhotos
 from trunkfold.images.views import VIEWS
 from trunkfold.images.workers import DeadWorkerError, PhotoError, PhotoLoader, worker_deaths_explained
 
@@ -49,10 +49,10 @@ class Planted(list):
 def load_all(kind: str, photos: Planted, workers: int, accelerator) -> None:
     if kind == "training":
         shown = TrainingPhotos(photos, np.arange(ROWS) % 2, Augmentation("none", 32), 0)
-        loader = training_loader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers, CPU)
+        loader = PhotoLoader(shown, FoldBalancedBatches(np.arange(ROWS) % 3, 3, 0, accelerator), workers, CPU)
     else:
         pairs = [range(row, row + 2) for row in range(0, ROWS, 2)]
-        loader = PhotoLoader(ViewedPhotos(photos, np.arange(ROWS)[::-1], VIEWS["plain"], 20), workers, pairs, CPU)
+        loader = PhotoLoader(ViewedPhotos(photos, VIEWS["plain"], 20), pairs, workers, CPU)
     for _ in loader:
         pass
 
@@ -76,7 +76,7 @@ def lose_connection(loader: PhotoLoader) -> None:
 
 
 def test_a_connection_that_ends_before_the_signal_of_a_death_is_a_dead_worker():
-    loader = PhotoLoader(ViewedPhotos(PIXELS, np.arange(ROWS), VIEWS["plain"], 20), 1, [[0]] * 4, CPU)
+    loader = PhotoLoader(ViewedPhotos(PIXELS, VIEWS["plain"], 20), [[0]] * 4, 1, CPU)
     with pytest.raises(DeadWorkerError, match="killed by signal"), worker_deaths_explained():
         lose_connection(loader)
 

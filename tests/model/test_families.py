@@ -24,7 +24,8 @@ from trunkfold.model.half_precision import on_device
 from trunkfold.model.layers import merge
 from trunkfold.model.parts import Tail, trained_parameters
 from trunkfold.run_folder import RunFolder
-from trunkfold.training.lockstep import Lockstep, learned_shares
+from trunkfold.training.gradients import learned_shares
+from trunkfold.training.lockstep import Lockstep
 
 TINY = {  # arguments that make a small model of a large one
     "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 3, 4)},
@@ -183,7 +184,6 @@ def test_lockstep_equals_whole_models_with_pefts_adapters(accelerator, name):
     own, labels = (learned_shares(batch, folds)[1] for batch in (pictures, targets))
     nn.functional.cross_entropy(whole(normalised(whole, own)), labels).backward()
     expected = dict(whole.named_parameters())
-    lockstep.model.train()
     lockstep._by_threads(pictures, targets)
     for parameter, found in trained_parameters(lockstep.tails[1]):
         scale = expected[parameter].grad.abs().max().item()

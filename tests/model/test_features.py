@@ -19,7 +19,8 @@ from trunkfold.data.pixel_cache import CachedPhotos
 from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.predictions import average
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.model import features
 from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.ensemble import predict
@@ -185,7 +186,7 @@ def test_as_many_kept_views_as_epochs_train_as_fresh_ones(accelerator, photos, c
         batches = FoldBalancedBatches(fold_of_row, options.batch_size, 0, accelerator)
         lockstep = Lockstep(accelerator, options, backbone, batches)
         shown = training_photos(photos)
-        loader = training_loader(
+        loader = PhotoLoader(
             source.augmented(shown, visits) if kept else shown, lockstep.batches, 0, accelerator.device
         )
         histories.append(train(lockstep, loader, Validation(source.clean(ALL), fold_of_row, TARGETS)))

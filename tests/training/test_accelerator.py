@@ -94,7 +94,7 @@ def test_a_gpu_that_accelerate_was_told_to_leave_alone_decides_nothing(monkeypat
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     accelerator = start_process(TrainConfig())
     assert (accelerator.device.type, accelerator.mixed_precision) == ("cpu", "no")
-    photos = PhotoLoader([torch.zeros(2, 2, 3, dtype=torch.uint8)], 0, [[0]], accelerator.device)
+    photos = PhotoLoader([torch.zeros(2, 2, 3, dtype=torch.uint8)], [[0]], 0, accelerator.device)
     assert not photos.pin_memory
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match="fp16 needs a GPU"):

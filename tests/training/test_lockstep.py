@@ -16,9 +16,9 @@ from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone, build_backbone
 from trunkfold.model.parts import trained_parameters
 from trunkfold.training import gradients
+from trunkfold.training.gradients import learned_shares
 from trunkfold.training.lockstep import Lockstep
 from trunkfold.training.optimizers import balanced_class_weights, make_optimizer, make_scheduler
-from trunkfold.training.shares import without_fold
 
 FOLDS, CLASSES, STEPS = 3, 4, 6
 
@@ -67,7 +67,7 @@ def test_lockstep_equals_separate_models_on_the_same_batches(accelerator, tune, 
         targets = torch.randint(0, CLASSES, (train.batch_size,))
         losses = lockstep.step(photos, targets)
         for fold, (model, optimizer, schedule) in enumerate(zip(separate, optimizers, schedules, strict=True)):
-            own = [without_fold(rows, fold, train.batch_size // FOLDS) for rows in (photos, targets)]
+            own = [learned_shares(rows, FOLDS)[fold] for rows in (photos, targets)]
             loss = nn.functional.cross_entropy(
                 model(own[0]), own[1], weights, reduction="none", label_smoothing=train.label_smoothing
             ).mean()
@@ -171,9 +171,7 @@ def test_pieces_hold_as_many_rows_of_each_fold(accelerator):
     lockstep = small_lockstep(accelerator)
     lockstep.pieces, seen = 3, []
     rows = torch.arange(12)
-    lockstep._losses = lambda model, photos, targets: (
-        seen.append(targets.tolist()) or torch.zeros(FOLDS, requires_grad=True)
-    )
+    lockstep._losses = lambda photos, targets: seen.append(targets.tolist()) or torch.zeros(FOLDS, requires_grad=True)
     lockstep._add_up_gradients(rows, rows)
     assert seen == [[0, 4, 8], [1, 5, 9], [2, 3, 6, 7, 10, 11]]
 
@@ -281,8 +279,9 @@ def test_a_tail_learns_nothing_from_its_own_fold(accelerator):
     assert same == [False, True, False]
 
 
-def test_without_fold_leaves_one_fold_out():
-    assert without_fold(torch.arange(6), 1, 2).tolist() == [0, 1, 4, 5]
+def test_each_tail_learns_from_the_rows_of_other_folds():
+    shares = learned_shares(torch.arange(6), 3)
+    assert [rows.tolist() for rows in shares] == [[2, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 3]]
 
 
 def test_averaged_weights_are_used_only_inside_the_block(accelerator):
@@ -319,7 +318,6 @@ def test_a_step_walks_through_no_modules(accelerator, monkeypatch):
 
 def test_tails_learn_in_training_mode_whatever_they_were_used_for(accelerator):
     lockstep = small_lockstep(accelerator)
-    assert lockstep.model.training
     assert all(tail.training for tail in lockstep.tails)
     with lockstep.weights() as tails:
         assert not any(tail.training for tail in tails)

@@ -12,7 +12,8 @@ from accelerate import PartialState
 from trunkfold.config.schema import Config, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from trunkfold.errors import InputError, OutOfTime
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, training_loader
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
+from trunkfold.images.workers import PhotoLoader
 from trunkfold.model.backbone import build_backbone
 from trunkfold.model.features import FeatureSource
 from trunkfold.model.parts import trained_parameters
@@ -51,7 +52,7 @@ def prepare(accelerator, workers: int = 0, drop_path: float = 0.0, **options):
     clean = list(FeatureSource(accelerator, lockstep.trunk, pixels, CONFIG).batches(np.arange(42)))
     return (
         lockstep,
-        training_loader(photos, batches, workers, accelerator.device),
+        PhotoLoader(photos, batches, workers, accelerator.device),
         Validation(clean, fold_of_row, targets),
     )
 

@@ -65,7 +65,7 @@ def test_a_trial_differs_from_the_experiment_in_what_was_drawn_alone():
     assert {trial["train.ema_decay"] for trial in trials} == {None, 0.9}
     assert {trial["train.batch_size"] for trial in trials} == {10, 20, 30, 40}
     for values in trials:
-        found, base = trial_experiment(config, values), config.experiment()
+        found, base = trial_experiment(config, values), trial_experiment(config, {})
         assert type(found) is type(base)
         train = found.train
         assert values == {
@@ -83,7 +83,7 @@ def test_the_best_experiment_is_whole_and_has_a_name_of_its_own():
     found = best_experiment(config, {"train.tail_lr": 5e-4})
     assert (found.train.tail_lr, found.train.epochs) == (5e-4, 12)
     assert found.run.name == "toy-best"
-    assert replace(found, train=config.train, run=config.run) == config.experiment()
+    assert replace(found, train=config.train, run=config.run) == trial_experiment(config, {})
     usual = best_experiment(tuning(config.tune.space), {})
     assert (usual.train.epochs, usual.train.cached_views) == (30, None)
 

@@ -15,48 +15,37 @@ import albumentations as A
 
 Steps = list[dict[str, dict[str, Any]]]
 
-# Labels are invariant to position, size, side and lighting of the damage; test copies are noisy or blurred. Photos are
-# rotated before cropping, so that most crops contain only real pixels.
-STANDARD: Steps = [
-    {"Affine": {"rotate": [-10, 10], "shear": [-5, 5], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.3}},
-    {"RandomResizedCrop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333], "area_for_downscale": "image"}},
-    {"HorizontalFlip": {"p": 0.5}},
-    {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.03, "p": 0.8}},
-    {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
-    {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
-]
-# For long schedules and large models, which overfit more: stronger crops, colours and noise, and coarse dropout.
-STRONG: Steps = [
-    {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.5}},
-    {"RandomResizedCrop": {"scale": [0.3, 1.0], "ratio": [0.667, 1.5], "area_for_downscale": "image"}},
-    {"HorizontalFlip": {"p": 0.5}},
-    {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.08, "p": 0.9}},
-    {"GaussNoise": {"std_range": [0.02, 0.12], "p": 0.3}},
-    {"GaussianBlur": {"blur_limit": [3, 7], "p": 0.2}},
-    {"ImageCompression": {"quality_range": [40, 90], "p": 0.2}},
-    {"CoarseDropout": {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "p": 0.3}},
-]
-# The augmentation of the student project that serves as the baseline.
-SEED: Steps = [
-    {"ColorJitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "p": 0.9}},
-    {"HorizontalFlip": {"p": 0.5}},
-    {
-        "Affine": {
-            "rotate": [-15, 15],
-            "translate_percent": [-0.1, 0.1],
-            "scale": [0.8, 1.2],
-            "shear": [-10, 10],
-            "p": 0.5,
-        }
-    },
-    {"GaussNoise": {"std_range": [0.05, 0.05], "p": 0.9}},
-    {"RandomResizedCrop": {"scale": [0.8, 1.0], "p": 0.2}},
-]
 PRESETS: dict[str, Steps] = {
     "none": [],
-    "standard": STANDARD,
-    "strong": STRONG,
-    "seed": SEED,
+    # Labels are invariant to position, size, side and lighting of the damage; test copies are noisy or blurred. Photos
+    # are rotated before cropping, so that most crops contain only real pixels.
+    "standard": [
+        {"Affine": {"rotate": [-10, 10], "shear": [-5, 5], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.3}},
+        {"RandomResizedCrop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333], "area_for_downscale": "image"}},
+        {"HorizontalFlip": {"p": 0.5}},
+        {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.03, "p": 0.8}},
+        {"GaussNoise": {"std_range": [0.02, 0.08], "p": 0.2}},
+        {"GaussianBlur": {"blur_limit": [3, 5], "p": 0.1}},
+    ],
+    # For long schedules and large models, which overfit more: stronger crops, colours and noise, and coarse dropout.
+    "strong": [
+        {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "border_mode": cv2.BORDER_REFLECT_101, "p": 0.5}},
+        {"RandomResizedCrop": {"scale": [0.3, 1.0], "ratio": [0.667, 1.5], "area_for_downscale": "image"}},
+        {"HorizontalFlip": {"p": 0.5}},
+        {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.08, "p": 0.9}},
+        {"GaussNoise": {"std_range": [0.02, 0.12], "p": 0.3}},
+        {"GaussianBlur": {"blur_limit": [3, 7], "p": 0.2}},
+        {"ImageCompression": {"quality_range": [40, 90], "p": 0.2}},
+        {"CoarseDropout": {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "p": 0.3}},
+    ],
+    # The augmentation of the student project that serves as the baseline.
+    "seed": [
+        {"ColorJitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "p": 0.9}},
+        {"HorizontalFlip": {"p": 0.5}},
+        {"Affine": {"rotate": [-15, 15], "translate_percent": [-0.1, 0.1], "scale": [0.8, 1.2], "shear": [-10, 10]}},
+        {"GaussNoise": {"std_range": [0.05, 0.05], "p": 0.9}},
+        {"RandomResizedCrop": {"scale": [0.8, 1.0], "p": 0.2}},
+    ],
 }
 
 

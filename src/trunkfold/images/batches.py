@@ -18,7 +18,7 @@ from trunkfold.cores import cores_of_process, local_processes, usable_cores
 from trunkfold.errors import InputError, counted
 from trunkfold.images.augmentation import Augmentation
 from trunkfold.images.views import View, render
-from trunkfold.images.workers import PIECE, PhotoLoader, photo_named
+from trunkfold.images.workers import PIECE, photo_named
 from trunkfold.split.folds import ONLY_LEARNED
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class FoldBalancedBatches:
 
     Attributes:
         folds: Number of folds and tails.
+        rows_per_fold: Rows of each fold in this process's share of a batch.
+        batch_rows_learned: Photos of a batch, over all processes, that each tail trains on.
         epoch: Number of started epochs.
     """
 
@@ -55,7 +57,6 @@ class FoldBalancedBatches:
         Args:
             fold_of_row: Fold of each row, -1 for held-out rows, -2 for rows that are only trained on; shape (rows,).
             batch_size: Photos per batch over all processes, a multiple of the number of folds.
-            seed: Seed of the order.
             accelerator: Accelerator whose processes share each batch.
             group_of_row: Group of each row, to visit one row per group and pass, a different one each time; None
                 visits all rows.
@@ -74,21 +75,13 @@ class FoldBalancedBatches:
                 f"train.batch_size {batch_size} is too small for {self.folds} folds on {accelerator.num_processes} "
                 f"processes: use at least {self.folds * accelerator.num_processes}"
             )
+        self.rows_per_fold = len(self.places)
+        self.batch_rows_learned = self.batch_rows_per_fold * max(self.folds - 1, 1)
         self.seed = seed
         self.epoch = self.first_step = 0
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # current pass of each fold
         learning = sum(map(len, self.rows_of_part))
         self.steps = max(1, round(learning / (self.batch_rows_per_fold * len(parts))))
-
-    @property
-    def rows_per_fold(self) -> int:
-        """Rows of each fold in this process's share of a batch."""
-        return len(self.places)
-
-    @property
-    def batch_rows_learned(self) -> int:
-        """Number of photos of a batch, over all processes, that each tail trains on."""
-        return self.batch_rows_per_fold * max(self.folds - 1, 1)
 
     def __len__(self) -> int:
         return self.steps
@@ -146,23 +139,14 @@ class TrainingPhotos(Dataset):
 
 
 class ViewedPhotos(Dataset):
-    """A view of each row's photo: uint8 tensors of shape (side, side, 3)."""
+    """A view of photos by row: uint8 tensors of shape (side, side, 3)."""
 
-    def __init__(self, pixels: Sequence[np.ndarray], rows: np.ndarray, view: View, size: int) -> None:
-        self.pixels, self.rows, self.view, self.size = pixels, rows, view, size
+    def __init__(self, pixels: Sequence[np.ndarray], view: View, size: int) -> None:
+        self.pixels, self.view, self.size = pixels, view, size
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: int) -> torch.Tensor:
-        row = self.rows[place]
+    def __getitem__(self, row: int) -> torch.Tensor:
         with photo_named(self.pixels, row):
             return to_tensor(render(self.pixels[row], self.view, self.size))
-
-
-def training_loader(photos: Dataset, batches: FoldBalancedBatches, workers: int, device: torch.device) -> PhotoLoader:
-    """Load the photos of each batch by (row, visit), in `workers` processes or, with 0, in this one."""
-    return PhotoLoader(photos, workers, batches, device, persistent=workers > 0)
 
 
 def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
@@ -171,18 +155,18 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     If `data.workers` is None, this is the process's share of the cores with a GPU, and 0 on a CPU. The number is
     limited, with a warning, by the share of the cores and of shared memory, since workers are killed if it is full.
     """
-    most = cores_of_process()
-    processes, wanted = local_processes(), data.workers
+    cores, processes, wanted = cores_of_process(), local_processes(), data.workers
     if wanted is None:
-        wanted = most if accelerator.device.type == "cuda" else 0
-    if wanted > most:
-        _warn_of_workers(wanted, most, f"there are {counted(usable_cores(), 'usable core')}", processes)
-    wanted = min(wanted, most)
+        wanted = cores if accelerator.device.type == "cuda" else 0
     room = _workers_in_shared_memory(data.image_size, processes)
-    if wanted > room:
-        reason = f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"
-        _warn_of_workers(wanted, room, reason, processes)
-    return min(wanted, room)
+    for most, reason in (
+        (cores, f"there are {counted(usable_cores(), 'usable core')}"),
+        (room, f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"),
+    ):
+        if wanted > most:
+            _warn_of_workers(wanted, most, reason, processes)
+            wanted = most
+    return wanted
 
 
 def _workers_in_shared_memory(side: int, processes: int) -> float:

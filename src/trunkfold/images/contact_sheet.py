@@ -34,7 +34,8 @@ def draw_sheet(
     Returns:
         A PNG file.
     """
-    side = _side(len(rows))
+    fitting = math.isqrt(MOST_PIXELS // (len(rows) * (SHOWN + 1)))
+    side = min(LARGEST, max(SMALLEST, fitting))
     font = ImageFont.load_default(TEXT)
     margin = GAP + math.ceil(max(font.getlength(name) for name in names)) + 2 * GAP
     lines, columns = len(rows), SHOWN + 1
@@ -50,12 +51,6 @@ def draw_sheet(
     png = io.BytesIO()
     Image.fromarray(np.asarray(sheet) | LOW_BITS).save(png, "PNG", optimize=True)
     return png.getvalue()
-
-
-def _side(lines: int) -> int:
-    """Return the side of an image that keeps the sheet within `MOST_PIXELS`."""
-    fitting = math.isqrt(MOST_PIXELS // (lines * (SHOWN + 1)))
-    return min(LARGEST, max(SMALLEST, fitting))
 
 
 def _whole(photo: np.ndarray, side: int) -> Image.Image:

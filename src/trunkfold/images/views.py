@@ -1,4 +1,4 @@
-"""Test-time augmentation: views of a photo, defined by region, mirroring and scale."""
+"""Views of a photo by region, mirroring and scale, for test-time augmentation, and statistics of plain views."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from trunkfold.config.schema import Normalization
 from trunkfold.errors import InputError, nearest
 
 STRIDE = 32  # total stride of ConvNeXt
@@ -70,6 +71,25 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
     shrinks = part.shape[0] >= side and part.shape[1] >= side
     shown = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.ascontiguousarray(shown[:, ::-1]) if view.mirror else shown
+
+
+def measure_normalization(pixels: Sequence[np.ndarray], rows: np.ndarray, size: int) -> Normalization:
+    """Measure mean and standard deviation of each channel over the plain views of some photos.
+
+    Args:
+        pixels: uint8 of shape (height, width, 3) by row.
+        size: Side of the model's input in pixels.
+
+    Returns:
+        Statistics of pixels scaled to 0 .. 1.
+    """
+    moments = np.zeros((2, 3))
+    for row in rows:
+        mean, std = cv2.meanStdDev(render(pixels[row], VIEWS["plain"], size))
+        moments += np.array([mean, std**2 + mean**2])[..., 0] / len(rows)
+    mean, std = moments[0], np.sqrt(moments[1] - moments[0] ** 2)
+    std = std.clip(1)  # avoids dividing a constant channel by zero
+    return Normalization((mean / 255).round(6).tolist(), (std / 255).round(6).tolist())
 
 
 def _span(start: float, end: float, length: int) -> slice:

@@ -36,22 +36,14 @@ class PhotoLoader(DataLoader):
     return photos as (height, width, 3). Cached features are not permuted.
     """
 
-    def __init__(
-        self, photos: Dataset, workers: int, batches: Iterable, device: torch.device, persistent: bool = False
-    ) -> None:
-        """Load in `workers` processes or, with 0, in this one.
-
-        Args:
-            batches: Sized iterable of lists of indices.
-            device: Device of the batches.
-            persistent: Whether to keep workers between iterations.
-        """
+    def __init__(self, photos: Dataset, batches: Iterable, workers: int, device: torch.device) -> None:
+        """Load batches, a sized iterable of lists of indices, in `workers` processes or, with 0, in this one."""
         self.pieces, self.device = _Pieces(batches), device
         super().__init__(
             photos,
             batch_sampler=self.pieces,
             num_workers=workers,
-            persistent_workers=persistent,
+            persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             # Without a separate generator, each iteration would advance the global random state of the training.
             generator=torch.Generator(),

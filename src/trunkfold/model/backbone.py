@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from trunkfold.model.families import KNOWN, Family, family_of
 from trunkfold.model.layers import add_adapters, is_pointwise
 from trunkfold.model.linear import use_fast_linear
 from trunkfold.model.parts import Part, Tail, Trunk, trained_parameters
-from trunkfold.model.pretrained import check_tensors, create_model, digest_weights
+from trunkfold.model.pretrained import create_model, digest_weights
 
 
 @dataclass
@@ -26,7 +26,6 @@ class Backbone:
     Attributes:
         trunk: Shared, frozen part.
         tail: Tuned part, with initial weights and without adapters.
-        config: Options of the model.
         digest: SHA-256 of the initial weights; None for a saved run, which loads its own weights.
     """
 
@@ -37,17 +36,16 @@ class Backbone:
 
     def frozen(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the tail that are not trained, by name."""
-        if self.config.tune == "all":
-            return {}
-        chosen = {id(parameter) for parameter in _frozen_parameters(self.tail, self.config.tune)}
-        return {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) in chosen}
+        frozen, tail, tune = {}, self.tail, self.config.tune
+        for path, layer in tail.named_modules():
+            closing = path.split(".")[0] in tail.closing  # norms of neck and head are always trained
+            fixed = tune != "all" and (_is_matrix(layer) or (tune == "adapters" and not closing))
+            if fixed and layer is not tail.get_classifier():
+                frozen |= layer.named_parameters(path, recurse=False)
+        return frozen
 
     def make_tail(self, seed: int) -> Tail:
-        """Create a fold's tail: new head, new adapters, and frozen weights shared with the other tails.
-
-        Args:
-            seed: Seed of head and adapters, independent of the global random state.
-        """
+        """Create a fold's tail: head and adapters drawn from `seed` alone, frozen weights shared by all tails."""
         shared = {id(parameter): parameter for parameter in self.frozen().values()}
         tail = copy.deepcopy(self.tail, dict(shared))
         with torch.random.fork_rng(devices=[]):
@@ -67,14 +65,8 @@ class Backbone:
         return {**self.trunk.state_dict(), **tail}
 
     def load_shared_state(self, state: dict[str, Tensor]) -> None:
-        """Load the result of `shared_state`.
-
-        Raises:
-            ValueError: Names or shapes differ from this backbone's.
-        """
-        own = self.shared_state()
-        check_tensors(own, state)
-        for name, tensor in own.items():
+        """Load the result of `shared_state`."""
+        for name, tensor in self.shared_state().items():
             tensor.copy_(state[name])
 
 
@@ -88,8 +80,6 @@ def build_backbone(
     """Create the timm model with its weights and cut it at the first tuned layer.
 
     Args:
-        config: Options of the model.
-        classes: Number of classes of the new head.
         load_weights: See `trunkfold.model.pretrained.create_model`.
         normalize: Normalization of pixels; "model" uses the model's own.
         model: Result of `trunkfold.model.pretrained.local_model`; None creates the model.
@@ -205,10 +195,3 @@ def _find_adapted(tail: Tail, features: Tensor) -> tuple[list[str], Tensor]:
 
 def _is_matrix(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-
-
-def _frozen_parameters(tail: Tail, tune: str) -> Iterator[nn.Parameter]:
-    for name, layer in tail.named_modules():
-        closing = name.split(".")[0] in tail.closing  # norms of neck and head are always trained
-        if layer is not tail.get_classifier() and (_is_matrix(layer) or (tune == "adapters" and not closing)):
-            yield from layer.parameters(recurse=False)

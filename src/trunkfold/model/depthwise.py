@@ -15,34 +15,24 @@ from torch.nn import functional as F
 WIDEST = 16  # columns; the number of pairs grows quadratically, and oneDNN is faster for wider maps
 
 
-class _FullPrecision:
-    """Training in float32, mixed into depthwise convolutions."""
+class _FastTraining:
+    """Training in float32 with faster gradients, mixed into depthwise convolutions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve maps of shape (batch, channels, height, width)."""
         if x.device.type != "cpu" or not self.weight.requires_grad or not torch.is_grad_enabled():
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return self.convolve(x.float())
-
-    def convolve(self, x: Tensor) -> Tensor:
-        return super().forward(x)
-
-
-class FastDepthwise(_FullPrecision, nn.Conv2d):
-    """A depthwise `nn.Conv2d` with stride 1 and "same" padding."""
-
-    def convolve(self, x: Tensor) -> Tensor:
-        if x.shape[-1] > WIDEST:
-            return super().convolve(x)
-        return _Depthwise.apply(x, self.weight, self.bias)
+            if _is_plain(self) and x.shape[-1] <= WIDEST:
+                return _Depthwise.apply(x.float(), self.weight, self.bias)
+            return super().forward(x.float())
 
 
-class OtherDepthwise(_FullPrecision, nn.Conv2d):
-    """A depthwise `nn.Conv2d` with other strides or padding."""
+class FastDepthwise(_FastTraining, nn.Conv2d):
+    """A depthwise `nn.Conv2d`."""
 
 
-class DepthwiseSame(_FullPrecision, Conv2dSame):
+class FastDepthwiseSame(_FastTraining, Conv2dSame):
     """A depthwise convolution with TensorFlow's padding."""
 
 
@@ -50,8 +40,7 @@ def use_fast_depthwise(model: nn.Module) -> None:
     """Convert depthwise convolutions of a model in place, keeping names and weights."""
     for layer in model.modules():
         if type(layer) in (nn.Conv2d, Conv2dSame) and layer.groups == layer.in_channels == layer.out_channels:
-            other = DepthwiseSame if type(layer) is Conv2dSame else OtherDepthwise
-            layer.__class__ = FastDepthwise if _is_plain(layer) else other
+            layer.__class__ = FastDepthwiseSame if type(layer) is Conv2dSame else FastDepthwise
 
 
 def kernel_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
@@ -103,9 +92,10 @@ def _distances(width: int, size: int) -> Tensor:
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
+    """Return whether a convolution has stride 1 and pads its maps to keep their size."""
     size = layer.kernel_size[0]
     return (
-        type(layer) is nn.Conv2d
+        isinstance(layer, FastDepthwise)
         and size % 2 == 1
         and layer.kernel_size == (size, size)
         and layer.padding == (size // 2, size // 2)

@@ -20,11 +20,6 @@ FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILE
 Found = TypeVar("Found")
 
 
-def is_memory_full(error: RuntimeError) -> bool:
-    """Return whether PyTorch raised an error because memory of the device or the CPU is exhausted."""
-    return should_reduce_batch_size(error) or any(words in str(error) for words in FULL)
-
-
 def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) -> Found:
     """Return the first result that does not run out of memory, starting with `start` rows and reducing by a tenth.
 
@@ -32,17 +27,16 @@ def first_that_fits(attempt: Callable[[int], Found], start: int, advice: str) ->
         MemoryFullError: Not even one row fits; its message ends with the advice.
     """
     rows = start
-    while rows > 1:
+    while True:
         try:
-            return attempt(rows)
-        except RuntimeError as error:
-            if not is_memory_full(error):
+            with told_of_memory(advice):
+                return attempt(rows)
+        except MemoryFullError:
+            if rows <= 1:
                 raise
         # Outside the handler, the error no longer keeps the attempt's tensors alive.
         clear_device_cache(garbage_collection=True)
         rows = int(0.9 * rows)
-    with told_of_memory(advice):
-        return attempt(rows)
 
 
 def in_pieces(compute: Callable[[Tensor], Tensor], batch: Tensor, advice: str) -> Tensor:
@@ -78,10 +72,10 @@ def fewest_pieces(accelerator: Accelerator, rows: int, attempt: Callable[[int], 
 
 @contextmanager
 def told_of_memory(advice: str) -> Iterator[None]:
-    """Replace out-of-memory errors by a `MemoryFullError` that ends with advice."""
+    """Replace out-of-memory errors of the device or the CPU by a `MemoryFullError` that ends with advice."""
     try:
         yield
     except RuntimeError as error:
-        if not is_memory_full(error):
+        if not should_reduce_batch_size(error) and not any(words in str(error) for words in FULL):
             raise
         raise MemoryFullError(f"out of memory ({str(error).partition(chr(10))[0]}): {advice}") from error

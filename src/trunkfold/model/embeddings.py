@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from trunkfold.model.features import FeatureBatches
@@ -23,21 +23,15 @@ def pool_features(features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed(accelerator: Accelerator, features: FeatureBatches, rows: int) -> np.ndarray:
+def embed(features: FeatureBatches) -> np.ndarray:
     """Compute the embeddings of all rows, gathered from all processes.
 
     Args:
-        accelerator: Accelerator whose processes pool their own rows.
         features: Batches of this process; each row occurs once over all processes.
-        rows: Number of rows.
 
     Returns:
         float16 of shape (rows, 2 x channels).
     """
-    pooled = [(torch.from_numpy(found), pool_features(batch)) for found, batch in features]
-    width = torch.tensor(max((vectors.shape[1] for _, vectors in pooled), default=0), device=accelerator.device)
-    width = int(accelerator.gather(width[None]).max())  # a process may have no rows
-    table = torch.zeros(rows, width, device=accelerator.device)
-    for found, vectors in pooled:
-        table[found.to(table.device)] = vectors.to(table)
-    return accelerator.reduce(table, "sum").half().cpu().numpy()
+    pooled = [(rows, pool_features(batch).half().cpu().numpy()) for rows, batch in features]
+    rows, vectors = map(np.concatenate, zip(*gather_object(pooled), strict=True))
+    return vectors[np.argsort(rows)]

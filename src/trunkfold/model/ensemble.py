@@ -80,18 +80,14 @@ def save_fold(run: RunFolder, fold: int, tail: Tail) -> None:
     """Write a tuned tail: peft's adapter files, and the other trained parameters."""
     files, adapter = run.fold(fold), get_peft_model_state_dict(tail)
     run.save(_packed({PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}), files.adapter)
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in _adapter_config(tail).items()}
+    options = tail.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in options.items()}
     run.save(json.dumps(config, indent=2, default=str) + "\n", files.adapter_config)
     run.save(_packed(_without_adapters(tail)), files.tail)
 
 
 def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbone, list[Tail]]:
     """Load a run's model from its folder.
-
-    Args:
-        run: A finished run.
-        config: Configuration of the run.
-        classes: Number of classes.
 
     Returns:
         The backbone, and the merged tails in order of folds.
@@ -100,10 +96,7 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
         InputError: A file is missing, damaged, or does not fit the model.
     """
     backbone = build_backbone(config.model, classes, load_weights=False, normalize=config.data.normalize)
-    try:
-        backbone.load_shared_state(_load(run.shared))
-    except ValueError as error:
-        raise InputError(f"{run.shared} does not fit the model of {run.config.name}: {error}") from error
+    backbone.load_shared_state(_load(run.shared, backbone.shared_state(), run.config.name))
     folds = range(config.split.folds)
     more = run.saved_folds() - {f"fold_{fold}" for fold in folds}
     if more:
@@ -113,18 +106,8 @@ def load_ensemble(run: RunFolder, config: Config, classes: int) -> tuple[Backbon
 
 def _load_fold(files: FoldFiles, config_name: str, backbone: Backbone) -> Tail:
     tail = backbone.make_tail(seed=0)
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in _load(files.adapter).items()}
-    others = _load(files.tail)
-    for path, own, found in (
-        (files.adapter, get_peft_model_state_dict(tail), adapter),
-        (files.tail, _without_adapters(tail), others),
-    ):
-        try:
-            check_tensors(own, found)
-        except ValueError as error:
-            raise InputError(f"{path} does not fit the model of {config_name}: {error}") from error
-    set_peft_model_state_dict(tail, adapter)
-    tail.load_state_dict(others, strict=False)
+    set_peft_model_state_dict(tail, _load(files.adapter, get_peft_model_state_dict(tail), config_name))
+    tail.load_state_dict(_load(files.tail, _without_adapters(tail), config_name), strict=False)
     return tail
 
 
@@ -132,19 +115,21 @@ def _without_adapters(tail: Tail) -> dict[str, Tensor]:
     return {name: p.data for name, p in trained_parameters(tail) if ".lora_" not in name}
 
 
-def _adapter_config(tail: Tail) -> dict:
-    return tail.peft_config["default"].to_dict()
-
-
 def _packed(tensors: dict[str, Tensor]) -> bytes:
     """Serialize to safetensors; its save_file does not raise OSError for a full disk."""
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _load(path: Path, expected: dict[str, Tensor], config_name: str) -> dict[str, Tensor]:
+    """Read tensors without peft's prefix; their names and shapes must be those of the expected ones."""
     try:
-        return load_file(path)
+        found = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(path).items()}
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: the run did not finish, or was copied incompletely") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    try:
+        check_tensors(expected, found)
+    except ValueError as error:
+        raise InputError(f"{path} does not fit the model of {config_name}: {error}") from error
+    return found

@@ -50,13 +50,7 @@ class KeptFeatures:
 
 @dataclass
 class KeptBatches:
-    """Reusable batches of cached features.
-
-    Attributes:
-        features: Features of all rows.
-        rows: Rows to return, in order.
-        size: Rows per batch.
-    """
+    """Reusable batches of cached features: `size` rows each, in the order of `rows`."""
 
     features: KeptFeatures
     rows: np.ndarray
@@ -97,32 +91,35 @@ class FeatureSource:
     config: Config
     tail: Tail | None = None
 
+    def loader(self, photos: Dataset, batches: Iterable) -> PhotoLoader:
+        """Load batches, a sized iterable of lists of indices, with this process's data-loader workers."""
+        device = self.accelerator.device
+        return PhotoLoader(photos, batches, choose_workers(self.config.data, self.accelerator), device)
+
     def batches(self, rows: np.ndarray, view: str = "plain", bar: str | None = None) -> Iterator:
         """Compute the features of a view lazily.
 
         Args:
             rows: Rows of all processes; each of n processes computes every n-th row.
-            view: Name in `VIEWS`.
             bar: Label of the progress bar; None shows none.
 
         Yields:
             Row numbers, and their features on the device.
         """
         share, size = self._share(rows), self.batch_size
-        photos = ViewedPhotos(self.pixels, share, VIEWS[view], self.config.data.image_size)
-        batches = [range(start, min(start + size, len(share))) for start in range(0, len(share), size)]
-        loader = PhotoLoader(photos, self._workers, batches, self.accelerator.device)
+        photos = ViewedPhotos(self.pixels, VIEWS[view], self.config.data.image_size)
+        batches = [share[start : start + size] for start in range(0, len(share), size)]
+        loader = self.loader(photos, batches)
         hidden = bar is None or not self.accelerator.is_main_process
-        for number, batch in enumerate(tqdm(loader, bar, leave=False, disable=hidden)):
-            yield share[number * size : (number + 1) * size], self._features(batch)
+        for rows_of_batch, batch in zip(batches, tqdm(loader, bar, leave=False, disable=hidden), strict=True):
+            yield rows_of_batch, self._features(batch)
 
     def clean(self, rows: np.ndarray) -> FeatureBatches:
         """Return cached features of the plain view, as batches of this process's share of the rows.
 
         Features are kept in GPU memory if they take less than a quarter of the free memory.
         """
-        every_row = np.arange(len(self.pixels))
-        photos = ViewedPhotos(self.pixels, every_row, VIEWS["plain"], self.config.data.image_size)
+        photos = ViewedPhotos(self.pixels, VIEWS["plain"], self.config.data.image_size)
         kept = self._keep(photos, f"view {VIEWS['plain']}", "clean features")
         batches = KeptBatches(kept, self._share(rows), self.batch_size)
         device = self.accelerator.device
@@ -131,12 +128,7 @@ class FeatureSource:
         return batches
 
     def augmented(self, photos: TrainingPhotos, count: int) -> KeptViews:
-        """Return cached features of augmented photos.
-
-        Args:
-            photos: Augmented photos of `pixels`.
-            count: Number of visits to cache and reuse.
-        """
+        """Return cached features of augmented photos of `pixels` for `count` visits, which are then reused."""
         what = f"augmented by {self.config.augment} with seed {photos.seed}, visit "
         kept = [
             self._keep(_Visit(photos, visit), f"{what}{visit}", f"augmented features, {visit + 1} of {count}")
@@ -170,7 +162,7 @@ class FeatureSource:
 
         def make(wanted: list[slice]) -> Iterator[np.ndarray]:
             blocks = [range(rows.start, rows.stop) for rows in wanted]
-            for photos_of_block in PhotoLoader(photos, self._workers, blocks, self.accelerator.device):
+            for photos_of_block in self.loader(photos, blocks):
                 parts = photos_of_block.split(self.batch_size)
                 yield torch.cat([self._features(part).half().cpu() for part in parts]).numpy()
 
@@ -186,10 +178,6 @@ class FeatureSource:
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
-
-    @property
-    def _workers(self) -> int:
-        return choose_workers(self.config.data, self.accelerator)
 
     def _key(self, what: str) -> str:
         """Return the cache key of photos, rendering and trunk."""

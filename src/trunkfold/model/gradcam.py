@@ -26,9 +26,8 @@ def grad_cam(tail: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
         Non-negative maps of shape (photos, height, width), not normalized.
     """
     features = features.detach().requires_grad_()
-    outputs = (
-        [features] if features.ndim == 3 else []
-    )  # a transformer's tail may have a single block; its input is then the last usable map
+    # A transformer's tail may have a single block; its input is then the last usable map.
+    outputs = [features] if features.ndim == 3 else []
     hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in tail.mapped_layers()]
     try:
         with torch.enable_grad():
@@ -55,10 +54,8 @@ def heat_maps(
 
     Args:
         accelerator: Accelerator with device and precision; only this process computes.
-        trunk: Trunk on the device.
         tails: K merged tails in evaluation mode on the device.
         photos: Plain views, uint8 of shape (photos, 3, side, side).
-        targets: Class index of each photo.
         members: bool of shape (photos, K): tails that predict a photo.
 
     Returns:

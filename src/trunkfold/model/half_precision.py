@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from timm.layers import Conv2dSame
 from torch import nn
 
-from trunkfold.model.depthwise import DepthwiseSame, FastDepthwise, OtherDepthwise
+from trunkfold.model.depthwise import FastDepthwise, FastDepthwiseSame
 from trunkfold.model.linear import FastLinear
 
 # Of these, autocast casts weights and biases.
-CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, OtherDepthwise, Conv2dSame, DepthwiseSame)
+CAST = (nn.Linear, FastLinear, nn.Conv2d, FastDepthwise, Conv2dSame, FastDepthwiseSame)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,12 +23,8 @@ def on_device(accelerator: Accelerator, model: Model) -> Model:
     In half precision, autocast would cast the weights of convolutions and linear layers in every call. The returned
     copy stores them in that precision; its outputs are bit-identical.
 
-    Args:
-        accelerator: Accelerator with device and precision.
-        model: Model to move in place; its weights stay in float32.
-
     Returns:
-        The model, or in half precision a copy that shares all other parameters and buffers.
+        The model, moved in place; in half precision a copy that shares all other parameters and buffers.
     """
     model = model.to(accelerator.device)
     device = accelerator.device.type

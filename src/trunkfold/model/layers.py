@@ -29,29 +29,16 @@ def use_exact_dora(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, Linear):
             layer.__class__ = ExactLinear
-        elif (
-            isinstance(layer, Conv2d)
-            and is_pointwise(layer.get_base_layer())
-            and layer.get_base_layer().stride == (1, 1)
-        ):
-            layer.__class__ = ExactConv2d
+        elif isinstance(layer, Conv2d):
+            base = layer.get_base_layer()
+            if is_pointwise(base) and base.stride == (1, 1):
+                layer.__class__ = ExactConv2d
 
 
 def squared_row_norms(
     weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float, squared_weight: Tensor | None = None
 ) -> Tensor:
-    """Compute the squared row norms of W + sBA.
-
-    Args:
-        weight: W, of shape (out, in).
-        lora_a: A, of shape (r, in).
-        lora_b: B, of shape (out, r).
-        scale: s.
-        squared_weight: Squared row norms of W, of shape (out,), if known.
-
-    Returns:
-        Shape (out,).
-    """
+    """Compute the squared row norms of W + sBA, of shape (out,); `squared_weight` are those of W, if known."""
     if squared_weight is None:
         squared_weight = weight.square().sum(1)
     cross = ((weight @ lora_a.T) * lora_b).sum(1)
@@ -159,13 +146,7 @@ def is_pointwise(layer: nn.Module) -> bool:
 
 
 def add_adapters(model: nn.Module, names: Sequence[str], rank: int, scale: float) -> None:
-    """Add DoRA adapters to layers, in place.
-
-    Args:
-        names: Names of linear layers and ungrouped convolutions.
-        rank: Rank of the update.
-        scale: Factor of the update.
-    """
+    """Add DoRA adapters to linear layers and ungrouped convolutions, in place; updates are scaled by `scale`."""
     lora = LoraConfig(
         r=rank,
         lora_alpha=rank * scale,  # peft's factor is lora_alpha / r

@@ -27,16 +27,7 @@ BY_CONVOLUTION = _is_amd_with_avx512()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute `F.linear`, up to rounding.
-
-    Args:
-        x: Shape (..., in).
-        weight: Shape (out, in).
-        bias: Shape (out,).
-
-    Returns:
-        Shape (..., out).
-    """
+    """Compute `F.linear` of x (..., in), weight (out, in) and bias (out,), up to rounding: shape (..., out)."""
     if not _convolve(x, weight):
         return F.linear(x, weight, bias)
     # Rows become pixels of one channels-last image, without copies.

@@ -29,8 +29,6 @@ def create_model(config: ModelConfig, classes: int, load_weights: bool = True) -
     """Create a timm model, with its weights and a new classification layer.
 
     Args:
-        config: Name and weights.
-        classes: Number of outputs.
         load_weights: Whether to load the configured weights, with a warning if there are none; a saved run loads its
             own.
 
@@ -121,8 +119,8 @@ def _load(model: nn.Module, config: ModelConfig) -> None:
     if path.is_dir():
         path = _folder_file(path, model, config.name)
     state = _read(path)
-    if weights.startswith(PACKAGE):
-        state = _renamed(state, model.state_dict())
+    if weights.startswith(PACKAGE) and len(state) == len(model.state_dict()):  # other names in the same order
+        state = dict(zip(model.state_dict(), state.values(), strict=True))
     # The module of the model's class contains timm's function that converts the authors' names.
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate is not None:
@@ -172,11 +170,6 @@ def _folder_file(folder: Path, model: nn.Module, name: str) -> Path:
             f"Set data.normalize to it, and model.weights to {path}"
         )
     return path
-
-
-def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a package's tensors to the model's names; both are in the same order."""
-    return dict(zip(own, state.values(), strict=True)) if len(state) == len(own) else state
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -117,12 +117,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         if device.type == "cuda":
             # Turing GPUs such as the T4 only emulate bf16, several times slower than fp16.
             return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-        return "bf16" if _computes_bf16() else "no"
+        # AVX-512 has instructions for bf16, which other processors emulate slowly; old PyTorch cannot tell.
+        return "bf16" if getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False) else "no"
     if wanted == "fp16" and device.type != "cuda":
         raise InputError("train.mixed_precision fp16 needs a GPU: choose auto, no or bf16")
     return wanted
-
-
-def _computes_bf16() -> bool:
-    """Whether the processor has AVX-512 instructions for bf16, which others emulate slowly; old PyTorch cannot tell."""
-    return getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)

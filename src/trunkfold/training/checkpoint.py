@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trunkfold.config.schema import TrainConfig
-from trunkfold.errors import InputError, OutOfTime
+from trunkfold.errors import InputError
 from trunkfold.files import whole_file
 
 NESTED, DIGEST = "nested", "digest"  # keys of the file's metadata
@@ -30,9 +30,7 @@ class Checkpoint:
         """Set up the schedule of checkpoints.
 
         Args:
-            path: File to write.
             accelerator: Accelerator whose first process writes.
-            config: Options with the interval and the time limit.
             photos: Key of the training photos; states with another key are rejected.
             started: Start of the time limit, on the monotonic clock.
         """
@@ -71,17 +69,6 @@ class Checkpoint:
             write_state(state, self.path)
         self.saved = self.looked = time.monotonic()
         self.longest_save = max(self.longest_save, self.saved - begun)
-
-    def stop(self, epoch: int) -> None:
-        """Stop a training run that can be resumed.
-
-        Raises:
-            OutOfTime: Always.
-        """
-        raise OutOfTime(
-            f"stopped in epoch {epoch}, within train.max_hours {self.hours:g}; the checkpoint is saved: "
-            "rerun the same command, without --run.restart, to resume"
-        )
 
     def _end_gap(self) -> float:
         """Return the time, and keep the gap since the last call if it is the longest."""

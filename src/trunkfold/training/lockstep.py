@@ -1,8 +1,8 @@
 """Lockstep training of K tails: one batch, one forward pass of the trunk, and one step of every fold's tail."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -15,29 +15,14 @@ from trunkfold.images.batches import FoldBalancedBatches
 from trunkfold.model.backbone import Backbone
 from trunkfold.model.depthwise import use_fast_depthwise
 from trunkfold.model.device_memory import LEARNING, fewest_pieces, told_of_memory
-from trunkfold.model.drop_path import use_seeded_drop_path
 from trunkfold.model.half_precision import on_device
 from trunkfold.model.parts import Tail, Trunk
-from trunkfold.training.gradients import GradientsByThreads
+from trunkfold.training.gradients import GradientsByThreads, learned_shares, rows_of_each_fold
 from trunkfold.training.optimizers import make_optimizer, make_scheduler, restore_schedule, schedule_state
-from trunkfold.training.shares import learned_shares, rows_of_each_fold
 
 logger = logging.getLogger(__name__)
 BY_THREADS = 0  # `Lockstep.pieces` on a CPU
 NUMBERS_A_WEIGHT = 3  # values per weight besides the gradient: Adam's two moments and a communication buffer
-
-
-class Tails(nn.Module):
-    """The tails of all folds; each receives the features of the other folds' photos."""
-
-    def __init__(self, tails: list[Tail]) -> None:
-        super().__init__()
-        self.tails = nn.ModuleList(tails)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute logits (K, (K - 1) x n, classes) of features (K x n, channels, height, width)."""
-        shares = learned_shares(features, len(self.tails))
-        return torch.stack([tail(share) for tail, share in zip(self.tails, shares, strict=True)])
 
 
 class Lockstep:
@@ -64,9 +49,6 @@ class Lockstep:
         """Create the tails, their optimizer and its schedule.
 
         Args:
-            config: Options of the training.
-            backbone: Backbone to create tails from.
-            batches: Sizes of batches and epochs.
             class_weights: Weight of each class in the loss, with mean 1 over the training photos; None for no weights.
 
         Raises:
@@ -75,20 +57,18 @@ class Lockstep:
         self.accelerator, self.config, self.batches = accelerator, config, batches
         self.trunk: Trunk = on_device(accelerator, backbone.trunk)
         # Spaced seeds, so that no other seed or fold has the same initial weights.
-        self.tails = [backbone.make_tail(1000 * config.seed + fold) for fold in range(batches.folds)]
-        optimizer = make_optimizer(self.tails, config)
-        for tail in self.tails:
-            use_fast_depthwise(tail)
-            use_seeded_drop_path(tail)
+        tails = [backbone.make_tail(1000 * config.seed + fold) for fold in range(batches.folds)]
+        self.tails = nn.ModuleList(tails).to(accelerator.device).train()
+        optimizer = make_optimizer(tails, config)
+        use_fast_depthwise(self.tails)
         # The schedule is not passed to accelerator.prepare, which would step it once per process.
         self.scheduler = make_scheduler(optimizer, config, len(batches))
-        self.model, self.optimizer = accelerator.prepare(Tails(self.tails).train(), optimizer)
+        self.optimizer = accelerator.prepare(optimizer)
         self._by_threads = GradientsByThreads(accelerator, self.trunk, self.tails, self._loss)
         self.learning = nn.ParameterList(p for own in self._by_threads.learning for p in own)
-        decay = config.ema_decay
         self.ema = None
-        if decay is not None:  # without exclude_buffers, timm would build state dicts in each step
-            self.ema = ModelEmaV3(self.learning, decay, use_warmup=True, exclude_buffers=True)
+        if config.ema_decay is not None:  # without exclude_buffers, timm would build state dicts in each step
+            self.ema = ModelEmaV3(self.learning, config.ema_decay, use_warmup=True, exclude_buffers=True)
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         self.best: list[Tensor] | None = None
         self.steps_done = 0
@@ -113,6 +93,8 @@ class Lockstep:
         with told_of_memory(LEARNING):
             learn = self._by_threads if self.pieces == BY_THREADS else self._add_up_gradients
             losses = learn(photos, targets)
+            if self.accelerator.num_processes > 1:
+                self._exchange_gradients()
         if self.config.clip_grad is not None:
             self.accelerator.unscale_gradients(self.optimizer)
             for own in self._by_threads.learning:
@@ -126,14 +108,14 @@ class Lockstep:
         return losses
 
     @contextmanager
-    def weights(self, raw: bool = False) -> Iterator[list[Tail]]:
+    def weights(self, raw: bool = False) -> Iterator[Sequence[Tail]]:
         """Yield the tails in evaluation mode with the selected weights, and restore the current ones afterwards.
 
         Args:
             raw: Use the weights of the last step; otherwise those to keep: the best epochs' if selected, or averaged
                 weights.
         """
-        self.model.eval()
+        self.tails.eval()
         last = [parameter.data for parameter in self.learning]
         if not raw and self.best is not None:
             set_data(self.learning, self.best)
@@ -143,7 +125,7 @@ class Lockstep:
             yield self.tails
         finally:
             set_data(self.learning, last)
-            self.model.train()
+            self.tails.train()
 
     def state_dict(self) -> dict:
         """Return the state changed by training, for `load_state_dict` of a lockstep with the same configuration."""
@@ -196,37 +178,39 @@ class Lockstep:
         return pieces
 
     def _rehearse(self, photos: Tensor, targets: Tensor) -> None:
-        """Allocate the memory of a step without changing weights, gradients or the random state.
-
-        Gradients are not exchanged, since processes may try different sizes.
-        """
+        """Allocate the memory of a step without changing weights, gradients or the random state."""
         device = self.accelerator.device
         devices = [] if device.type == "cpu" else [device]
         states = [torch.empty_like(p) for p in self.learning for _ in range(NUMBERS_A_WEIGHT)]
         with torch.random.fork_rng(devices, device_type=device.type):
-            losses = self._losses(self.accelerator.unwrap_model(self.model), photos, targets)
-            torch.autograd.grad(losses.sum(), list(self.learning))
+            torch.autograd.grad(self._losses(photos, targets).sum(), list(self.learning))
         del states  # kept alive until here, as in a step
 
     def _add_up_gradients(self, photos: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate gradients and return each fold's mean loss; processes exchange gradients with the last piece."""
+        """Accumulate this process's gradients and return each fold's part of its mean loss."""
         folds, rows = len(self.tails), self.batches.rows_per_fold
         pieces, total = min(self.pieces, rows), 0
         for piece in range(pieces):
             chosen = slice(rows * piece // pieces, rows * (piece + 1) // pieces)
             part = [rows_of_each_fold(batch, folds, chosen) for batch in (photos, targets)]
-            with nullcontext() if piece == pieces - 1 else self.accelerator.no_sync(self.model):
-                losses = self._losses(self.model, *part)
-                # Gradients are averaged over processes, but each process's loss is a part of the sum.
-                self.accelerator.backward(losses.sum() * self.accelerator.num_processes)
+            losses = self._losses(*part)
+            self.accelerator.backward(losses.sum())
             total += losses.detach()
         return total
 
-    def _losses(self, model: nn.Module, photos: Tensor, targets: Tensor) -> Tensor:
+    def _exchange_gradients(self) -> None:
+        """Sum the gradients over all processes in one all-reduce."""
+        summed = self.accelerator.reduce(torch.cat([parameter.grad.flatten() for parameter in self.learning]), "sum")
+        for parameter, gradient in zip(self.learning, summed.split([p.numel() for p in self.learning]), strict=True):
+            parameter.grad.copy_(gradient.view_as(parameter))
+
+    def _losses(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Return each fold's part of its mean loss over the batch of all processes."""
         with self.accelerator.autocast():
             features = self.trunk(photos) if photos.dtype == torch.uint8 else photos.float()
-        logits, labels = model(features), learned_shares(targets, len(self.tails))
+            shares = learned_shares(features, len(self.tails))
+            logits = [tail(share).float() for tail, share in zip(self.tails, shares, strict=True)]
+        labels = learned_shares(targets, len(self.tails))
         return torch.stack([self._loss(*of_fold) for of_fold in zip(logits, labels, strict=True)])
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:

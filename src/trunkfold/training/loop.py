@@ -9,11 +9,10 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from trunkfold.errors import DivergedError, first_few
+from trunkfold.errors import DivergedError, OutOfTime, first_few
 from trunkfold.evaluation.predictions import average
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.model.ensemble import predict
@@ -61,9 +60,6 @@ def train(
     """Train all tails; `Lockstep.weights` then yields the weights to keep.
 
     Args:
-        lockstep: Tails to train.
-        loader: Training batches, see `trunkfold.images.batches`.
-        validation: Scores each epoch.
         checkpoint: Saves the state, so that an interrupted run resumes with identical results.
         after_epoch: Called with the epoch and the mean macro F1 of the folds; may raise to stop training.
         quiet: Show neither a progress bar nor a line per epoch.
@@ -80,8 +76,8 @@ def train(
     set_seed(lockstep.config.seed, device_specific=True)
     training = Training(lockstep, loader, validation, checkpoint)
     hidden = quiet or not lockstep.accelerator.is_main_process
-    epochs, total = lockstep.config.epochs, lockstep.config.epochs * len(loader)
-    with tqdm(total=total, initial=training.steps_done, desc="training", unit="step", disable=hidden) as bar:
+    epochs, done = lockstep.config.epochs, (training.epoch - 1) * len(loader) + training.step
+    with tqdm(total=epochs * len(loader), initial=done, desc="training", unit="step", disable=hidden) as bar:
         while training.epoch <= epochs:
             training.learn(bar)
             rows = training.end_epoch()
@@ -91,7 +87,7 @@ def train(
             if after_epoch is not None:
                 after_epoch(training.epoch - 1, _mean_macro_f1(rows))
     if lockstep.config.keep == "best":
-        lockstep.best = [weights for of_fold in training.best.weights for weights in of_fold]
+        lockstep.best = [weights for of_fold in training.best["weights"] for weights in of_fold]
     return pd.DataFrame(training.history)
 
 
@@ -102,7 +98,7 @@ class Training:
         epoch: Current epoch, counted from 1.
         step: Number of finished steps of the current epoch.
         history: One row per finished epoch and fold.
-        best: Weights of the best epochs.
+        best: Validation accuracy and weights of each fold's best epoch. Its scores are optimistic.
     """
 
     def __init__(
@@ -111,17 +107,13 @@ class Training:
         """Start, or resume from the checkpoint."""
         self.lockstep, self.loader, self.validation, self.checkpoint = lockstep, loader, validation, checkpoint
         self.accelerator = lockstep.accelerator
-        self.epoch, self.step, self.history, self.best = 1, 0, [], BestEpochs(lockstep.tails)
-        self.losses = torch.zeros(len(lockstep.tails), device=self.accelerator.device)  # sums of this process
+        self.epoch, self.step, self.history, folds = 1, 0, [], len(lockstep.tails)
+        self.best = {"accuracy": [-1.0] * folds, "weights": [[]] * folds}
+        self.losses = torch.zeros(folds, device=self.accelerator.device)  # sums of this process
         self.begun = time.perf_counter()  # start of the current epoch, corrected for interruptions
         state = checkpoint.read() if checkpoint else None
         if state is not None:
             self.load_state_dict(state)
-
-    @property
-    def steps_done(self) -> int:
-        """Finished steps over all epochs."""
-        return (self.epoch - 1) * len(self.loader) + self.step
 
     def learn(self, bar: tqdm) -> None:
         """Run the remaining steps of the current epoch."""
@@ -141,7 +133,7 @@ class Training:
         with self.lockstep.weights() as tails:
             scores = self.validation.score(self.accelerator, tails)
             if self.lockstep.config.keep == "best":
-                self.best.look(scores)
+                self._keep_best(tails, scores)
         self.lockstep.scheduler.step(self.epoch, _mean_macro_f1(scores))
         seconds = time.perf_counter() - self.begun
         rows = [
@@ -164,7 +156,7 @@ class Training:
             "losses": self.accelerator.reduce(self.losses, "sum"),
             "seconds": time.perf_counter() - self.begun,
             "lockstep": self.lockstep.state_dict(),
-            "best": {"accuracy": self.best.accuracy, "weights": self.best.weights},
+            "best": self.best,
             "random": random_state(self.accelerator),
         }
 
@@ -174,9 +166,15 @@ class Training:
         self.losses = state["losses"].to(self.losses) * self.accelerator.is_main_process
         self.begun = time.perf_counter() - state["seconds"]
         self.lockstep.load_state_dict(state["lockstep"])
-        self.best.accuracy = state["best"]["accuracy"]
-        self.best.weights = [[w.to(self.losses) for w in weights] for weights in state["best"]["weights"]]
+        weights = [[weight.to(self.losses) for weight in of_fold] for of_fold in state["best"]["weights"]]
+        self.best = {**state["best"], "weights": weights}
         restore_random_state(self.accelerator, state["random"])
+
+    def _keep_best(self, tails: Sequence[Tail], scores: list[dict[str, float]]) -> None:
+        for fold, (tail, score) in enumerate(zip(tails, scores, strict=True)):
+            if score["val_accuracy"] > self.best["accuracy"][fold]:
+                self.best["accuracy"][fold] = score["val_accuracy"]
+                self.best["weights"][fold] = [p.detach().clone() for _, p in trained_parameters(tail)]
 
     def _look(self) -> None:
         """Check losses and time limit, identically in all processes."""
@@ -187,23 +185,10 @@ class Training:
         if stop or (save and self.step < len(self.loader)):  # finished epochs are saved anyway
             self.checkpoint.write(self.state_dict)
         if stop:
-            self.checkpoint.stop(self.epoch)
-
-
-class BestEpochs:
-    """Weights of each fold's best epoch by validation accuracy, whose scores are optimistic."""
-
-    def __init__(self, tails: Sequence[Tail]) -> None:
-        self.learning = [[p for _, p in trained_parameters(tail)] for tail in tails]
-        self.accuracy = [-1.0] * len(tails)
-        self.weights: list[list[Tensor]] = [[] for _ in tails]
-
-    def look(self, scores: list[dict[str, float]]) -> None:
-        """Keep the current weights of folds that improved."""
-        for fold, score in enumerate(scores):
-            if score["val_accuracy"] > self.accuracy[fold]:
-                self.accuracy[fold] = score["val_accuracy"]
-                self.weights[fold] = [p.detach().clone() for p in self.learning[fold]]
+            raise OutOfTime(
+                f"stopped in epoch {self.epoch}, within train.max_hours {self.checkpoint.hours:g}; the checkpoint is "
+                "saved: rerun the same command, without --run.restart, to resume"
+            )
 
 
 def _check_finite(losses: list[float], epoch: int) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pandas as pd
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 
 from trunkfold.config.parsing import load_config
 from trunkfold.config.rules import option_values
@@ -16,6 +15,7 @@ from trunkfold.config.schema import Config, Normalization
 from trunkfold.data.tables import class_names
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import FOLDS_COLUMNS, read_folds
+from trunkfold.files import occupied_folder
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.training.checkpoint import ANOTHER
 
@@ -78,11 +78,13 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
     if not accelerator.is_main_process:
         yield
         return
-    with _locked(run):
+    with occupied_folder(run.path, "--run.name", PATIENCE):
         if restart:
             _empty(run)
         elif run.folds.exists():
-            _check_folds(run, folds)
+            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
+            if before != now:
+                raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
             logger.warning("resuming the unfinished run in %s", run)
         run.check_writable("free space, or choose another --run.name")
         yield
@@ -95,30 +97,8 @@ def empty_run(run: RunFolder) -> None:
     Raises:
         InputError: Another process uses the folder, or it is not writable.
     """
-    with _locked(run):
+    with occupied_folder(run.path, "--run.name", PATIENCE):
         _empty(run)
-
-
-@contextmanager
-def _locked(run: RunFolder) -> Iterator[None]:
-    lock = FileLock(run.lock, timeout=PATIENCE)
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another process uses {run}: wait for it, or choose another --run.name") from error
-    except OSError as error:
-        raise InputError(f"cannot write to {run} ({error.strerror or error}): choose another --run.name") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check_folds(run: RunFolder, folds: pd.DataFrame) -> None:
-    before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
-    if before != now:
-        raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
 
 
 def _is_used(run: RunFolder) -> bool:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
 from trunkfold.config.schema import AnyConfig, Config, ModelConfig, TrainConfig
 from trunkfold.images.augmentation import Augmentation
-from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos, choose_workers, training_loader
-from trunkfold.images.normalization import measure_normalization
-from trunkfold.images.views import check_views
+from trunkfold.images.batches import FoldBalancedBatches, TrainingPhotos
+from trunkfold.images.views import check_views, measure_normalization
 from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
 from trunkfold.model.families import family_of
@@ -36,16 +36,7 @@ MOST_VIEWS = 8  # each takes 0.5 GB for 7,200 photos with ConvNeXt-Tiny, and is 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything needed for training, on the accelerator's device.
-
-    Attributes:
-        config: Completed configuration.
-        labelled: Photos and their folds.
-        augment: Training augmentation.
-        backbone: Backbone the tails are created from.
-        lockstep: The tails.
-        source: Features of the photos.
-    """
+    """Everything needed for training, on the accelerator's device; `config` is complete."""
 
     config: Config
     labelled: Labelled
@@ -72,15 +63,14 @@ class Experiment:
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
 ) -> Experiment:
-    """Build the model, its tails, their batches and their optimizer.
+    """Build the model (see `build_backbone`), its tails, their batches and their optimizer.
 
-    Args:
-        config: See `complete`.
-        model: See `build_backbone`.
+    The result depends on the complete configuration alone, not on earlier random numbers.
 
     Raises:
         InputError: See `build_backbone`; or timm has no such optimizer or schedule, or the batch size is too small.
     """
+    set_seed(config.train.seed)  # also gives all processes the same initial weights
     config = settle_normalization(config, labelled)
     backbone = build_backbone(config.model, len(labelled.classes), normalize=config.data.normalize, model=model)
     fold_of_row, targets = labelled.fold_of_row, labelled.targets
@@ -105,8 +95,7 @@ def train_folds(
 ) -> pd.DataFrame:
     """Train the tails, or resume; see `shown_photos` and `trunkfold.training.loop.train`."""
     labelled, lockstep = experiment.labelled, experiment.lockstep
-    workers = choose_workers(experiment.config.data, lockstep.accelerator)
-    loader = training_loader(seen, lockstep.batches, workers, lockstep.accelerator.device)
+    loader = experiment.source.loader(seen, lockstep.batches)
     validation = Validation(clean, labelled.fold_of_row, labelled.targets)
     return train(lockstep, loader, validation, checkpoint, after_epoch, quiet)
 
@@ -156,18 +145,14 @@ def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
     return replace(config, data=replace(config.data, normalize=measured))
 
 
-def shown_photos(source: FeatureSource, labelled: Labelled, augment: Augmentation) -> tuple[FeatureBatches, Dataset]:
-    """Return the data for validation and for training.
-
-    Args:
-        source: Features of the labelled photos; missing ones are computed and cached.
-        augment: Training augmentation.
+def shown_photos(experiment: Experiment) -> tuple[FeatureBatches, Dataset]:
+    """Return the data for validation and for training; missing features are computed and cached.
 
     Returns:
         Clean features; and cached features of augmented views or, if none are cached, the augmented photos.
     """
-    train = source.config.train
-    photos = TrainingPhotos(labelled.pixels, labelled.targets, augment, train.seed)
+    labelled, source, train = experiment.labelled, experiment.source, experiment.config.train
+    photos = TrainingPhotos(labelled.pixels, labelled.targets, experiment.augment, train.seed)
     clean = source.clean(labelled.rows_by_fold)
     views = cached_views(train, source.accelerator.device)
     return clean, source.augmented(photos, views) if views else photos

@@ -40,7 +40,6 @@ def tracking(run: RunFolder, config: Config, accelerator: Accelerator) -> Iterat
 
     Args:
         run: The run. TensorBoard and Aim write to its folder; other trackers use their own settings.
-        config: Completed configuration.
         accelerator: Accelerator whose `log` will call the trackers.
     """
     names = dict.fromkeys(config.run.trackers if accelerator.is_main_process else [])

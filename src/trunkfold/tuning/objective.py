@@ -8,12 +8,11 @@ import optuna
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 from trunkfold.config.schema import Config
 from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.split.dataset import Labelled
-from trunkfold.training.setup import Experiment, complete, prepare_experiment, shown_photos, train_folds
+from trunkfold.training.setup import complete, prepare_experiment, shown_photos, train_folds
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
@@ -26,9 +25,6 @@ class Objective:
 
     Attributes:
         config: Configuration of the study, with image size and normalization.
-        space: Search space.
-        labelled: Photos and their folds, shared by all trials.
-        accelerator: Accelerator of this process.
     """
 
     config: TuningConfig
@@ -77,8 +73,7 @@ class Objective:
             InputError: timm does not have an optimizer, schedule or model, or rejects its arguments.
         """
         for config in [trial_experiment(self.config, {}), *alternatives(self.config, self.space)]:
-            experiment = prepare_trial(config, self.labelled, self.accelerator)
-            shown_photos(experiment.source, self.labelled, experiment.augment)
+            shown_photos(prepare_experiment(complete(config), self.labelled, self.accelerator))
             self.accelerator.free_memory()
 
 
@@ -89,7 +84,6 @@ def run_trial(
 
     Args:
         config: Configuration with image size and normalization.
-        labelled: Photos and their folds.
         accelerator: Accelerator of this process; the trial's models are released at the end.
         after_epoch: See `trunkfold.training.loop.train`.
 
@@ -101,14 +95,8 @@ def run_trial(
         MemoryFullError: The features do not fit into memory.
     """
     try:
-        experiment = prepare_trial(config, labelled, accelerator)
-        clean, seen = shown_photos(experiment.source, labelled, experiment.augment)
+        experiment = prepare_experiment(complete(config), labelled, accelerator)
+        clean, seen = shown_photos(experiment)
         return train_folds(experiment, clean, seen, after_epoch=after_epoch, quiet=True)
     finally:
         accelerator.free_memory()  # Accelerate keeps references to all prepared models
-
-
-def prepare_trial(config: Config, labelled: Labelled, accelerator: Accelerator) -> Experiment:
-    """Prepare a training run with the same defaults and initial weights as src/train_folds.py."""
-    set_seed(config.train.seed)
-    return prepare_experiment(complete(config), labelled, accelerator)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trunkfold.config.parsing import parse_config
@@ -53,10 +53,6 @@ class TuningConfig(Config):
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, cached_views=4))
     tune: TuneConfig = field(default_factory=TuneConfig)
-
-    def experiment(self) -> Config:
-        """Return the run's configuration without the search."""
-        return Config(**{option.name: getattr(self, option.name) for option in fields(Config)})
 
 
 def parse_tuning(args: Sequence[str] | None = None, description: str = "") -> TuningConfig:

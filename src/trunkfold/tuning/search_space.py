@@ -1,7 +1,7 @@
 """The search space of a study: validation, sampling, and the configuration of a trial."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -61,10 +61,9 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
     for name, limits in space.items():
         if isinstance(limits, CategoricalDistribution):
             values[name] = trial.suggest_categorical(name, limits.choices)
-        elif isinstance(limits, IntDistribution):
-            values[name] = trial.suggest_int(name, limits.low, limits.high, step=limits.step, log=limits.log)
         else:
-            values[name] = trial.suggest_float(name, limits.low, limits.high, step=limits.step, log=limits.log)
+            suggest = trial.suggest_int if isinstance(limits, IntDistribution) else trial.suggest_float
+            values[name] = suggest(name, limits.low, limits.high, step=limits.step, log=limits.log)
     return values
 
 
@@ -77,12 +76,13 @@ def probes(limits: BaseDistribution) -> list[Any]:
 
 
 def trial_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
-    """Return the configuration of a trial.
+    """Return the configuration of a trial, without the search.
 
     Raises:
         InputError: The configuration does not accept the values.
     """
-    return with_options(config, values).experiment()
+    chosen = with_options(config, values)
+    return Config(**{option.name: getattr(chosen, option.name) for option in fields(Config)})
 
 
 def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
@@ -92,7 +92,7 @@ def best_experiment(config: TuningConfig, values: Mapping[str, Any]) -> Config:
         InputError: tune.best contains an unknown option or an invalid value.
     """
     try:
-        found = with_options(config, {**config.tune.best, **values}).experiment()
+        found = trial_experiment(config, {**config.tune.best, **values})
     except InputError as error:
         raise InputError(f"tune.best: {error}") from error
     return replace(found, run=replace(found.run, name=f"{config.run.name}-best", restart=False))

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -95,9 +95,6 @@ def work(
     While other processes run the last trials, this one waits, so that it can take over if one of them dies.
 
     Args:
-        study: Study returned by `open_study`.
-        folder: Folder of the study.
-        config: Options of the study.
         objective: Runs a trial and returns its score.
         after_trial: Called after each trial of this process, under a lock shared by all processes on this machine.
 
@@ -124,7 +121,8 @@ def work(
         while finished_trials(study) < config.tune.trials:
             with starting:
                 _fail_stale_trials(study, config)
-                if _may_start(study, config.tune.trials):
+                begun = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+                if len(begun) < config.tune.trials:
                     study.sampler = make_sampler(config.train.seed, len(study.get_trials(deepcopy=False)))
                     study.optimize(run, n_trials=1, callbacks=[done])
                     continue
@@ -158,11 +156,6 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
         if trial.user_attrs.get(STARTED) != trial.number and datetime.now() - trial.datetime_start > patience:
             Retry(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _may_start(study: optuna.Study, trials: int) -> bool:
-    begun = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
-    return len(begun) < trials
 
 
 def _load(config: TuningConfig, folder: Path) -> optuna.Study:
@@ -218,7 +211,8 @@ def _check_options(study: optuna.Study, config: TuningConfig) -> None:
     if before is None:
         study.set_user_attr(CONFIG, text)
         return
-    old, new = (dict(_flat(load_yaml(options))) for options in (before, text))
+    # By dotted name, such as tune.space.train.tail_lr.low.
+    old, new = (pd.json_normalize(load_yaml(options)).to_dict("records")[0] for options in (before, text))
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name) and not name.startswith(OTHERS)]
     if changed:
         lines = [f"  {name}: {old.get(name)} in the study, {new.get(name)} now" for name in changed]
@@ -228,19 +222,8 @@ def _check_options(study: optuna.Study, config: TuningConfig) -> None:
         )
 
 
-def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _described(config: TuningConfig) -> str:
     """Return the configuration as YAML for resuming, with restart off and the password masked."""
-    tune = replace(config.tune, storage=_hidden(config.tune.storage))
+    storage = config.tune.storage and make_url(config.tune.storage).render_as_string(hide_password=True)
+    tune = replace(config.tune, storage=storage)
     return dump_config(replace(config, tune=tune, run=replace(config.run, restart=False)))
-
-
-def _hidden(storage: str | None) -> str | None:
-    return storage and make_url(storage).render_as_string(hide_password=True)
