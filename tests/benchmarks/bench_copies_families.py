@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from trunkfold.copies import embedding
 from trunkfold.copies import evidence as scoring
-from trunkfold.copies.candidates import find_candidates
+from trunkfold.copies.candidates import are_similar, share_words, unique_pairs
 from trunkfold.copies.cells import measure_cells
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
@@ -132,7 +132,7 @@ class DataSet:
         kinds = _kinds_of_pairs(sources) if name == LOOK_ALIKES else [""] * len(self.records)
         self.kind = np.array([kinds[source // 2] for source in self.source])
         self.negatives = _pairs(self.source // 2) - self.true_pairs if name == LOOK_ALIKES else set()
-        self._statistics = measure_cells(self.records)
+        self._statistics, self._common_words = measure_cells(self.records), share_words(self.records, 1)
         self._evidence: dict[tuple[int, int], Evidence] = {}
 
     def candidates(self, directions: Directions, photos: Sequence[int] | None = None) -> np.ndarray:
@@ -142,7 +142,9 @@ class DataSet:
         """
         rows = np.arange(len(self.records)) if photos is None else np.array(photos)
         with patch.object(embedding, "moved_by_augmentation", lambda: directions):
-            found = find_candidates(self.records[rows], project(self.records["embedding"][rows]), 1)
+            similar = are_similar(self.records[rows], project(self.records["embedding"][rows]), 1)
+        everything = len(rows) == len(self.records)
+        found = unique_pairs(self._common_words if everything else share_words(self.records[rows], 1), similar)
         found[:, :2] = rows[found[:, :2]]
         return found
 
