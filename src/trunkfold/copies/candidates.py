@@ -21,7 +21,7 @@ from trunkfold.copies.record import root_descriptors
 BRANCHES = 128  # two-level tree: assigning a word takes 384 comparisons instead of 16,384
 WORDS_PER_FEATURE = 2
 SAMPLE_PHOTOS, SAMPLE = 2000, 100_000  # photos and features that are clustered into words
-BY_WORDS, BY_EMBEDDING = 4, 8  # candidates per photo
+BY_WORDS, BY_EMBEDDING = 4, 16  # candidates per photo, most of which are never compared
 ROWS = 256  # photos processed at once
 
 
