@@ -13,7 +13,7 @@ from trunkfold.copies.evidence import IDENTICAL, Evidence
 from trunkfold.copies.grouping import Group
 from trunkfold.copies.record import LONG_SIDE
 from trunkfold.copies.summary import facts
-from trunkfold.data.photos import read_photo
+from trunkfold.data.photos import encode_jpeg, read_photo
 from trunkfold.errors import counted
 from trunkfold.html import data_address, percent, write_html
 
@@ -143,5 +143,4 @@ def _picture(path: str) -> str:
 
 
 def _as_address(pixels: np.ndarray) -> str:
-    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return data_address(jpeg.tobytes(), "jpeg")
+    return data_address(encode_jpeg(pixels), "jpeg")

@@ -1,4 +1,4 @@
-"""Decoding of image files to upright RGB uint8 arrays."""
+"""Decoding of image files to upright RGB uint8 arrays, and encoding as JPEG."""
 
 import errno
 import hashlib
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -170,3 +171,9 @@ def _reduce(image: Image.Image, side: int | None) -> Image.Image:
         return image
     size = [max(1, round(length * scale)) for length in image.size]
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int = 80) -> bytes:
+    """Encode uint8 RGB pixels of shape (height, width, 3) as JPEG."""
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return jpeg.tobytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import read_photo
+from trunkfold.data.photos import UnreadablePhotoError, read_photo
 from trunkfold.data.tables import find_table
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
@@ -46,7 +46,7 @@ class PlainPhotos:
     def _plain(self, path: Path) -> np.ndarray:
         try:
             return render(read_photo(path, side_to_keep(self.size)), VIEWS["plain"], self.size)
-        except ValueError as error:
+        except UnreadablePhotoError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
 
 

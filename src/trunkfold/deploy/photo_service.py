@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trunkfold.data.photos import decode_photo, read_photo
+from trunkfold.data.photos import UnreadablePhotoError, decode_photo, read_photo
 from trunkfold.deploy.predict import Predicted, Predictor, prediction_row
 from trunkfold.output.thumbnails import thumbnail
 
@@ -72,5 +72,5 @@ class PhotoService:
     def _training_photo(self, name: str) -> np.ndarray | None:
         try:
             return None if self.images is None else thumbnail(read_photo(self.images / name, 256))
-        except ValueError:
+        except UnreadablePhotoError:
             return None

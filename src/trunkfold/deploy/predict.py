@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from trunkfold.cores import usable_cores
-from trunkfold.data.photos import UnreadablePhotoError, read_photo
+from trunkfold.data.photos import UnreadablePhotoError, encode_jpeg, read_photo
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
 from trunkfold.evaluation.calibration import scale
@@ -28,7 +28,7 @@ from trunkfold.model.ensemble import predict
 from trunkfold.model.features import through_trunk
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.model.half_precision import on_device
-from trunkfold.output.thumbnails import encode_jpeg, overlay
+from trunkfold.output.thumbnails import overlay
 from trunkfold.split.dataset import side_to_keep
 
 SUFFIXES = frozenset(

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trunkfold.data.photos import encode_jpeg
 from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.error_analysis import Gallery
 from trunkfold.images.views import VIEWS, render
@@ -19,7 +20,7 @@ from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import scoring_members
 
 logger = logging.getLogger(__name__)
-SIDE, QUALITY = 208, 80  # long side in pixels; JPEG quality
+SIDE = 208  # pixels of the long side
 STRONGEST = 0.65  # opacity of the overlay at the maximum of the heat map
 
 
@@ -82,9 +83,3 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     colours = cv2.applyColorMap((255 * fine).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     share = STRONGEST * fine[..., None]
     return (picture * (1 - share) + colours * share).round().astype(np.uint8)
-
-
-def encode_jpeg(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
-    """Encode uint8 RGB pixels of shape (height, width, 3) as JPEG."""
-    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return jpeg.tobytes()
