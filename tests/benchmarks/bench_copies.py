@@ -78,7 +78,7 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def draw(root: Path, photos: int, enlarged: int) -> None:
+def draw(root: Path, photos: int, enlarged: int = 4) -> None:
     """Draw a demo competition and enlarge its photos, unless they exist."""
     if root.exists():
         return
