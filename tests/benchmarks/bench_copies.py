@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.comparison import PART, compare_pairs, limit_threads, start_workers
+from trunkfold.copies.comparison import PART, compare_pairs, start_workers
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.embedding import one_thread
 from trunkfold.copies.record import RECORD, Records
@@ -131,7 +131,7 @@ def compare_by(root: Path) -> dict[str, float]:
         chosen = np.random.default_rng(0).integers(0, len(records), (COMPARED, 2)).tolist()
         for _ in range(ROUNDS):
             for name, (count, processes) in ways.items():
-                with start_workers(count, processes, limit_threads) as workers:
+                with start_workers(count, processes) as workers:
                     compare_pairs(workers, records, chosen[: 2 * count * PART], statistics)  # processes have started
                     started = time.perf_counter()
                     compare_pairs(workers, records, chosen, statistics)

@@ -15,7 +15,7 @@ from toys import SOURCE
 
 from trunkfold.copies import comparison
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.comparison import compare_pairs, limit_threads, start_workers
+from trunkfold.copies.comparison import compare_pairs, start_workers
 from trunkfold.copies.evidence import compare
 from trunkfold.copies.record import MAPPED, RECORD, Records, _map
 from trunkfold.errors import InputError
@@ -66,7 +66,7 @@ def test_workers_give_the_evidence_of_each_pair_in_order(processes, records, mon
     monkeypatch.setattr(comparison, "PART", 3)
     pairs = list(combinations(range(8), 2))
     statistics = measure_cells(records)
-    with start_workers(2, processes, limit_threads) as workers:
+    with start_workers(2, processes) as workers:
         elsewhere = workers.submit(os.getpid).result() != os.getpid()
         found = compare_pairs(workers, records, pairs, statistics)
     assert elsewhere == processes
@@ -75,14 +75,14 @@ def test_workers_give_the_evidence_of_each_pair_in_order(processes, records, mon
 
 
 def test_no_pairs_are_no_evidence(records):
-    with start_workers(2, True, limit_threads) as workers:
+    with start_workers(2, True) as workers:
         assert compare_pairs(workers, records, [], measure_cells(records)) == []
 
 
 def test_a_process_that_dies_is_one_error_which_says_what_to_do():
     with (
         pytest.raises(InputError, match="free memory, then rerun; finished blocks"),
-        start_workers(2, True, limit_threads) as workers,
+        start_workers(2, True) as workers,
     ):
         workers.submit(signal.raise_signal, signal.SIGKILL).result()
 

@@ -3,14 +3,13 @@
 Each process that compares pairs imports this module, so it imports little.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 
 from loky import ProcessPoolExecutor
-from threadpoolctl import threadpool_limits
 
 from trunkfold.copies.cells import Statistics
 from trunkfold.copies.evidence import Evidence, Pair, compare
@@ -21,21 +20,20 @@ PART = 100  # pairs that a worker compares at once
 
 
 @contextmanager
-def start_workers(count: int, processes: bool, prepare: Callable[[], None]) -> Iterator[Executor]:
-    """Yield processes for long work, or threads for short work.
+def start_workers(count: int, processes: bool) -> Iterator[Executor]:
+    """Yield processes of one thread each for long work, or threads for short work.
 
     Threads start at once, but wait for Python's interpreter lock up to half of the time.
 
     Args:
         count: Number of workers.
         processes: Whether to start processes, if there is more than one worker.
-        prepare: Called in each process.
 
     Raises:
         InputError: A process died.
     """
     processes = processes and count > 1
-    workers = ProcessPoolExecutor(count, initializer=prepare) if processes else ThreadPoolExecutor(count)
+    workers = ProcessPoolExecutor(count, env={"OMP_NUM_THREADS": "1"}) if processes else ThreadPoolExecutor(count)
     try:
         with workers:
             yield workers
@@ -61,8 +59,3 @@ def compare_pairs(workers: Executor, records: Records, pairs: Sequence[Pair], st
 
 def _compare_part(records: Records, statistics: Statistics, pairs: Sequence[Pair]) -> list[Evidence]:
     return [compare(records[one], records[other], statistics) for one, other in pairs]
-
-
-def limit_threads() -> None:
-    """Prepare a process that compares photos: one thread each."""
-    threadpool_limits(1)

@@ -16,7 +16,6 @@ import numpy as np
 import timm
 import torch
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits
 from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -71,12 +70,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def limit_threads() -> None:
-    """Prepare a process that describes photos: one thread each."""
-    threadpool_limits(1)
-    torch.set_num_threads(1)
 
 
 def project(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

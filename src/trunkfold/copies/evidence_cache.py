@@ -9,7 +9,7 @@ import numpy as np
 
 from trunkfold.copies.candidates import find_candidates
 from trunkfold.copies.cells import measure_cells
-from trunkfold.copies.comparison import compare_pairs, limit_threads, start_workers
+from trunkfold.copies.comparison import compare_pairs, start_workers
 from trunkfold.copies.embedding import project
 from trunkfold.copies.evidence import Evidence, Pair, compare
 from trunkfold.copies.record import Records
@@ -57,7 +57,7 @@ class EvidenceCache:
     def compare(self, pairs: Sequence[Pair]) -> dict[Pair, Evidence]:
         """Compare pairs on all cores, unless their evidence is known."""
         new = [pair for pair in pairs if pair not in self.evidence]
-        with start_workers(self._workers, len(new) >= MANY, limit_threads) as workers:
+        with start_workers(self._workers, len(new) >= MANY) as workers:
 
             def block(part: slice) -> np.ndarray:
                 return _table(new[part], compare_pairs(workers, self._records, new[part], self.statistics))

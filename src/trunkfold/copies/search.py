@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from trunkfold.copies.comparison import start_workers
 from trunkfold.copies.descriptors import describe_photo
 from trunkfold.copies.doubts import expected_errors, find_doubts
-from trunkfold.copies.embedding import limit_threads, one_thread
+from trunkfold.copies.embedding import one_thread
 from trunkfold.copies.evidence import IDENTICAL, Evidence, Pair, compare_aligned
 from trunkfold.copies.evidence_cache import EvidenceCache
 from trunkfold.copies.grouping import Group, join
@@ -133,7 +133,7 @@ class Found(NamedTuple):
 
 def _search(photos: pd.DataFrame, links: Links, work: Path) -> Found:
     """Describe all photos, compare candidates, and group copies."""
-    with threadpool_limits(1), one_thread():  # our own threads each process a photo or a pair
+    with threadpool_limits(1):  # our own threads each process a photo or a pair
         records = _describe(photos["path"], work)
         duplicates, unreadable = _exact_duplicates(records)
         verdicts = _verdicts(follow(links, photos, duplicates), unreadable, photos)
@@ -167,10 +167,11 @@ def _write(name: str, photos: pd.DataFrame, about: dict[str, str], found: Found,
 
 
 def _describe(paths: Sequence[str], work: Path) -> Records:
-    with start_workers(WORKERS, len(paths) >= MANY, limit_threads) as workers:
+    with start_workers(WORKERS, len(paths) >= MANY) as workers:
 
         def block(rows: slice) -> np.ndarray:
-            return np.array(list(workers.map(describe_photo, paths[rows], chunksize=CHUNK)), RECORD)
+            with one_thread():
+                return np.array(list(workers.map(describe_photo, paths[rows], chunksize=CHUNK)), RECORD)
 
         blocks = block_by_block(work / "photos", len(paths), PHOTOS, block, "describing photos")
     return Records([block.filename for block in blocks])
