@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    for photos in options.photos:
-        root = options.work / (str(photos) if options.enlarged == 4 else f"{photos}-{options.enlarged}")
+    roots = [options.work / f"{photos}-{options.enlarged}" for photos in options.photos]
+    for photos, root in zip(options.photos, roots, strict=True):
         draw(root, photos, options.enlarged)
         rows.append({"photos": photos, **measure(root, options.work / "found")})
     exponent = None
@@ -69,7 +69,7 @@ def main() -> None:
         )
     if exponent is not None:
         print(f"seconds grow with photos to the power of {exponent:.2f}")
-    rates = compare_by(options.data or options.work / str(options.photos[0]))
+    rates = compare_by(options.data or roots[0])
     alone, *_ = rates.values()
     for workers, rate in rates.items():
         print(f"{workers}: {rate:.0f} pairs per second, {rate / alone:.2f} times as many as one thread")
