@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_photos import crop, draw_source, mirror, noise, record_of
 from toys import SOURCE
 
 from trunkfold.copies import comparison
@@ -19,20 +18,6 @@ from trunkfold.copies.comparison import compare_pairs, start_workers
 from trunkfold.copies.evidence import compare
 from trunkfold.copies.record import MAPPED, RECORD, Records, _map
 from trunkfold.errors import InputError
-
-BLOCK = 5  # records, of eight
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    folder = tmp_path_factory.mktemp("records")
-    sources = [draw_source(seed, 160, 120) for seed in range(2)]
-    described = [record_of(way(source), folder) for source in sources for way in (np.array, mirror, crop, noise)]
-    files = []
-    for start in range(0, len(described), BLOCK):
-        files.append(folder / f"{start}.npy")
-        np.save(files[-1], np.array(described[start : start + BLOCK], RECORD))
-    return Records(files)
 
 
 def test_records_are_those_of_the_files_here_and_in_other_processes(records):
@@ -64,12 +49,15 @@ def test_few_files_are_mapped_at_a_time(records):
 @pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
 def test_workers_give_the_evidence_of_each_pair_in_order(processes, records, monkeypatch):
     monkeypatch.setattr(comparison, "PART", 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     pairs = list(combinations(range(8), 2))
     statistics = measure_cells(records)
     with start_workers(2, processes) as workers:
         elsewhere = workers.submit(os.getpid).result() != os.getpid()
+        threads = workers.submit(os.getenv, "OMP_NUM_THREADS").result()
         found = compare_pairs(workers, records, pairs, statistics)
     assert elsewhere == processes
+    assert not processes or threads == "1"
     assert found == [compare(records[one], records[other], statistics) for one, other in pairs]
     assert len({evidence.log_odds > 0 for evidence in found}) == 2
 

@@ -285,8 +285,13 @@ def test_the_groups_are_where_training_looks_for_them(mixed, tmp_path, monkeypat
     pd.testing.assert_frame_equal(groups, mixed.groups)
 
 
-def test_another_search_with_other_threads_gives_the_same_bytes(small, small_search, tmp_path, monkeypatch):
-    monkeypatch.setattr(copies, "WORKERS", copies.WORKERS + 2)
+@pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
+def test_another_search_with_other_workers_gives_the_same_bytes(processes, small, small_search, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "WORKERS", 2 if processes else copies.WORKERS + 2)
+    if processes:
+        monkeypatch.setattr(copies, "MANY", 0)
+        monkeypatch.setattr(evidence_cache, "MANY", 0)
+        monkeypatch.setattr(comparison, "ThreadPoolExecutor", refuse)
     find_copies(Competition(small), tmp_path / "other")
     for file in ("groups.csv", "copies.json"):
         assert (small_search / "out" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
