@@ -13,6 +13,7 @@ from trunkfold.data.photos import UnreadablePhotoError, read_photo
 
 LARGEST_ENLARGEMENT = 4  # of smaller photos
 BLUR = 1.0  # sigma in pixels, against noise
+BLANK, FAINT = 3, 80  # range of the values of a photo that shows nothing, and of one whose contrast is stretched
 CONTRAST = 0.02  # half of OpenCV's threshold: smooth photos have only faint features
 
 
@@ -33,6 +34,7 @@ def describe_photo(path: str | Path) -> np.ndarray:
     except UnreadablePhotoError:
         return record
     record["digest"] = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+    pixels = strengthen(pixels)
     record["embedding"], record["cells"] = embed(pixels)
     pixels = frame(pixels)
     grey, brightest = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), pixels.max(2)
@@ -50,6 +52,14 @@ def describe_photo(path: str | Path) -> np.ndarray:
         record["points"][:count] = [point.pt for point in points[:count]]
         record["descriptors"][:count] = descriptors[:count]
     return record
+
+
+def strengthen(pixels: np.ndarray) -> np.ndarray:
+    """Stretch the contrast of a faint photo, in which hardly any features would be found: nearly black, or in fog."""
+    low, high = np.percentile(pixels[::4, ::4], (1, 99))
+    if not BLANK <= high - low < FAINT:
+        return pixels
+    return ((pixels - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
 def frame(pixels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from trunkfold.copies.alignment import Alignment
 from trunkfold.copies.record import plain_areas_of, thumbnails_of
@@ -17,6 +18,7 @@ SCALES = (0.7, 9), (2.0, 15)  # blur (sigma) and window of the correlation, in p
 TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is compared
 ALIKE = 0.5  # smallest correlation of windows that look alike
 COMPARABLE, UNKNOWN = 100, 0.5  # fewest textured pixels that allow a comparison, and the agreement of fewer
+TONES = 4.0  # grey values: sigma of the average over similar tones
 NARROWEST = 12  # pixels of a thumbnail in which the optical flow is defined
 FARTHEST, SMOOTH = 5.0, 5.0  # pixels: largest and sigma of the local displacements; a coarser map cannot bend objects
 
@@ -47,7 +49,7 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
         return Likeness(overlap)
     places += _local_displacement(cv2.extractChannel(first, 0), look_up(second[..., 0], places), inside)
     inside &= _inside(places, other_shape)
-    alike, contrast = _correlate(first, look_up(second, places))
+    alike, contrast = _correlate(first, look_up(second, places), inside)
     inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
     plain = plain_areas_of(other).astype(np.float32)
     inside &= ~plain_areas_of(one, alignment.mirrored) & (look_up(plain, places) < 0.5)
@@ -58,16 +60,33 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     return Likeness(overlap, float((weights * (alike > ALIKE)).sum() / weights.sum()))
 
 
-def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _correlate(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the correlation of the windows around each pixel, and the lower variance of the two.
 
-    Windows must match at one scale, in grey or in the brightest channel: coarse windows are robust to noise and blur,
-    fine ones to displacement, grey to desaturation, and the brightest channel to changes of hue.
+    Windows must match at one scale, in grey, in the brightest channel, or with the tones of one photo replaced by those
+    of the other: coarse windows are robust to noise and blur, fine ones to displacement, grey to desaturation, the
+    brightest channel to changes of hue, and tones to negatives and solarization.
     """
     channels = list(zip(cv2.split(first), cv2.split(second), strict=True))
     maps = [[_correlation(*pair, *scale) for pair in channels] for scale in SCALES]
-    alike = functools.reduce(np.maximum, (correlation for scale in maps for correlation, _ in scale))
-    return alike, functools.reduce(np.maximum, (variance for _, variance in maps[-1]))
+    contrast = functools.reduce(np.maximum, (variance for _, variance in maps[-1]))
+    grey, other = channels[0]
+    toned = (_replace_tones(grey, other, inside), other), (grey, _replace_tones(other, grey, inside))
+    found = [correlation for scale in maps for correlation, _ in scale]
+    for correlation, variance in (_correlation(*pair, *scale) for pair in toned for scale in SCALES):
+        found.append(np.where(variance > TEXTURE, correlation, -1))
+    return functools.reduce(np.maximum, found), contrast
+
+
+def _replace_tones(picture: np.ndarray, other: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Replace each grey value by the mean of the other picture's values where it occurs.
+
+    Source: Roche et al., "The correlation ratio as a new similarity measure for multimodal image registration", 1998.
+    """
+    counts = np.bincount(picture[inside], minlength=256)
+    sums = np.bincount(picture[inside], other[inside].astype(float), 256)
+    counts, sums = gaussian_filter1d(np.stack([counts, sums]).astype(float), TONES, mode="constant")
+    return (sums / counts.clip(1e-3)).astype(np.float32)[picture]
 
 
 def _between_thumbnails(homography: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:

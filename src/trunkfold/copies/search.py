@@ -39,7 +39,7 @@ PAGE, LINKS = "copies.html", "links.csv"
 PHOTOS = 500  # per file: an interruption loses about ten seconds
 CHUNK = 10  # photos that a process describes at once
 MANY = 2000  # photos; to start processes takes as long as they save on so many
-VERSION = 6  # increase when the search changes, so that old groups are not read
+VERSION = 7  # increase when the search changes, so that old groups are not read
 WORKERS = usable_cores()
 
 
