@@ -3,6 +3,9 @@
 The unit of length is the image's height: x ranges from 0 to 4/3, y from 0 (top) to 1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 
@@ -46,8 +49,11 @@ class Canvas:
         """Reduce the contrast to `contrast` (0..1) by blending with `grey` (0..255)."""
         self.pixels = cv2.addWeighted(self.pixels, contrast, np.full_like(self.pixels, round(grey)), 1 - contrast, 0)
 
-    def keep(self, before: np.ndarray, mask: np.ndarray) -> None:
-        """Restore the pixels `before` outside `mask`."""
+    @contextmanager
+    def inside(self, mask: np.ndarray) -> Iterator[None]:
+        """Limit what the block draws to a mask (height, width, 1)."""
+        before = self.pixels.copy()
+        yield
         self.pixels = (before + (self.pixels.astype(np.float32) - before) * mask).astype(np.uint8)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
@@ -64,24 +70,23 @@ class Canvas:
 
 
 def jagged(
-    start: np.ndarray,
-    angle: float,
-    length: float,
-    rng: np.random.Generator,
-    centred: bool = True,
-    wild: float = 0.022,
+    start: np.ndarray, angle: float, length: float, rng: np.random.Generator, centred: bool = True, wild: float = 0.022
 ) -> np.ndarray:
     """Return a random zigzag (9, 2) of `length`, starting at or centred on `start`; `wild` scales its deviations."""
-    along = np.array((np.cos(angle), np.sin(angle)))
     steps = (np.linspace(0, 1, 9) - 0.5 * centred)[:, None] * length
     stray = rng.uniform(-wild, wild, (9, 2)) * (np.arange(9) > 0)[:, None]
-    return start + steps * along + stray
+    return start + steps * directions(angle) + stray
+
+
+def directions(angles: np.ndarray | float) -> np.ndarray:
+    """Return the unit vectors (..., 2) of angles."""
+    return np.stack((np.cos(angles), np.sin(angles)), -1)
 
 
 def ellipse(middle: np.ndarray | tuple[float, float], wide: float, high: float, corners: int = 32) -> np.ndarray:
     """Return an ellipse around `middle` with half-axes `wide` and `high`, as a polygon (corners, 2)."""
     angles = np.arange(corners) * TURN / corners
-    return np.asarray(middle) + np.stack((np.cos(angles) * wide, np.sin(angles) * high), 1)
+    return np.asarray(middle) + directions(angles) * (wide, high)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
