@@ -4,7 +4,6 @@ Optuna's heartbeats show which trials belong to live processes. All other runnin
 their parameters are queued again.
 """
 
-import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pandas as pd
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,8 +44,6 @@ OTHERS = (  # prefixes of options that may change when a study is resumed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # describe_trial replaces Optuna's log lines
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-# Renamed in Optuna 4.9.
-Retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None) or optuna.storages.RetryFailedTrialCallback
 
 
 def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
@@ -170,9 +168,6 @@ def _load(config: TuningConfig, folder: Path) -> optuna.Study:
 
 def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
     url = make_url(config.tune.storage or URL.create("sqlite", database=str((folder / TRIALS).resolve())))
-    callback = "heartbeat_stale_trial_callback"
-    if callback not in inspect.signature(RDBStorage).parameters:  # before Optuna 4.9
-        callback = "failed_trial_callback"
     return RDBStorage(
         url.render_as_string(hide_password=False),
         engine_kwargs={
@@ -181,7 +176,7 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
         },
         heartbeat_interval=config.tune.heartbeat,
         grace_period=PATIENCE * config.tune.heartbeat,
-        **{callback: Retry(config.tune.retries)},
+        heartbeat_stale_trial_callback=Retry(config.tune.retries),
     )
 
 
