@@ -76,7 +76,10 @@ class Augmentation:
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """Augment a photo, uint8 of shape (height, width, 3), and return a new uint8 array (size, size, 3)."""
-        self._reseed(seed)
+        self._random.seed(seed)
+        state = self._bits.state
+        state["state"]["state"] = self._random.getrandbits(128)
+        self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
         shown = self._compose(image=pixels.copy())["image"]
         if shown.shape[:2] != (self.size, self.size):
             shown = cv2.resize(shown, (self.size, self.size), interpolation=cv2.INTER_AREA)
@@ -84,12 +87,6 @@ class Augmentation:
 
     def __reduce__(self) -> tuple:
         return Augmentation, (self.spec, self.size)
-
-    def _reseed(self, seed: int) -> None:
-        self._random.seed(seed)
-        state = self._bits.state
-        state["state"]["state"] = self._random.getrandbits(128)
-        self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
 
 
 def _steps(spec: str | Steps) -> Steps:
