@@ -1,11 +1,12 @@
 """Labelled photos of a finished run: held-out ones to evaluate exports, training photos to calibrate int8."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from trunkfold.cores import usable_cores
 from trunkfold.data.photos import UnreadablePhotoError, read_photo
@@ -56,7 +57,7 @@ def held_out_photos(run: FinishedRun) -> PlainPhotos:
     Raises:
         InputError: The run has no hold-out, or photos are missing.
     """
-    photos = _photos(run, lambda folds: folds == HELD_OUT)
+    photos = _photos(run, run.folds[run.folds["fold"] == HELD_OUT])
     if not len(photos):
         raise InputError(f"{run.folder} has no hold-out (split.holdout 0), so the export's loss cannot be measured")
     return photos
@@ -68,7 +69,7 @@ def calibration_photos(run: FinishedRun, count: int) -> PlainPhotos:
     Raises:
         InputError: Photos are missing.
     """
-    photos = _photos(run, learned_from)
+    photos = _photos(run, run.folds[learned_from(run.folds["fold"].to_numpy())])
     chosen = np.random.default_rng(0).permutation(len(photos))[:count]
     return PlainPhotos([photos.paths[place] for place in chosen], photos.targets[chosen], photos.size)
 
@@ -82,8 +83,7 @@ def images_folder(run: FinishedRun) -> Path:
     return find_table(run.config.data.root, "train.csv").parent / "images"
 
 
-def _photos(run: FinishedRun, choose: Callable[[np.ndarray], np.ndarray]) -> PlainPhotos:
-    table = run.folds[choose(run.folds["fold"].to_numpy())]
+def _photos(run: FinishedRun, table: pd.DataFrame) -> PlainPhotos:
     folder = images_folder(run)
     paths = [folder / name for name in table["filename"]]
     missing = [path for path in paths if not path.is_file()]

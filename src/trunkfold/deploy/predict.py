@@ -73,7 +73,8 @@ class Predictor:
         """Predict decoded photos, uint8 arrays of shape (height, width, 3), in one batch."""
         rows, members = np.arange(len(photos)), np.ones((len(photos), len(self.tails)), bool)
         views = self.run.config.predict.views
-        features = {view: self._features(photos, view) for view in {*views, "plain"}}
+        compute = partial(through_trunk, self.accelerator, self.trunk)
+        features = {view: in_pieces(compute, self._shown(photos, view), PREDICTING) for view in {*views, "plain"}}
         found = predict(self.accelerator, self.tails, members, [[(rows, features[view])] for view in views])
         probabilities = average(found, members)
         embeddings = pool_features(features["plain"]).cpu().numpy()
@@ -101,10 +102,6 @@ class Predictor:
     def _shown(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
         shown = [to_tensor(render(photo, VIEWS[view], self.size)) for photo in photos]
         return torch.stack(shown).permute(0, 3, 1, 2)
-
-    def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
-        compute = partial(through_trunk, self.accelerator, self.trunk)
-        return in_pieces(compute, self._shown(photos, view), PREDICTING)
 
     def _row(self, probabilities: np.ndarray, calibrated: np.ndarray, novelty: float) -> dict:
         # The most probable class, since decoding for macro F1 would depend on the other photos.
