@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 Colour = tuple[float, float, float]
 ASPECT = 4 / 3
@@ -22,20 +23,20 @@ class Canvas:
         self.height = height
         self.pixels = np.zeros((height, round(height * ASPECT), 3), np.uint8)
 
-    def fill(self, points: np.ndarray, colour: Colour, alpha: float = 1.0) -> None:
+    def fill(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
         """Fill the polygon `points` (n, 2)."""
         layer = self.pixels if alpha == 1 else self.pixels.copy()
         cv2.fillPoly(layer, [self._fixed(points)], colour, cv2.LINE_AA, SHIFT)
         self._blend(layer, alpha)
 
-    def line(self, points: np.ndarray, colour: Colour, width: float, alpha: float = 1.0, closed: bool = False) -> None:
+    def line(self, points: ArrayLike, colour: Colour, width: float, alpha: float = 1.0, closed: bool = False) -> None:
         """Draw a line through `points` (n, 2)."""
         layer = self.pixels if alpha == 1 else self.pixels.copy()
         pixels = max(1, round(width * self.height))
         cv2.polylines(layer, [self._fixed(points)], closed, colour, pixels, cv2.LINE_AA, SHIFT)
         self._blend(layer, alpha)
 
-    def mask(self, points: np.ndarray) -> np.ndarray:
+    def mask(self, points: ArrayLike) -> np.ndarray:
         """Return the share of each pixel that is inside the polygon: (height, width, 1), from 0 to 1."""
         layer = np.zeros(self.pixels.shape[:2], np.uint8)
         cv2.fillPoly(layer, [self._fixed(points)], 255, cv2.LINE_AA, SHIFT)
@@ -61,7 +62,7 @@ class Canvas:
         y, x = np.mgrid[: self.pixels.shape[0], : self.pixels.shape[1]].astype(np.float32) / self.height
         return x[..., None], y[..., None]
 
-    def _fixed(self, points: np.ndarray) -> np.ndarray:
+    def _fixed(self, points: ArrayLike) -> np.ndarray:
         return np.round(np.asarray(points) * self.height * 2**SHIFT).astype(np.int32)
 
     def _blend(self, layer: np.ndarray, alpha: float) -> None:
@@ -83,10 +84,10 @@ def directions(angles: np.ndarray | float) -> np.ndarray:
     return np.stack((np.cos(angles), np.sin(angles)), -1)
 
 
-def ellipse(middle: np.ndarray | tuple[float, float], wide: float, high: float, corners: int = 32) -> np.ndarray:
+def ellipse(middle: ArrayLike, wide: float, high: float, corners: int = 32) -> np.ndarray:
     """Return an ellipse around `middle` with half-axes `wide` and `high`, as a polygon (corners, 2)."""
     angles = np.arange(corners) * TURN / corners
-    return np.asarray(middle) + directions(angles) * (wide, high)
+    return middle + directions(angles) * (wide, high)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
