@@ -17,8 +17,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -108,7 +107,7 @@ def work(
         try:
             return objective(trial)
         except KeyboardInterrupt:
-            Retry()(study, study.trials[trial.number])
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[trial.number])
             raise
 
     def done(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -152,7 +151,7 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # Optuna considers a trial alive if its process died before the first heartbeat.
         if trial.user_attrs.get(STARTED) != trial.number and datetime.now() - trial.datetime_start > patience:
-            Retry(config.tune.retries)(study, trial)
+            RetryHeartbeatStaleTrialCallback(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -176,7 +175,7 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
         },
         heartbeat_interval=config.tune.heartbeat,
         grace_period=PATIENCE * config.tune.heartbeat,
-        heartbeat_stale_trial_callback=Retry(config.tune.retries),
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(config.tune.retries),
     )
 
 
