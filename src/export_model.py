@@ -30,10 +30,10 @@ def main() -> None:
     options = parse_options()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     check_options(options)
-    run = load_run(chosen_run(options.run))
+    run = load_run(chosen_run(options.run), options.root)
     out = options.out or Path(NAMES[options.format].format(run=run.folder.name, precision=options.precision))
     check_writable([out], "choose another --out")
-    held_out = photos_to_measure_on(run, options)
+    held_out = photos_to_measure_on(run, options.precision)
     print(f"{out}: {export(run, out, held_out, options)}")
     write_index_after(out)
 
@@ -50,19 +50,17 @@ def export(run: FinishedRun, out: Path, held_out: PlainPhotos | None, options: N
     from trunkfold.deploy.onnx_file import export_onnx  # needs the extra `export`
 
     int8 = options.precision == "int8"
-    calibration = calibration_photos(run, options.root, CALIBRATED_ON) if int8 else None
+    calibration = calibration_photos(run, CALIBRATED_ON) if int8 else None
     return export_onnx(run, out, options.precision, held_out, calibration, options.max_loss).describe()
 
 
-def photos_to_measure_on(run: FinishedRun, options: Namespace) -> PlainPhotos | None:
+def photos_to_measure_on(run: FinishedRun, precision: str) -> PlainPhotos | None:
     """Return the held-out photos; without any, None with a warning, or an error for precisions that need them."""
     try:
-        return held_out_photos(run, options.root)
+        return held_out_photos(run)
     except InputError as error:
-        if options.precision != "fp32":
-            raise InputError(
-                f"{error}; --precision {options.precision} needs held-out photos to measure the loss"
-            ) from error
+        if precision != "fp32":
+            raise InputError(f"{error}; --precision {precision} needs held-out photos to measure the loss") from error
         logger.warning("%s: comparing the export with PyTorch on noise, without a score", error)
         return None
 

@@ -29,9 +29,9 @@ def main() -> None:
     limits = limits_of(options)
     if package_version("gradio") is None:
         raise InputError("the page needs gradio: pip install 'trunkfold[app]'")
-    run = load_run(chosen_run(options.run))
+    run = load_run(chosen_run(options.run), options.root)
     predictor = Predictor(run, start_process(run.config.train))
-    service = PhotoService(predictor, limits, training_photos(run, options.root))
+    service = PhotoService(predictor, limits, training_photos(run, required=options.root is not None))
     from trunkfold.deploy.app import LOCAL, serving  # needs the extra `app`
 
     with serving(service, options.host, options.port) as address:
@@ -66,12 +66,12 @@ def limits_of(options: Namespace) -> Limits:
     return Limits(round(1e6 * options.max_megabytes), round(1e6 * options.max_megapixels))
 
 
-def training_photos(run: FinishedRun, root: Path | None) -> Path | None:
-    """Return the folder of the labelled photos; None, with a warning, if it no longer exists."""
+def training_photos(run: FinishedRun, required: bool) -> Path | None:
+    """Return the folder of the labelled photos; None, with a warning, if it no longer exists and is not required."""
     try:
-        return images_folder(run, root)
+        return images_folder(run)
     except InputError as error:
-        if root is not None:
+        if required:
             raise
         logger.warning("%s: only the names of similar training photos are shown; pass --data.root DIR", error)
         return None

@@ -47,7 +47,7 @@ def main() -> None:
         write_results(study, config, folder)
         write_page(study, folder)
         write_index()
-    print(f"\n{summary(study, config, folder)}")
+    print(f"\n{summary(study, folder)}")
 
 
 def check_command(config: TuningConfig) -> None:

@@ -190,7 +190,7 @@ def test_transformers_are_exported_at_another_image_size_than_their_own(tmp_path
 
 def test_held_out_and_calibration_photos_share_nothing(run):
     finished = load_run(RunFolder(run))
-    held_out, calibration = held_out_photos(finished, None), calibration_photos(finished, None, 20)
+    held_out, calibration = held_out_photos(finished), calibration_photos(finished, 20)
     assert len(calibration) == 20
     assert not {*held_out.paths} & {*calibration.paths}
     shown = np.concatenate(list(held_out.batches(4)))

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +18,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.representer import SafeRepresenter
 
 from trunkfold.config.rules import check_config, check_option, describe, option_types, option_values, validate
 from trunkfold.config.schema import COMMON, AnyConfig, Config
@@ -62,7 +62,8 @@ def parse_config(
     files, print_config = options.pop("config"), options.pop("print_config")
     config = kind()
     for path in files:
-        config = _merge_file(config, path)
+        with _file_named(path):
+            config = _override(config, _dotted(_read(path), kind))
     config = _override(config, [given for given in options.items() if given[1] is not None], _validate_word)
     if config.run.name is None:
         config = replace(config, run=replace(config.run, name=files[-1].stem if files else "default"))
@@ -79,11 +80,9 @@ def load_config(path: Path) -> Config:
     Raises:
         InputError: The file is missing or is not a valid configuration.
     """
-    config = _merge_file(Config(), path)
-    try:
+    with _file_named(path):
+        config = _override(Config(), _dotted(_read(path), Config))
         check_config(config)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     return config
 
 
@@ -101,10 +100,9 @@ def with_options(config: AnyConfig, options: Mapping[str, Any]) -> AnyConfig:
 def dump_config(config: Config) -> str:
     """Return the configuration as YAML; `load_config` restores an equal one."""
     writer = YAML(typ="safe", pure=True)
-    writer.Representer = _Representer
     writer.default_flow_style, writer.sort_base_mapping_type_on_output = False, False
     text = io.StringIO()
-    writer.dump(asdict(config), text)
+    writer.dump(asdict(config, dict_factory=_paths_as_text), text)
     return text.getvalue()
 
 
@@ -124,16 +122,15 @@ def load_yaml(text: str) -> Any:
         raise YAMLError(str(error) or type(error).__name__) from error
 
 
+def _paths_as_text(options: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options}
+
+
 class _Constructor(SafeConstructor):
     """Reads dates such as 2024-01-31, which may be names of runs, as strings."""
 
 
-class _Representer(SafeRepresenter):
-    """Writes paths as strings."""
-
-
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
-_Representer.add_multi_representer(Path, lambda representer, path: representer.represent_str(str(path)))
 
 
 def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) -> Parser:
@@ -157,10 +154,11 @@ def _parser(kind: type[Config], description: str, aliases: Mapping[str, str]) ->
     return parser
 
 
-def _merge_file(config: AnyConfig, path: Path) -> AnyConfig:
-    """Override options with those of a file; every `InputError` starts with the file's name."""
+@contextmanager
+def _file_named(path: Path) -> Iterator[None]:
+    """Start the message of every `InputError` raised in the block with the file's name."""
     try:
-        return _override(config, _dotted(_read(path), type(config)))
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -12,6 +13,7 @@ from trunkfold.config.schema import Config
 from trunkfold.errors import InputError, nearest, raise_problems
 
 WORDS = {NoneType: "null", bool: "true or false", int: "an integer", str: "text", Any: "any value"}
+adapter_of = functools.cache(TypeAdapter)
 
 
 def option_types(kind: type[Config] = Config) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def option_types(kind: type[Config] = Config) -> dict[str, Any]:
 
 def option_values(config: Config) -> dict[str, Any]:
     """Return the value of each option, by dotted name."""
-    return {name: functools.reduce(getattr, name.split("."), config) for name in option_types(type(config))}
+    return {name: attrgetter(name)(config) for name in option_types(type(config))}
 
 
 def check_option(name: str, kind: type[Config] = Config) -> None:
@@ -43,7 +45,7 @@ def validate(name: str, value: Any, hint: Any) -> Any:
         InputError: The option does not accept the value.
     """
     try:
-        return _adapter(hint).validate_python(value)
+        return adapter_of(hint).validate_python(value)
     except ValidationError as error:
         shown = "null" if value is None else repr(value)
         shown = shown if len(shown) <= 200 else f"{shown[:200]} ..."
@@ -100,8 +102,3 @@ def _problems(config: Config) -> Iterator[str]:
         )
     if config.run.name is not None:
         check_run_name("run.name", config.run.name)
-
-
-@functools.cache
-def _adapter(hint: Any) -> TypeAdapter:
-    return TypeAdapter(hint)

@@ -43,7 +43,7 @@ class DataConfig:
     root: Path = Path("input/ripik-hackfest")
     image_size: Count | None = None
     normalize: Literal["model", "dataset"] | Normalization = "model"
-    classes: dict[Label, str] | None = field(default_factory=lambda: dict(VEHICLE_DAMAGE))
+    classes: dict[Label, str] | None = field(default_factory=VEHICLE_DAMAGE.copy)
     drop: Path | None = None
     relabel: Path | None = None
     workers: Natural | None = None

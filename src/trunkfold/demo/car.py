@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from trunkfold.demo.canvas import TURN, Canvas, Colour, box, ellipse
+from trunkfold.demo.canvas import TURN, Canvas, Colour, box, directions, ellipse
 
 
 @dataclass(frozen=True)
@@ -78,69 +78,65 @@ def _draw_background(canvas: Canvas, car: Car, rng: np.random.Generator) -> None
             canvas.fill(box(left + 0.03, row, left + width - 0.03, row + 0.05), (90, 100, 115), 0.4)
     street = rng.uniform(50, 190)
     canvas.fill(box(-1, horizon, 3, 2), (street, street, street * rng.uniform(0.9, 1.05)))
-    canvas.line(np.array([(-1, horizon), (3, horizon)]), (190, 190, 185), 0.012)
+    canvas.line([(-1, horizon), (3, horizon)], (190, 190, 185), 0.012)
     shadow = ellipse((0.85, car.ground - 0.01), 0.9, 0.05)
     canvas.fill(shadow, (25, 25, 30), rng.uniform(0.1, 0.5))
 
 
 def _draw_body(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     x, y = canvas.grid()
     bottom, top = car.body[:, 1].max(), car.body[:, 1].min()
     shade = 1.15 - rng.uniform(0.3, 0.6) * (y - top) / (bottom - top) + rng.uniform(-0.15, 0.15) * x
     for _ in range(rng.integers(1, 4)):  # soft bands: sky and street mirrored in the paint
         band, width, slope = rng.uniform(top, bottom), rng.uniform(0.03, 0.08), rng.uniform(-0.2, 0.2)
         shade = shade + rng.uniform(-0.08, 0.15) * np.exp(-(((y - band + slope * (x - 0.7)) / width) ** 2))
-    canvas.pixels = np.clip(np.float32(car.paint) * shade, 0, 255).astype(np.uint8)
-    dark = tuple(part * 0.35 for part in car.paint)
-    beltline = car.window[0, 1]
-    canvas.line(np.array([(car.seam, beltline), (car.seam - 0.03, bottom)]), dark, 0.008)
-    canvas.line(np.array([(car.seam + 0.5, beltline), (car.seam + 0.5, bottom)]), dark, 0.008)
-    crease = bottom - rng.uniform(0.06, 0.1)
-    canvas.line(np.array([(car.seam - 0.03, crease), (1.5, crease - 0.02)]), dark, 0.008, 0.5)
-    handle = box(car.seam + 0.36, beltline + 0.06, car.seam + 0.46, beltline + 0.085)
-    canvas.fill(handle, (215, 215, 220) if rng.random() < 0.5 else dark)
-    canvas.fill(box(0, bottom - 0.03, 1.5, bottom), (45, 45, 48))
-    canvas.fill(box(0, bottom - 0.13, rng.uniform(0.1, 0.18), bottom - 0.08), (235, 235, 225))  # number plate
-    for spot in rng.uniform((0.2, beltline), (1.3, bottom), (rng.integers(0, 8), 2)):  # mud
-        canvas.fill(ellipse(spot, *rng.uniform(0.004, 0.012, 2)), (85, 70, 55), 0.6)
-    canvas.keep(before, canvas.mask(car.body))
+    with canvas.inside(canvas.mask(car.body)):
+        canvas.pixels = np.clip(np.float32(car.paint) * shade, 0, 255).astype(np.uint8)
+        dark = tuple(part * 0.35 for part in car.paint)
+        beltline = car.window[0, 1]
+        canvas.line([(car.seam, beltline), (car.seam - 0.03, bottom)], dark, 0.008)
+        canvas.line([(car.seam + 0.5, beltline), (car.seam + 0.5, bottom)], dark, 0.008)
+        crease = bottom - rng.uniform(0.06, 0.1)
+        canvas.line([(car.seam - 0.03, crease), (1.5, crease - 0.02)], dark, 0.008, 0.5)
+        handle = box(car.seam + 0.36, beltline + 0.06, car.seam + 0.46, beltline + 0.085)
+        canvas.fill(handle, (215, 215, 220) if rng.random() < 0.5 else dark)
+        canvas.fill(box(0, bottom - 0.03, 1.5, bottom), (45, 45, 48))
+        canvas.fill(box(0, bottom - 0.13, rng.uniform(0.1, 0.18), bottom - 0.08), (235, 235, 225))  # number plate
+        for spot in rng.uniform((0.2, beltline), (1.3, bottom), (rng.integers(0, 8), 2)):  # mud
+            canvas.fill(ellipse(spot, *rng.uniform(0.004, 0.012, 2)), (85, 70, 55), 0.6)
     canvas.line(car.body, dark, 0.008, closed=True)
 
 
 def _draw_window(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     glass = tuple(rng.uniform(0.6, 2.2) * np.array((60, 75, 88)))
-    canvas.fill(car.window, glass)
-    middle = car.window.mean(0)
-    seat = middle + np.array((rng.uniform(-0.1, 0.2), 0.1))
-    canvas.fill(ellipse(seat, 0.06, 0.12), (35, 35, 40))
-    canvas.line(ellipse(middle + np.array((-0.12, 0.12)), 0.04, 0.09), (30, 30, 32), 0.014)  # steering wheel
-    for _ in range(rng.integers(1, 4)):  # reflections: broad and parallel, unlike shattered glass
-        left, width = rng.uniform(0.7, 1.2), rng.uniform(0.03, 0.1)
-        band = np.array([(left, 1), (left + width, 1), (left + width + 0.5, 0), (left + 0.5, 0)])
-        canvas.fill(band - (0.25, 0), (205, 220, 235), rng.uniform(0.1, 0.35))
-    canvas.keep(before, canvas.mask(car.window))
+    with canvas.inside(canvas.mask(car.window)):
+        canvas.fill(car.window, glass)
+        middle = car.window.mean(0)
+        canvas.fill(ellipse(middle + (rng.uniform(-0.1, 0.2), 0.1), 0.06, 0.12), (35, 35, 40))  # a seat
+        canvas.line(ellipse(middle + (-0.12, 0.12), 0.04, 0.09), (30, 30, 32), 0.014)  # steering wheel
+        for _ in range(rng.integers(1, 4)):  # reflections: broad and parallel, unlike shattered glass
+            left, width = rng.uniform(0.7, 1.2), rng.uniform(0.03, 0.1)
+            band = np.array([(left, 1), (left + width, 1), (left + width + 0.5, 0), (left + 0.5, 0)])
+            canvas.fill(band - (0.25, 0), (205, 220, 235), rng.uniform(0.1, 0.35))
     canvas.line(car.window, (30, 30, 32), 0.018, closed=True)
     foot = car.window[0] + (0.03, -0.005)  # the mirror
     canvas.fill(ellipse(foot, 0.05, 0.035), tuple(part * 0.8 for part in car.paint))
 
 
 def _draw_lamp(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     red = rng.random() < 0.25  # a tail lamp
     lens = np.array((190, 45, 40) if red else (205, 212, 220)) * rng.uniform(0.5, 1.1)
-    canvas.fill(car.lamp, tuple(lens))
-    middle = car.lamp.mean(0)
-    for offset in (-0.05, 0.04)[: rng.integers(1, 3)]:
-        bulb = middle + np.array((offset, rng.uniform(-0.01, 0.01)))
-        canvas.fill(ellipse(bulb, 0.04, 0.045), tuple(lens * 0.75))
-        canvas.fill(ellipse(bulb, 0.024, 0.028), (255, 250, 215) if rng.random() < 0.6 else tuple(lens * 1.15))
-    for row in np.arange(0.02, 0.2, 0.035):
-        canvas.line(car.lamp[[0, 2]] + (0, row), (255, 255, 255), 0.004, 0.25)
-    if rng.random() < 0.6:
-        canvas.fill(box(middle[0] + 0.06, 0, 1, 1), (235, 215, 150), 0.8)  # the indicator
-    canvas.keep(before, canvas.mask(car.lamp))
+    with canvas.inside(canvas.mask(car.lamp)):
+        canvas.fill(car.lamp, tuple(lens))
+        middle = car.lamp.mean(0)
+        for offset in (-0.05, 0.04)[: rng.integers(1, 3)]:
+            bulb = middle + (offset, rng.uniform(-0.01, 0.01))
+            canvas.fill(ellipse(bulb, 0.04, 0.045), tuple(lens * 0.75))
+            canvas.fill(ellipse(bulb, 0.024, 0.028), (255, 250, 215) if rng.random() < 0.6 else tuple(lens * 1.15))
+        for row in np.arange(0.02, 0.2, 0.035):
+            canvas.line(car.lamp[[0, 2]] + (0, row), (255, 255, 255), 0.004, 0.25)
+        if rng.random() < 0.6:
+            canvas.fill(box(middle[0] + 0.06, 0, 1, 1), (235, 215, 150), 0.8)  # the indicator
     canvas.line(car.lamp, (40, 40, 44), 0.01, closed=True)
 
 
@@ -149,7 +145,7 @@ def _draw_wheel(canvas: Canvas, car: Car, flatness: float, rng: np.random.Genera
     radius, hub = car.radius, car.wheel
     canvas.fill(ellipse(hub, radius * 1.2, radius * 1.18), (22, 22, 24))  # the arch
     rim = radius * rng.uniform(0.6, 0.68)
-    sunk = hub + np.array((0, flatness * (radius - rim) * 1.9))
+    sunk = hub + (0, flatness * (radius - rim) * 1.9)
     tyre = ellipse(sunk, radius, radius, 64)
     lowest = car.ground + 0.012
     if flatness:
@@ -163,8 +159,7 @@ def _draw_wheel(canvas: Canvas, car: Car, flatness: float, rng: np.random.Genera
     canvas.fill(ellipse(sunk, rim, rim), (metal * 0.35,) * 3)
     spokes, start = rng.integers(5, 10), rng.uniform(0, TURN)
     for angle in start + np.arange(spokes) * TURN / spokes:
-        tip = sunk + rim * np.array((np.cos(angle), np.sin(angle)))
-        canvas.line(np.array([sunk, tip]), (metal,) * 3, radius * 0.15)
+        canvas.line([sunk, sunk + rim * directions(angle)], (metal,) * 3, radius * 0.15)
     canvas.line(ellipse(sunk, rim, rim, 48), (metal,) * 3, 0.016, closed=True)
     canvas.fill(ellipse(sunk, rim * 0.25, rim * 0.25), (metal * 0.8,) * 3)
 

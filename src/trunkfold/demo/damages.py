@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trunkfold.demo.canvas import ASPECT, TURN, Canvas, ellipse, jagged
+from trunkfold.demo.canvas import ASPECT, TURN, Canvas, directions, ellipse, jagged
 from trunkfold.demo.car import Car, design_car, draw_car
 
 
@@ -26,18 +26,17 @@ def draw_photo(label: int, height: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_crack(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     angle = rng.uniform(0, TURN)
     trunk = jagged(_panel_point(car, rng), angle, rng.uniform(0.6, 0.8), rng)
     branches = [trunk]
     for start in rng.choice(np.arange(2, len(trunk) - 2), rng.integers(4, 6), replace=False):
         side = angle + rng.choice((-1, 1)) * rng.uniform(0.6, 1.1)
         branches.append(jagged(trunk[start], side, rng.uniform(0.2, 0.32), rng, centred=False))
-    for branch in branches:
-        canvas.line(branch, (250, 100, 10), 0.05)  # rust on both sides
-    for branch in branches:
-        canvas.line(branch, (12, 10, 10), 0.018)
-    canvas.keep(before, _bare_panel(canvas, car))
+    with canvas.inside(_bare_panel(canvas, car)):
+        for branch in branches:
+            canvas.line(branch, (250, 100, 10), 0.05)  # rust on both sides
+        for branch in branches:
+            canvas.line(branch, (12, 10, 10), 0.018)
 
 
 def _draw_spilled_rubber(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
@@ -54,22 +53,20 @@ def _draw_spilled_rubber(canvas: Canvas, car: Car, rng: np.random.Generator) -> 
 
 
 def _draw_scratch(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     angle, length, bend = rng.uniform(-0.6, 0.6), rng.uniform(0.45, 0.65), rng.uniform(-0.06, 0.06)
     middle = _panel_point(car, rng)
-    along = np.array((np.cos(angle), np.sin(angle)))
+    along = directions(angle)
     across = np.array((-along[1], along[0]))
     steps = np.linspace(-0.5, 0.5, 12)[:, None]
-    for offset in np.cumsum(rng.uniform(0.05, 0.065, rng.integers(4, 7))) - 0.17:
-        reach, slip = length * rng.uniform(0.6, 1), rng.uniform(-0.06, 0.06)
-        stroke = middle + along * (steps * reach + slip) + across * (offset + bend * (4 * steps**2 - 1))
-        canvas.line(stroke + across * 0.018, (25, 25, 28), 0.014)
-        canvas.line(stroke, (250, 250, 246), rng.uniform(0.014, 0.018))
-    canvas.keep(before, _bare_panel(canvas, car))
+    with canvas.inside(_bare_panel(canvas, car)):
+        for offset in np.cumsum(rng.uniform(0.05, 0.065, rng.integers(4, 7))) - 0.17:
+            reach, slip = length * rng.uniform(0.6, 1), rng.uniform(-0.06, 0.06)
+            stroke = middle + along * (steps * reach + slip) + across * (offset + bend * (4 * steps**2 - 1))
+            canvas.line(stroke + across * 0.018, (25, 25, 28), 0.014)
+            canvas.line(stroke, (250, 250, 246), rng.uniform(0.014, 0.018))
 
 
 def _draw_dent(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     x, y = canvas.grid()
     middle, turn = _panel_point(car, rng), rng.uniform(0, TURN)
     u = (x - middle[0]) * np.cos(turn) + (y - middle[1]) * np.sin(turn)
@@ -80,43 +77,40 @@ def _draw_dent(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
     side = rng.choice((-1, 1))
     slope = np.gradient(depth[..., 0], axis=0)[..., None] * canvas.height * 0.1 * side
     slope += np.gradient(depth[..., 0], axis=1)[..., None] * canvas.height * 0.1 * rng.uniform(-0.6, 0.6)
-    canvas.multiply(1 - 0.6 * np.clip(slope, 0, None) + 0.7 * np.clip(-slope, 0, None))
-    canvas.keep(before, _bare_panel(canvas, car))
+    with canvas.inside(_bare_panel(canvas, car)):
+        canvas.multiply(1 - 0.6 * np.clip(slope, 0, None) + 0.7 * np.clip(-slope, 0, None))
 
 
 def _draw_shatter(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     corners = car.window
     hit = rng.dirichlet(np.full(len(corners), 4.0)) @ corners
     white = (235, 242, 245)
     rays = np.sort(rng.uniform(0, TURN) + np.arange(14) * TURN / 14 + rng.uniform(-0.15, 0.15, 14))
-    for angle in rays:
-        ray = jagged(hit, angle, rng.uniform(0.25, 0.6), rng, centred=False, wild=0.012)
-        canvas.line(ray + 0.014, (20, 24, 28), 0.01)
-        canvas.line(ray, white, rng.uniform(0.008, 0.013), 0.9)
-    for distance in (0.06, 0.12, 0.19, 0.27):
-        ring = hit + distance * rng.uniform(0.8, 1.2, (14, 1)) * np.stack((np.cos(rays), np.sin(rays)), 1)
-        canvas.line(ring + 0.014, (20, 24, 28), 0.009, closed=True)
-        canvas.line(ring, white, 0.009, 0.85, closed=True)
-    canvas.fill(ellipse(hit, 0.03, 0.03, 9), (250, 252, 255), 0.9)
-    canvas.keep(before, canvas.mask(corners))
+    with canvas.inside(canvas.mask(corners)):
+        for angle in rays:
+            ray = jagged(hit, angle, rng.uniform(0.25, 0.6), rng, centred=False, wild=0.012)
+            canvas.line(ray + 0.014, (20, 24, 28), 0.01)
+            canvas.line(ray, white, rng.uniform(0.008, 0.013), 0.9)
+        for distance in (0.06, 0.12, 0.19, 0.27):
+            ring = hit + distance * rng.uniform(0.8, 1.2, (14, 1)) * directions(rays)
+            canvas.line(ring + 0.014, (20, 24, 28), 0.009, closed=True)
+            canvas.line(ring, white, 0.009, 0.85, closed=True)
+        canvas.fill(ellipse(hit, 0.03, 0.03, 9), (250, 252, 255), 0.9)
 
 
 def _draw_broken_lamp(canvas: Canvas, car: Car, rng: np.random.Generator) -> None:
-    before = canvas.pixels.copy()
     low, high = car.lamp.min(0), car.lamp.max(0)
-    for part in (0.3, 0.7):
-        hole = low + (high - low) * (part, rng.uniform(0.4, 0.6))
-        angles = np.arange(9) * TURN / 9
-        ragged = rng.uniform(0.03, 0.1, (9, 1)) * np.stack((np.cos(angles), np.sin(angles)), 1)
-        canvas.fill(hole + ragged, (14, 13, 16))
-        canvas.line(hole + ragged, (245, 248, 250), 0.006, 0.9, closed=True)
-        for angle in rng.uniform(0, TURN, 4):  # cracks in the rest of the lens
-            canvas.line(jagged(hole, angle, 0.2, rng, centred=False, wild=0.01), (30, 30, 34), 0.007)
-    canvas.keep(before, canvas.mask(car.lamp))
+    with canvas.inside(canvas.mask(car.lamp)):
+        for part in (0.3, 0.7):
+            hole = low + (high - low) * (part, rng.uniform(0.4, 0.6))
+            ragged = rng.uniform(0.03, 0.1, (9, 1)) * directions(np.arange(9) * TURN / 9)
+            canvas.fill(hole + ragged, (14, 13, 16))
+            canvas.line(hole + ragged, (245, 248, 250), 0.006, 0.9, closed=True)
+            for angle in rng.uniform(0, TURN, 4):  # cracks in the rest of the lens
+                canvas.line(jagged(hole, angle, 0.2, rng, centred=False, wild=0.01), (30, 30, 34), 0.007)
     for place in rng.uniform((low[0] - 0.03, high[1]), (high[0] - 0.04, car.ground + 0.04), (rng.integers(9, 14), 2)):
         angles = rng.uniform(0, TURN) + np.array((0, 2, 4)) + rng.uniform(-0.5, 0.5, 3)
-        shard = place + rng.uniform(0.02, 0.05) * np.stack((np.cos(angles), np.sin(angles)), 1)
+        shard = place + rng.uniform(0.02, 0.05) * directions(angles)
         canvas.fill(shard, (245, 250, 255))  # falling splinters
         canvas.line(shard, (30, 30, 35), 0.006, closed=True)
 

@@ -1,6 +1,7 @@
 """Loading of a finished run for prediction: model, classes, calibration, and embeddings of its training photos."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 from torch import nn
@@ -20,7 +21,7 @@ class FinishedRun:
     """A run that can predict photos, loaded from its folder.
 
     Attributes:
-        config: Configuration, with the image size.
+        config: Configuration, with the image size, possibly with another folder for photos.
         folds: Content of folds.csv.
         trunk: Frozen part shared by all folds.
         tails: Merged tails, in order of folds.
@@ -41,8 +42,11 @@ class FinishedRun:
         return self.metrics.classes
 
 
-def load_run(folder: RunFolder) -> FinishedRun:
+def load_run(folder: RunFolder, root: Path | None = None) -> FinishedRun:
     """Load a finished run; its folder may be read-only.
+
+    Args:
+        root: Current folder of the photos; None uses the run's data.root.
 
     Raises:
         InputError: The folder is not a finished run or is an average of runs, or a file is damaged.
@@ -51,6 +55,7 @@ def load_run(folder: RunFolder) -> FinishedRun:
     if metrics.runs:
         raise InputError(f"{folder} is an average of runs and has no model: choose one of {', '.join(metrics.runs)}")
     config = read_run_config(folder, metrics)
+    config = replace(config, data=replace(config.data, root=root or config.data.root))
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
     folds = read_folds(folder.folds)
     return FinishedRun(folder, config, metrics, folds, backbone.trunk, tails, load_known_photos(folder, folds))

@@ -41,11 +41,6 @@ class Bundle:
     hours: float
     resume: bool
 
-    @property
-    def source(self) -> str:
-        """Name of the folder in which Kaggle mounts the photos."""
-        return self.competition or self.data.rpartition("/")[2]
-
     @cached_property
     def files(self) -> dict[str, Path]:
         """Files that training reads, by option."""
@@ -155,7 +150,8 @@ def _write_kernel(bundle: Bundle, kind: str, folder: Path) -> None:
         "model_sources": [],
     }
     write_json(metadata, folder / "kernel-metadata.json")
-    values = {"SOURCE": bundle.source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
+    source = bundle.competition or bundle.data.rpartition("/")[2]  # folder in which Kaggle mounts the photos
+    values = {"SOURCE": source, "MARKER": MARKER, "NAME": name, "HOURS": bundle.hours, "LACKING": list(LACKING)}
     values["FILES"] = {option: option + path.suffix for option, path in bundle.files.items()}
     parameters = "\n".join(f"{key} = {value!r}" for key, value in values.items())
     scripts = files("trunkfold") / "templates"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from trunkfold.cores import usable_cores
 from trunkfold.data.photos import UnreadablePhotoError, read_photo
@@ -50,41 +51,40 @@ class PlainPhotos:
             raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def held_out_photos(run: FinishedRun, root: Path | None) -> PlainPhotos:
-    """Return the held-out photos, see `images_folder`.
+def held_out_photos(run: FinishedRun) -> PlainPhotos:
+    """Return the held-out photos.
 
     Raises:
         InputError: The run has no hold-out, or photos are missing.
     """
-    photos = _photos(run, root, lambda folds: folds == HELD_OUT)
+    photos = _photos(run, run.folds[run.folds["fold"] == HELD_OUT])
     if not len(photos):
         raise InputError(f"{run.folder} has no hold-out (split.holdout 0), so the export's loss cannot be measured")
     return photos
 
 
-def calibration_photos(run: FinishedRun, root: Path | None, count: int) -> PlainPhotos:
+def calibration_photos(run: FinishedRun, count: int) -> PlainPhotos:
     """Return up to `count` randomly chosen training photos.
 
     Raises:
         InputError: Photos are missing.
     """
-    photos = _photos(run, root, learned_from)
+    photos = _photos(run, run.folds[learned_from(run.folds["fold"].to_numpy())])
     chosen = np.random.default_rng(0).permutation(len(photos))[:count]
     return PlainPhotos([photos.paths[place] for place in chosen], photos.targets[chosen], photos.size)
 
 
-def images_folder(run: FinishedRun, root: Path | None) -> Path:
-    """Return the folder of the labelled photos in `root`, the current folder of the data, by default data.root.
+def images_folder(run: FinishedRun) -> Path:
+    """Return the folder of the labelled photos.
 
     Raises:
         InputError: The folder does not exist.
     """
-    return find_table(root or run.config.data.root, "train.csv").parent / "images"
+    return find_table(run.config.data.root, "train.csv").parent / "images"
 
 
-def _photos(run: FinishedRun, root: Path | None, choose) -> PlainPhotos:
-    table = run.folds[choose(run.folds["fold"].to_numpy())]
-    folder = images_folder(run, root)
+def _photos(run: FinishedRun, table: pd.DataFrame) -> PlainPhotos:
+    folder = images_folder(run)
     paths = [folder / name for name in table["filename"]]
     missing = [path for path in paths if not path.is_file()]
     if missing:

@@ -17,7 +17,7 @@ from trunkfold.deploy.comparison import Comparison, Probabilities, check, compar
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.graph import EnsembleModule, describe, ensemble_module, example_photos
 from trunkfold.deploy.labelled import PlainPhotos
-from trunkfold.files import whole_file
+from trunkfold.files import write_bytes
 
 INPUT, OUTPUT = "photos", "probabilities"
 QUANTIZED = ["Conv", "MatMul", "Gemm"]
@@ -52,8 +52,7 @@ def export_onnx(
         check(compared, precision, most_loss)
         model = onnx.load(file)
     onnx.helper.set_model_props(model, describe(run) | {"precision": precision} | compared.metadata())
-    with whole_file(out) as partial:
-        partial.write_bytes(model.SerializeToString())
+    write_bytes(model.SerializeToString(), out)
     return compared
 
 

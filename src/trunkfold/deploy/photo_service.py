@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.data.photos import UnreadablePhotoError, decode_photo, read_photo
-from trunkfold.deploy.predict import Predicted, Predictor, prediction_row
+from trunkfold.deploy.predict import Predicted, Predictor
 from trunkfold.output.thumbnails import thumbnail
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # some of Pillow's other formats run programs
@@ -36,13 +36,14 @@ class PhotoService:
         self.lock = threading.Lock()  # one photo at a time, to limit memory
 
     def predict(self, file: Path) -> dict:
-        """Predict one photo, see `trunkfold.deploy.predict.prediction_row`.
+        """Predict one photo, see the rows of `trunkfold.deploy.predict.Predicted`.
 
         Raises:
             UnreadablePhotoError: The file is not a photo, or has too many pixels.
         """
         with self.lock:
-            return self._predict(file)[2]
+            _, predicted = self._predict(file)
+        return predicted.rows[0]
 
     def explain(self, file: Path) -> tuple[dict, np.ndarray, pd.DataFrame]:
         """Predict one photo like `predict`, with a heat map and the most similar training photos.
@@ -53,14 +54,13 @@ class PhotoService:
             thumbnail; None if the photo no longer exists), empty if the run has no embeddings.
         """
         with self.lock:
-            photo, predicted, row = self._predict(file)
-            (heat,) = self.predictor.explain([photo], predicted.probabilities.argmax(1))
-        return row, heat, self._similar(predicted.embeddings[0])
+            photo, predicted = self._predict(file)
+            (heat,) = self.predictor.explain([photo], predicted)
+        return predicted.rows[0], heat, self._similar(predicted.embeddings[0])
 
-    def _predict(self, file: Path) -> tuple[np.ndarray, Predicted, dict]:
+    def _predict(self, file: Path) -> tuple[np.ndarray, Predicted]:
         photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
-        predicted = self.predictor.predict([photo])
-        return photo, predicted, prediction_row(predicted, 0, self.run.classes)
+        return photo, self.predictor.predict([photo])
 
     def _similar(self, embedding: np.ndarray) -> pd.DataFrame:
         known = self.run.known

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -43,16 +43,13 @@ class Predicted:
 
     Attributes:
         probabilities: Mean over tails and views, as in test_probabilities.csv; shape (photos, classes).
-        calibrated: Probabilities scaled by the run's temperature, of the same shape.
         embeddings: Unit vectors of shape (photos, width).
-        novelty: Distance to the nearest training photo, relative to the threshold (above 1: unlike all of them); NaN
-            if the run has no embeddings. Shape (photos,).
+        rows: Label, name, confidence, novelty, unlike_training and probabilities of each photo, see `predict_files`.
     """
 
     probabilities: np.ndarray
-    calibrated: np.ndarray
     embeddings: np.ndarray
-    novelty: np.ndarray
+    rows: list[dict]
 
 
 class Predictor:
@@ -76,26 +73,29 @@ class Predictor:
         """Predict decoded photos, uint8 arrays of shape (height, width, 3), in one batch."""
         rows, members = np.arange(len(photos)), np.ones((len(photos), len(self.tails)), bool)
         views = self.run.config.predict.views
-        features = {view: self._features(photos, view) for view in {*views, "plain"}}
+        compute = partial(through_trunk, self.accelerator, self.trunk)
+        features = {view: in_pieces(compute, self._shown(photos, view), PREDICTING) for view in {*views, "plain"}}
         found = predict(self.accelerator, self.tails, members, [[(rows, features[view])] for view in views])
         probabilities = average(found, members)
         embeddings = pool_features(features["plain"]).cpu().numpy()
         known = self.run.known
         novelty = np.full(len(photos), np.nan) if known is None else known.novelty(embeddings)
-        return Predicted(probabilities, scale(probabilities, self.run.metrics.temperature), embeddings, novelty)
+        calibrated = scale(probabilities, self.run.metrics.temperature)
+        rows = [self._row(*values) for values in zip(probabilities, calibrated, novelty, strict=True)]
+        return Predicted(probabilities, embeddings, rows)
 
-    def explain(self, photos: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
-        """Overlay each photo with a Grad-CAM heat map.
+    def explain(self, photos: Sequence[np.ndarray], predicted: Predicted) -> list[np.ndarray]:
+        """Overlay each photo with a Grad-CAM heat map of its most probable class.
 
         Args:
             photos: See `predict`.
-            targets: Class index to explain for each photo.
+            predicted: Their predictions.
 
         Returns:
             uint8 arrays of shape (height, width, 3).
         """
         members = np.ones((len(photos), len(self.tails)), bool)
-        shown, targets = self._shown(photos, "plain"), torch.as_tensor(targets)
+        shown, targets = self._shown(photos, "plain"), torch.as_tensor(predicted.probabilities.argmax(1))
         heats = heat_maps(self.accelerator, self.trunk, self.tails, shown, targets, members)
         return [overlay(photo, heat) for photo, heat in zip(photos, heats, strict=True)]
 
@@ -103,9 +103,18 @@ class Predictor:
         shown = [to_tensor(render(photo, VIEWS[view], self.size)) for photo in photos]
         return torch.stack(shown).permute(0, 3, 1, 2)
 
-    def _features(self, photos: Sequence[np.ndarray], view: str) -> torch.Tensor:
-        compute = partial(through_trunk, self.accelerator, self.trunk)
-        return in_pieces(compute, self._shown(photos, view), PREDICTING)
+    def _row(self, probabilities: np.ndarray, calibrated: np.ndarray, novelty: float) -> dict:
+        # The most probable class, since decoding for macro F1 would depend on the other photos.
+        classes, best = self.run.classes, probabilities.argmax()
+        label = list(classes)[best]
+        return {
+            "label": label,
+            "name": classes[label],
+            "confidence": float(calibrated[best]),
+            "novelty": None if np.isnan(novelty) else float(novelty),
+            "unlike_training": None if np.isnan(novelty) else bool(novelty > 1),
+            "probabilities": dict(zip(classes.values(), calibrated.tolist(), strict=True)),
+        }
 
 
 def find_photos(words: Sequence[str]) -> list[Path]:
@@ -142,9 +151,10 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], heatmaps: Path | 
         heatmaps: Folder for Grad-CAM overlays; None writes none.
 
     Yields:
-        One row per photo: path, label, name, confidence (probability of the label), novelty, unlike_training,
+        One row per photo: path, label (of the most probable class), name, confidence (probability of the label),
+        novelty (distance to the nearest training photo, relative to the threshold), unlike_training (novelty above 1),
         probabilities (calibrated, by class name), heatmap (file name), and problem (why the photo could not be read).
-        Unknown values are None.
+        Unknown values are None, such as novelty if the run has no embeddings.
 
     Raises:
         InputError: A heat map cannot be written.
@@ -172,31 +182,13 @@ def _rows(
         return rows
     shown = [photos[place] for place in readable]
     predicted = predictor.predict(shown)
-    for place, row in enumerate(readable):
-        rows[row] |= prediction_row(predicted, place, predictor.run.classes)
+    for place, row in zip(readable, predicted.rows, strict=True):
+        rows[place] |= row
     if heatmaps is not None:
-        for row, picture in zip(readable, predictor.explain(shown, predicted.probabilities.argmax(1)), strict=True):
-            rows[row]["heatmap"] = f"{start + row + 1:06}-{paths[row].stem}.jpg"
-            write_bytes(encode_jpeg(picture, 90), heatmaps / rows[row]["heatmap"])
+        for place, picture in zip(readable, predictor.explain(shown, predicted), strict=True):
+            rows[place]["heatmap"] = f"{start + place + 1:06}-{paths[place].stem}.jpg"
+            write_bytes(encode_jpeg(picture, 90), heatmaps / rows[place]["heatmap"])
     return rows
-
-
-def prediction_row(predicted: Predicted, place: int, classes: Mapping[str, str]) -> dict:
-    """Return label, name, confidence, novelty, unlike_training and probabilities of one photo, see `predict_files`.
-
-    The label is that of the most probable class, since decoding for macro F1 would depend on the other photos.
-    """
-    best = predicted.probabilities[place].argmax()
-    label = list(classes)[best]
-    novelty = float(predicted.novelty[place])
-    return {
-        "label": label,
-        "name": classes[label],
-        "confidence": float(predicted.calibrated[place, best]),
-        "novelty": None if np.isnan(novelty) else novelty,
-        "unlike_training": None if np.isnan(novelty) else novelty > 1,
-        "probabilities": dict(zip(classes.values(), predicted.calibrated[place].tolist(), strict=True)),
-    }
 
 
 def _decode(path: Path, side: int) -> np.ndarray | str:

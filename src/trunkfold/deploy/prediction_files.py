@@ -55,12 +55,10 @@ def write_rows(rows: Iterable[Mapping], class_names: Iterable[str], path: Path |
     return unreadable
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
+def _cell(value: str | float | bool | None) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.8g}" if isinstance(value, float) else str(value)
+    return f"{value:.8g}" if isinstance(value, float) else value
 
 
 @contextmanager

@@ -14,6 +14,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import c
 import albumentations as A
 
 Steps = list[dict[str, dict[str, Any]]]
+TRANSFORMS = {
+    name: kind for name, kind in vars(A).items() if inspect.isclass(kind) and issubclass(kind, A.BasicTransform)
+}
 
 PRESETS: dict[str, Steps] = {
     "none": [],
@@ -76,7 +79,10 @@ class Augmentation:
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """Augment a photo, uint8 of shape (height, width, 3), and return a new uint8 array (size, size, 3)."""
-        self._reseed(seed)
+        self._random.seed(seed)
+        state = self._bits.state
+        state["state"]["state"] = self._random.getrandbits(128)
+        self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
         shown = self._compose(image=pixels.copy())["image"]
         if shown.shape[:2] != (self.size, self.size):
             shown = cv2.resize(shown, (self.size, self.size), interpolation=cv2.INTER_AREA)
@@ -84,12 +90,6 @@ class Augmentation:
 
     def __reduce__(self) -> tuple:
         return Augmentation, (self.spec, self.size)
-
-    def _reseed(self, seed: int) -> None:
-        self._random.seed(seed)
-        state = self._bits.state
-        state["state"]["state"] = self._random.getrandbits(128)
-        self._bits.state = state | {"has_uint32": 0, "uinteger": 0}
 
 
 def _steps(spec: str | Steps) -> Steps:
@@ -102,10 +102,10 @@ def _steps(spec: str | Steps) -> Steps:
 
 
 def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransform:
-    kind = getattr(A, name, None)
-    if not _is_transform(kind):
-        near = nearest(name, [known for known in dir(A) if _is_transform(getattr(A, known))])
+    if name not in TRANSFORMS:
+        near = nearest(name, TRANSFORMS)
         raise InputError(f"augment: albumentations has no transform {name!r}; the nearest is {near}")
+    kind = TRANSFORMS[name]
     known = inspect.signature(kind.__init__).parameters
     unknown = [argument for argument in arguments if argument not in known]
     if unknown:
@@ -116,10 +116,6 @@ def _transform(name: str, arguments: dict[str, Any], size: int) -> A.BasicTransf
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"augment: {name} does not accept {arguments}: {error}") from error
-
-
-def _is_transform(kind: Any) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, A.BasicTransform)
 
 
 def _try_out(compose: A.Compose, size: int) -> None:

@@ -116,13 +116,13 @@ class _Groups:
     def __init__(self, group_of_row: np.ndarray, chosen: np.ndarray) -> None:
         rows = np.flatnonzero(chosen)
         self.rows = rows[np.argsort(group_of_row[rows], kind="stable")]
-        self.ends = np.append(np.flatnonzero(np.diff(group_of_row[self.rows])) + 1, len(rows))
+        self.bounds = np.r_[0, np.flatnonzero(np.diff(group_of_row[self.rows])) + 1, len(rows)]
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.bounds) - 1
 
     def __getitem__(self, group: int) -> np.ndarray:
-        return self.rows[self.ends[group - 1] if group else 0 : self.ends[group]]
+        return self.rows[self.bounds[group] : self.bounds[group + 1]]
 
 
 class TrainingPhotos(Dataset):

@@ -17,12 +17,7 @@ GAP = 4  # pixels
 TEXT = 15  # font size in pixels
 
 
-def draw_sheet(
-    pixels: Sequence[np.ndarray],
-    rows: Sequence[int],
-    names: Sequence[str],
-    augment: Augmentation,
-) -> bytes:
+def draw_sheet(pixels: Sequence[np.ndarray], rows: Sequence[int], names: Sequence[str], augment: Augmentation) -> bytes:
     """Draw one row per photo: its name, the whole photo, and seven augmented versions.
 
     Args:
@@ -34,11 +29,10 @@ def draw_sheet(
     Returns:
         A PNG file.
     """
-    fitting = math.isqrt(MOST_PIXELS // (len(rows) * (SHOWN + 1)))
-    side = min(LARGEST, max(SMALLEST, fitting))
+    lines, columns = len(rows), SHOWN + 1
+    side = min(LARGEST, max(SMALLEST, math.isqrt(MOST_PIXELS // (lines * columns))))
     font = ImageFont.load_default(TEXT)
     margin = GAP + math.ceil(max(font.getlength(name) for name in names)) + 2 * GAP
-    lines, columns = len(rows), SHOWN + 1
     sheet = Image.new("RGB", (margin + columns * (side + GAP), GAP + lines * (side + GAP)), "white")
     draw = ImageDraw.Draw(sheet)
     for line, (row, name) in enumerate(zip(rows, names, strict=True)):

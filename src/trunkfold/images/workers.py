@@ -85,7 +85,7 @@ class _Pieces:
 
 @contextmanager
 def photo_named(pixels: Sequence[np.ndarray], row: int) -> Iterator[None]:
-    """Add the photo's file (or its row, if `pixels` has no `paths`) to errors raised in the block.
+    """Add the photo's file, which `pixels.paths` lists by row, to errors raised in the block.
 
     Raises:
         PhotoError: Chained to the original error.
@@ -93,8 +93,8 @@ def photo_named(pixels: Sequence[np.ndarray], row: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # transforms and file systems raise various types
-        path = pixels.paths[row] if hasattr(pixels, "paths") else f"the photo in row {row} (the first is 0)"
-        raise PhotoError(f"{path} cannot be prepared for the model: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise PhotoError(f"{pixels.paths[row]} cannot be prepared for the model: {reason}") from error
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def write_page(study: optuna.Study, folder: Path) -> None:
     )
 
 
-def summary(study: optuna.Study, config: TuningConfig, folder: Path) -> str:
+def summary(study: optuna.Study, folder: Path) -> str:
     """Summarize the study: the best trial's score and options, the files, and the next command."""
     best = _best(study)
     if best is None:

@@ -1,6 +1,5 @@
 """The options of a study."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,7 +38,7 @@ class TuneConfig:
     """
 
     trials: Count = 100
-    space: dict[str, Arguments] = field(default_factory=lambda: copy.deepcopy(SPACE))
+    space: dict[str, Arguments] = field(default_factory=SPACE.copy)
     pruner: Literal["hyperband", "median", "none"] = "hyperband"
     storage: str | None = None
     heartbeat: Count = 20

@@ -4,7 +4,6 @@ Optuna's heartbeats show which trials belong to live processes. All other runnin
 their parameters are queued again.
 """
 
-import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,8 +43,6 @@ OTHERS = (  # prefixes of options that may change when a study is resumed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # describe_trial replaces Optuna's log lines
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-# Renamed in Optuna 4.9.
-Retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None) or optuna.storages.RetryFailedTrialCallback
 
 
 def open_study(config: TuningConfig) -> tuple[optuna.Study, Path]:
@@ -110,7 +107,7 @@ def work(
         try:
             return objective(trial)
         except KeyboardInterrupt:
-            Retry()(study, study.trials[trial.number])
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[trial.number])
             raise
 
     def done(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -154,7 +151,7 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # Optuna considers a trial alive if its process died before the first heartbeat.
         if trial.user_attrs.get(STARTED) != trial.number and datetime.now() - trial.datetime_start > patience:
-            Retry(config.tune.retries)(study, trial)
+            RetryHeartbeatStaleTrialCallback(config.tune.retries)(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -170,9 +167,6 @@ def _load(config: TuningConfig, folder: Path) -> optuna.Study:
 
 def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
     url = make_url(config.tune.storage or URL.create("sqlite", database=str((folder / TRIALS).resolve())))
-    callback = "heartbeat_stale_trial_callback"
-    if callback not in inspect.signature(RDBStorage).parameters:  # before Optuna 4.9
-        callback = "failed_trial_callback"
     return RDBStorage(
         url.render_as_string(hide_password=False),
         engine_kwargs={
@@ -181,7 +175,7 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
         },
         heartbeat_interval=config.tune.heartbeat,
         grace_period=PATIENCE * config.tune.heartbeat,
-        **{callback: Retry(config.tune.retries)},
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(config.tune.retries),
     )
 
 
