@@ -106,6 +106,22 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
+def foggy(pixels: np.ndarray) -> np.ndarray:
+    return _clip(pixels * 0.1 + 140)
+
+
+def nearly_black(pixels: np.ndarray) -> np.ndarray:
+    return _clip(pixels * 0.06)
+
+
+def negative(pixels: np.ndarray) -> np.ndarray:
+    return 255 - pixels
+
+
+def solarized(pixels: np.ndarray) -> np.ndarray:
+    return np.where(pixels < 128, pixels, 255 - pixels)
+
+
 def _warp(pixels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(pixels, affine, pixels.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
 
@@ -121,7 +137,23 @@ def _clip(pixels: np.ndarray) -> np.ndarray:
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-WAYS = [mirror, crop, rotate, shear, noise, blur, jpeg, hue, brighter, darker, saturated, pale, grey]
+WAYS = [
+    mirror,
+    crop,
+    rotate,
+    shear,
+    noise,
+    blur,
+    jpeg,
+    hue,
+    brighter,
+    darker,
+    saturated,
+    pale,
+    grey,
+    foggy,
+    nearly_black,
+]
 
 
 def with_object(background: np.ndarray, object_seed: int, share: float) -> np.ndarray:

@@ -7,7 +7,20 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from drawn_photos import blur, crop, draw_source, jpeg, mirror, noise, record_of, rotate, ruined
+from drawn_photos import (
+    blur,
+    crop,
+    draw_source,
+    foggy,
+    jpeg,
+    mirror,
+    negative,
+    noise,
+    record_of,
+    rotate,
+    ruined,
+    solarized,
+)
 from PIL import Image
 
 from trunkfold.copies import candidates, search
@@ -57,7 +70,7 @@ SHOWN = {
     }
 }
 SEARCHED = {
-    6: {
+    7: {
         "photo 0": [283.0, 256.0, 192.0, 158.06, 92.62, 25.61, 106.07, 6.66, 9.35],
         "photo 1": [321.0, 256.0, 192.0, 133.96, 108.55, 27.1, 105.27, 6.68, 9.55],
         "photo 2": [266.0, 256.0, 192.0, 151.78, 109.49, 25.36, 106.03, 6.68, 9.47],
@@ -66,16 +79,42 @@ SEARCHED = {
         "photo 5": [255.0, 256.0, 192.0, 148.93, 95.22, 25.46, 104.55, 6.68, 9.21],
         "photo 6": [133.0, 256.0, 192.0, 150.94, 93.22, 26.11, 105.09, 6.68, 8.17],
         "photo 7": [500.0, 256.0, 192.0, 126.48, 100.57, 28.56, 106.63, 6.78, 6.17],
-        "similarity": [0.62, 0.3, 0.42, 0.64, 0.12, -0.32, -0.16],
-        "candidates": [0.0, 3.0, 0.0, 6.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 3.0, 7.0, 4.0, 7.0],
+        "photo 8": [287.0, 256.0, 192.0, 150.42, 108.69, 25.29, 106.1, 6.67, 9.83],
+        "photo 9": [453.0, 256.0, 192.0, 130.93, 104.77, 26.07, 66.91, 6.66, 8.7],
+        "similarity": [0.66, 0.39, 0.39, 0.34, 0.59, 0.85, 0.23, 0.53, -0.1, -0.16],
+        "candidates": [
+            0.0,
+            3.0,
+            0.0,
+            6.0,
+            1.0,
+            4.0,
+            1.0,
+            9.0,
+            2.0,
+            5.0,
+            2.0,
+            8.0,
+            3.0,
+            6.0,
+            5.0,
+            8.0,
+            6.0,
+            7.0,
+            7.0,
+            9.0,
+        ],
         "copies (0, 3)": [225.0, 1.0, 1.0, 1.0, 0.0, 8.0],
         "copies (0, 6)": [72.0, 1.0, 1.0, 0.73, 0.0, 8.0],
         "copies (1, 4)": [137.0, 0.8, 1.0, 0.63, 0.0, 7.24],
-        "copies (2, 5)": [152.0, 0.92, 1.0, 0.68, 0.0, 7.6],
+        "copies (1, 9)": [11.0, 1.0, 1.0, 0.49, 0.0, 5.62],
+        "copies (2, 5)": [152.0, 0.92, 1.0, 0.68, 0.0, 7.59],
+        "copies (2, 8)": [191.0, 1.0, 1.0, 0.93, 0.0, 8.0],
         "copies (3, 6)": [64.0, 0.99, 1.0, 0.73, 0.0, 8.0],
-        "copies (3, 7)": [0.0, 0.0, 0.0, 0.0, 0.0, -1.0],
-        "copies (4, 7)": [20.0, 0.88, 0.9, -0.08, 0.0, -3.44],
-        "groups": [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0],
+        "copies (5, 8)": [154.0, 0.92, 1.0, 0.7, 0.0, 7.8],
+        "copies (6, 7)": [0.0, 0.0, 0.0, 0.0, 0.0, -1.0],
+        "copies (7, 9)": [11.0, 0.65, 0.32, -0.04, 0.0, -6.0],
+        "groups": [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0],
     }
 }
 
@@ -133,7 +172,11 @@ def test_the_search_for_copies_changes_with_its_version_alone(tmp_path, monkeypa
         monkeypatch.setattr(candidates, name, 1)  # of so few photos, all would be candidates
     sources = [draw_source(seed, 160, 120) for seed in range(3)]
     pictures = [*sources, mirror(sources[0]), jpeg(crop(sources[1], 0.8)), rotate(sources[2]), blur(noise(sources[0]))]
-    pictures.append(ruined(ruined(mirror(sources[1])), 1))  # aligned by cells
+    pictures += [
+        ruined(ruined(mirror(sources[1])), 1),
+        foggy(sources[2]),
+        solarized(sources[1]),
+    ]  # first: aligned by cells
     records = [record_of(picture, tmp_path) for picture in pictures]
     found = {
         f"photo {place}": [

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from drawn_photos import draw_source, mirror, record_of
+from drawn_photos import draw_source, foggy, mirror, nearly_black, record_of
 from PIL import Image
 
-from trunkfold.copies.descriptors import describe_photo
+from trunkfold.copies.descriptors import describe_photo, strengthen
 from trunkfold.copies.plain_areas import plain_areas
 from trunkfold.copies.record import (
     FEATURES,
@@ -82,6 +82,23 @@ def test_descriptors_are_of_unit_length_and_points_within_the_photo(tmp_path):
         points = points_of(record, mirrored)
         assert (points >= -0.5).all()
         assert (points <= record["size"] - 0.5).all()
+
+
+@pytest.mark.parametrize("way", [foggy, nearly_black], ids=lambda way: way.__name__)
+def test_a_faint_photo_has_nearly_as_many_features_as_a_clear_one(way, tmp_path):
+    pixels = draw_source(0)
+    clear, faint = record_of(pixels, tmp_path), record_of(way(pixels), tmp_path)
+    assert faint["count"] > 0.7 * clear["count"] > 100
+    assert clear["digest"] != faint["digest"]
+
+
+def test_only_the_contrast_of_faint_photos_is_stretched():
+    pixels = draw_source(0)
+    assert strengthen(pixels) is pixels
+    assert np.ptp(strengthen(foggy(pixels))) == 255
+    blank = np.full((90, 120, 3), 90, np.uint8)
+    blank[::2, ::2] += 1
+    assert strengthen(blank) is blank
 
 
 def test_a_blank_photo_has_no_features(tmp_path):

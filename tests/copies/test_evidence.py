@@ -19,9 +19,11 @@ from drawn_photos import (
     from_another_angle,
     jpeg,
     mirror,
+    negative,
     noise,
     record_of,
     rotate,
+    solarized,
     with_object,
     with_template,
 )
@@ -86,6 +88,15 @@ def test_a_photo_in_another_size_or_shape_is_a_copy(sources, tmp_path):
             for evidence in (compare(record, resized), compare(resized, record)):
                 assert evidence.log_odds > 0
                 assert evidence.overlap > 0.9
+
+
+@pytest.mark.parametrize(("way", "least"), [(negative, 0.98), (solarized, 0.8)], ids=["negative", "solarized"])
+def test_copies_agree_whatever_happened_to_their_tones(way, least, sources, tmp_path):
+    for place, (pixels, record) in enumerate(sources):
+        copy = record_of(way(pixels), tmp_path)
+        assert min(compare(record, copy).agreement, compare(copy, record).agreement) > least
+        for _, other in sources[:place]:
+            assert compare(other, copy).log_odds < 0
 
 
 def test_different_sources_are_not_copies(sources):

@@ -19,6 +19,7 @@ TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is co
 ALIKE = 0.5  # smallest correlation of windows that look alike
 COMPARABLE, UNKNOWN = 100, 0.5  # fewest textured pixels that allow a comparison, and the agreement of fewer
 TONES = 4.0  # grey values: sigma of the average over similar tones
+INVERTED = 0.2  # gain in correlation by replaced tones that proves more than a change of brightness and contrast
 NARROWEST = 12  # pixels of a thumbnail in which the optical flow is defined
 FARTHEST, SMOOTH = 5.0, 5.0  # pixels: largest and sigma of the local displacements; a coarser map cannot bend objects
 
@@ -47,7 +48,7 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     inside = _inside(places, other_shape)
     if inside.sum() < COMPARABLE:
         return Likeness(overlap)
-    places += _local_displacement(cv2.extractChannel(first, 0), look_up(second[..., 0], places), inside)
+    places += _local_displacement(first[..., 0], look_up(second[..., 0], places), inside)
     inside &= _inside(places, other_shape)
     alike, contrast = _correlate(first, look_up(second, places), inside)
     inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
@@ -79,7 +80,7 @@ def _correlate(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tup
 
 
 def _replace_tones(picture: np.ndarray, other: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Replace each grey value by the mean of the other picture's values where it occurs.
+    """Replace each grey value by the mean of the other picture's values where it occurs, as float32.
 
     Source: Roche et al., "The correlation ratio as a new similarity measure for multimodal image registration", 1998.
     """
@@ -130,6 +131,11 @@ def _local_displacement(first: np.ndarray, second: np.ndarray, inside: np.ndarra
     """Return the smooth displacement that the map left: float32 of shape (height, width, 2)."""
     if min(first.shape) < NARROWEST:
         return np.zeros((*first.shape, 2), np.float32)
+    toned = _replace_tones(first, second, inside)
+    with np.errstate(all="ignore"):  # a plain picture has no correlation
+        found, plain = (np.corrcoef(picture[inside], second[inside])[0, 1] for picture in (toned, first))
+    # The flow is found by similar values, which negatives do not have. Replaced elsewhere, they hide differences.
+    first = toned.astype(np.uint8) if found - plain > INVERTED else np.ascontiguousarray(first)
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)
     inside = inside.astype(np.float32)
     weights = cv2.GaussianBlur(inside, (0, 0), SMOOTH).clip(1e-3)
