@@ -4,20 +4,51 @@ import os
 
 import cv2
 import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms as T
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import checks for updates
 import albumentations as A
 
 FILLS = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)
 MIXED = ("recrop", "geometry", "warp", "blur", "noise", "colour", "jpeg", "light")
-FAMILIES = (*MIXED, "overlay", "mixture", "hard mixture")
-FINAL = ("hard mixture",)  # not looked at while the search was developed
+# Policies of torchvision. Those with negatives, RandAugment and TrivialAugment, led to the tones of `likeness.py`, by a
+# look at development sources.
+POLICIES = {
+    "RandAugment": lambda _: T.RandAugment(2, 12),
+    "TrivialAugment": lambda _: T.TrivialAugmentWide(),
+    "AugMix": lambda _: T.AugMix(severity=6),
+    "crop, jitter, blur": lambda size: T.Compose(
+        [
+            T.RandomResizedCrop(size, scale=(0.4, 1.0)),
+            T.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            T.RandomGrayscale(0.2),
+            T.GaussianBlur(9, (0.1, 2.0)),
+        ]
+    ),
+    "quarter turns": lambda size: T.Compose(
+        [
+            T.RandomResizedCrop(size, scale=(0.6, 1.0)),
+            T.RandomChoice([T.RandomRotation([angle, angle], expand=True) for angle in (0, 90, 180, 270)]),
+        ]
+    ),
+    "rotation, zoom, shear": lambda _: T.RandomAffine(40, (0.2, 0.2), (0.8, 1.2), (-12, 12, -12, 12)),
+}
+FAMILIES = (*MIXED, "overlay", "faint", "mixture", "hard mixture", *POLICIES)
+FINAL = ("faint", "hard mixture", *POLICIES)  # in no fit
 
 
 def make_copy(pixels: np.ndarray, family: str, rng: np.random.Generator) -> np.ndarray:
     """Augment a photo by a family of `FAMILIES`; half of the copies are mirrored."""
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
+    if family in POLICIES:
+        torch.manual_seed(int(rng.integers(2**31)))
+        return np.asarray(POLICIES[family](pixels.shape[:2])(Image.fromarray(pixels)))
+    if family == "faint":
+        contrast = rng.uniform(0.02, 0.15)
+        return (contrast * pixels + rng.uniform(0, 255 * (1 - contrast))).round().astype(np.uint8)
     if family == "mixture":
         names = [MIXED[place] for place in sorted(rng.permutation(len(MIXED))[:2])]
     elif family == "hard mixture":
