@@ -716,6 +716,12 @@ RUNS = [
         r"groups\.csv: 1 duplicate image_id",
     ),
     Case(
+        "test ids of labelled photos",
+        SUBMIT,
+        lambda: (row(TEST_CSV, 2, "1,19.png")(), row(SAMPLE, 2, "1,1")()),
+        r"toy/groups\.csv: image_id 1 is in both train\.csv and test\.csv: add a column set \(train or test\)",
+    ),
+    Case(
         "a blend of a blend",
         SUBMIT,
         swap(RUN / "metrics.json", '"runs": {}', '"runs": {"a": 1.0}'),

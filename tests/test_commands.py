@@ -226,6 +226,8 @@ def test_held_out_photos_are_predicted_as_test_photos_are(finished, workplace):
     (root / "test/images").symlink_to(finished / "input/train/train/images")
     files = holdout[["image_id"]].assign(filename=holdout["image_id"] + ".png")
     files.to_csv(root / "test/test.csv", index=False)
+    groups = read(run / "groups.csv")  # without sets, while these ids are now of both
+    pd.concat([groups.assign(set=name) for name in ("train", "test")]).to_csv(run / "groups.csv", index=False)
     run_command("make_submission.py", "--data.root", root)
     found = read(run / "test_probabilities.csv")
     columns = ["p_1", "p_2", "p_3"]

@@ -141,9 +141,8 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.competition.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
-        groups = load_run_groups(
-            run.folder.groups, run.metrics.search_key, config.split.groups, run.competition, config.cache.dir
-        )
+        origin = run.folder.groups, run.metrics.search_key, config.split.groups
+        groups = load_run_groups(*origin, run.folds["image_id"], run.competition, config.cache.dir)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])
