@@ -48,6 +48,7 @@ TRAIN = (
     "--run.name=new",
 )
 TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
+OTHER = Path("submissions/other")
 SUBMIT = ("make_submission.py", "--run", RUN)
 COPIES = ("find_copies.py", "--data.root", "input")
 PREDICT = ("predict_photos.py", "input/test/images")
@@ -605,8 +606,8 @@ RUNS = [
     Case("no run at all", ("make_submission.py",), remove(RUN), r"no finished run under submissions/: train one first"),
     Case(
         "no weights a run",
-        (*SUBMIT, RUN, "--weights", 1),
-        None,
+        (*SUBMIT, OTHER, "--weights", 1),
+        lambda: shutil.copytree(RUN, OTHER),
         r"--weights has 1 numbers for 2 runs: pass one per run",
     ),
     Case(
@@ -617,11 +618,18 @@ RUNS = [
     ),
     Case(
         "a weight that is no number",
-        (*SUBMIT, RUN, "--weights", "a"),
+        (*SUBMIT, OTHER, "--weights", "a"),
         None,
         r"--weights: invalid float value: 'a'",
     ),
-    Case("a name with slashes", (*SUBMIT, RUN, "--out", "a/b"), None, r"--out 'a/b' must be a plain folder name"),
+    Case("a name with slashes", (*SUBMIT, "--out", "a/b"), None, r"--out 'a/b' must be a plain folder name"),
+    Case("a run twice", (*SUBMIT, RUN), None, r"--run lists the same run twice, submissions/toy: pass it once"),
+    Case(
+        "a run by another path",
+        (*SUBMIT, OTHER, "--weights", 1, 2),
+        lambda: OTHER.symlink_to(RUN.absolute()),
+        r"--run lists the same run twice, submissions/toy and submissions/other: pass it once",
+    ),
     Case("no metrics", SUBMIT, remove(RUN / "metrics.json"), r"metrics\.json is missing"),
     Case("half the metrics", SUBMIT, half(RUN / "metrics.json"), r"metrics\.json is damaged"),
     Case("metrics that are a list", SUBMIT, write(RUN / "metrics.json", "[]"), r"metrics\.json is damaged"),

@@ -264,7 +264,8 @@ def test_a_read_only_run_is_submitted_into_a_folder_of_its_own(read_only, finish
     page = (out / "report.html").read_text()
     assert "data:image/jpeg" in page
     assert "predicted class" in page
-    run_command("make_submission.py", "--run", read_only, read_only, "--out", "twice")
+    copy = shutil.copytree(read_only, "copy")
+    run_command("make_submission.py", "--run", read_only, copy, "--out", "twice")
     assert (Path("submissions/twice/submission.csv")).read_bytes() == (out / "submission.csv").read_bytes()
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,15 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
         weights: One weight per run; None weights all runs equally.
 
     Raises:
-        InputError: The runs have different classes, or the weights are invalid.
+        InputError: A run is listed twice, the runs have different classes, or the weights are invalid.
     """
+    first: dict[Path, RunFolder] = {}
     for run in runs:
+        if (same := first.setdefault(run.folder.path.resolve(), run.folder)) is not run.folder:
+            names = " and ".join(dict.fromkeys([str(same), str(run.folder)]))
+            raise InputError(
+                f"--run lists the same run twice, {names}: pass it once, with a higher --weights if intended"
+            )
         if run.metrics.classes != runs[0].metrics.classes:
             raise InputError(
                 f"{run.folder} and {runs[0].folder} have different classes: average runs of one competition only"
