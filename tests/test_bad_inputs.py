@@ -50,6 +50,7 @@ TRAIN = (
 TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
 OTHER = Path("submissions/other")
 SUBMIT = ("make_submission.py", "--run", RUN)
+COMPARE = ("compare_runs.py", RUN, "--out", "comparison.csv")
 COPIES = ("find_copies.py", "--data.root", "input")
 PREDICT = ("predict_photos.py", "input/test/images")
 EXPORT = ("export_model.py",)
@@ -716,6 +717,23 @@ RUNS = [
         SUBMIT,
         write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),
         r"label_issues\.csv, line 3 is not in UTF-8 but in another encoding: save it as CSV UTF-8",
+    ),
+    Case("an empty history", SUBMIT, write(RUN / "history.csv", ""), r"history\.csv is empty: it needs the columns ep"),
+    Case("a history with semicolons", SUBMIT, swap(RUN / "history.csv", ",", ";"), r"history\.csv .* by semicolons"),
+    Case(
+        "a comparison of such a history", COMPARE, swap(RUN / "history.csv", ",", ";"), r"history\.csv .* by semicolons"
+    ),
+    Case(
+        "a history of words",
+        SUBMIT,
+        row(RUN / "history.csv", 2, "1,0,low,1,1,1,1,1,1"),
+        r"history\.csv: train_loss must be a number, not low",
+    ),
+    Case(
+        "a history of no epoch",
+        SUBMIT,
+        row(RUN / "history.csv", 2, "first,0,1,1,1,1,1,1,1"),
+        r"history\.csv: epoch must be an integer, not first",
     ),
     Case(
         "damaged groups",

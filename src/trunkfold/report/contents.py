@@ -9,6 +9,7 @@ import pandas as pd
 from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.class_shift import Shift, compare_shares
 from trunkfold.evaluation.error_analysis import Gallery, choose_photos, read_placed, read_suspects
+from trunkfold.evaluation.history import read_history
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.html import data_address
 from trunkfold.metrics import Metrics
@@ -75,7 +76,7 @@ def read_findings(run: RunFolder) -> Findings:
         metrics=metrics,
         folds=folds,
         tables=tables,
-        history=pd.read_csv(run.history) if run.history.exists() else None,
+        history=read_history(run),
         predicted=predicted,
         shifts={} if folds is None else _shifts(photographed, folds, tables, predicted, classes),
         gallery=gallery,
