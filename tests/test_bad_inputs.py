@@ -718,6 +718,25 @@ RUNS = [
         write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),
         r"label_issues\.csv, line 3 is not in UTF-8 but in another encoding: save it as CSV UTF-8",
     ),
+    Case("no predictions", SUBMIT, remove(RUN / "oof.csv"), r"oof\.csv does not exist"),
+    Case(
+        "predictions of fewer photos",
+        SUBMIT,
+        lines(RUN / "oof.csv", lambda found: found[:-1]),
+        r"oof\.csv and folds\.csv list different photos: restore the files that training wrote",
+    ),
+    Case(
+        "predictions without labels",
+        SUBMIT,
+        swap(RUN / "oof.csv", "label", "class"),
+        r"oof\.csv is damaged: the column label is missing or contains unknown labels",
+    ),
+    Case(
+        "no predictions for a hold-out",
+        SUBMIT,
+        swap(RUN / "folds.csv", ",1\n", ",-1\n"),
+        r"holdout\.csv does not exist",
+    ),
     Case("an empty history", SUBMIT, write(RUN / "history.csv", ""), r"history\.csv is empty: it needs the columns ep"),
     Case("a history with semicolons", SUBMIT, swap(RUN / "history.csv", ",", ";"), r"history\.csv .* by semicolons"),
     Case(

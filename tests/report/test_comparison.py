@@ -292,8 +292,8 @@ def damage(run: Path, what: str) -> None:
         ),
         ("oof", r"submissions/b/oof.csv does not exist"),
         ("folds", r"submissions/b/folds.csv does not exist"),
-        ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
-        ("ids", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
+        ("rows", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
+        ("ids", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
         ("labels", r"submissions/b/oof.csv is damaged: the column prediction is missing or contains unknown labels"),
     ],
 )

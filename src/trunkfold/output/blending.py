@@ -12,7 +12,7 @@ from trunkfold.assessment import Assessment
 from trunkfold.errors import InputError
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_predictions, scored_table
+from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_scored, scored_table
 from trunkfold.metrics import Metrics
 from trunkfold.output.test_predictions import Predictions, SubmissionRun, save_submission
 from trunkfold.run_folder import SETS, RunFolder
@@ -130,10 +130,10 @@ def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFold
     folds, classes = runs[0].folds, runs[0].metrics.classes
     truth, tables, parts = folds.set_index("image_id", drop=False), {}, []
     for name in SETS:
-        paths = [run.folder.predictions(name) for run in runs]
-        if paths[0].exists():
-            read = [read_predictions(path, classes) for path in paths]
-            ids, probabilities = _average(read, list(map(str, paths)), shares, classes)
+        read = [read_scored(run.folder, name, run.folds, classes) for run in runs]
+        if read[0] is not None:
+            paths = [str(run.folder.predictions(name)) for run in runs]
+            ids, probabilities = _average(read, paths, shares, classes)
             parts.append((name, truth.loc[ids], probabilities))
     labels = decode_labelled(
         np.concatenate([probabilities for *_, probabilities in parts]),
