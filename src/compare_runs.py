@@ -28,8 +28,8 @@ def main() -> None:
     print(describe_comparison(comparison))
     if folders := [path.name for path in others if path.is_dir()]:
         print(f"skipped, not finished runs: {', '.join(folders)}")
-    write_csv(comparison, options.out)
     write_comparison(comparison, name_runs(runs), page)
+    write_csv(comparison, options.out)
     write_index()
     print(f"files: {options.out}, {page}")
 

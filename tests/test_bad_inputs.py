@@ -48,7 +48,9 @@ TRAIN = (
     "--run.name=new",
 )
 TUNE = ("tune.py", *TRAIN[1:], "--trials=1")
+OTHER = Path("submissions/other")
 SUBMIT = ("make_submission.py", "--run", RUN)
+COMPARE = ("compare_runs.py", RUN, "--out", "comparison.csv")
 COPIES = ("find_copies.py", "--data.root", "input")
 PREDICT = ("predict_photos.py", "input/test/images")
 EXPORT = ("export_model.py",)
@@ -605,8 +607,8 @@ RUNS = [
     Case("no run at all", ("make_submission.py",), remove(RUN), r"no finished run under submissions/: train one first"),
     Case(
         "no weights a run",
-        (*SUBMIT, RUN, "--weights", 1),
-        None,
+        (*SUBMIT, OTHER, "--weights", 1),
+        lambda: shutil.copytree(RUN, OTHER),
         r"--weights has 1 numbers for 2 runs: pass one per run",
     ),
     Case(
@@ -617,11 +619,18 @@ RUNS = [
     ),
     Case(
         "a weight that is no number",
-        (*SUBMIT, RUN, "--weights", "a"),
+        (*SUBMIT, OTHER, "--weights", "a"),
         None,
         r"--weights: invalid float value: 'a'",
     ),
-    Case("a name with slashes", (*SUBMIT, RUN, "--out", "a/b"), None, r"--out 'a/b' must be a plain folder name"),
+    Case("a name with slashes", (*SUBMIT, "--out", "a/b"), None, r"--out 'a/b' must be a plain folder name"),
+    Case("a run twice", (*SUBMIT, RUN), None, r"--run lists the same run twice, submissions/toy: pass it once"),
+    Case(
+        "a run by another path",
+        (*SUBMIT, OTHER, "--weights", 1, 2),
+        lambda: OTHER.symlink_to(RUN.absolute()),
+        r"--run lists the same run twice, submissions/toy and submissions/other: pass it once",
+    ),
     Case("no metrics", SUBMIT, remove(RUN / "metrics.json"), r"metrics\.json is missing"),
     Case("half the metrics", SUBMIT, half(RUN / "metrics.json"), r"metrics\.json is damaged"),
     Case("metrics that are a list", SUBMIT, write(RUN / "metrics.json", "[]"), r"metrics\.json is damaged"),
@@ -709,11 +718,53 @@ RUNS = [
         write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),
         r"label_issues\.csv, line 3 is not in UTF-8 but in another encoding: save it as CSV UTF-8",
     ),
+    Case("no predictions", SUBMIT, remove(RUN / "oof.csv"), r"oof\.csv does not exist"),
+    Case(
+        "predictions of fewer photos",
+        SUBMIT,
+        lines(RUN / "oof.csv", lambda found: found[:-1]),
+        r"oof\.csv and folds\.csv list different photos: restore the files that training wrote",
+    ),
+    Case(
+        "predictions without labels",
+        SUBMIT,
+        swap(RUN / "oof.csv", "label", "class"),
+        r"oof\.csv is damaged: the column label is missing or contains unknown labels",
+    ),
+    Case(
+        "no predictions for a hold-out",
+        SUBMIT,
+        swap(RUN / "folds.csv", ",1\n", ",-1\n"),
+        r"holdout\.csv does not exist",
+    ),
+    Case("an empty history", SUBMIT, write(RUN / "history.csv", ""), r"history\.csv is empty: it needs the columns ep"),
+    Case("a history with semicolons", SUBMIT, swap(RUN / "history.csv", ",", ";"), r"history\.csv .* by semicolons"),
+    Case(
+        "a comparison of such a history", COMPARE, swap(RUN / "history.csv", ",", ";"), r"history\.csv .* by semicolons"
+    ),
+    Case(
+        "a history of words",
+        SUBMIT,
+        row(RUN / "history.csv", 2, "1,0,low,1,1,1,1,1,1"),
+        r"history\.csv: train_loss must be a number, not low",
+    ),
+    Case(
+        "a history of no epoch",
+        SUBMIT,
+        row(RUN / "history.csv", 2, "first,0,1,1,1,1,1,1,1"),
+        r"history\.csv: epoch must be an integer, not first",
+    ),
     Case(
         "damaged groups",
         SUBMIT,
         write(RUN / "groups.csv", "image_id,group\n1,a\n1,b\n"),
         r"groups\.csv: 1 duplicate image_id",
+    ),
+    Case(
+        "test ids of labelled photos",
+        SUBMIT,
+        lambda: (row(TEST_CSV, 2, "1,19.png")(), row(SAMPLE, 2, "1,1")()),
+        r"toy/groups\.csv: image_id 1 is in both train\.csv and test\.csv: add a column set \(train or test\)",
     ),
     Case(
         "a blend of a blend",

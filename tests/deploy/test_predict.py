@@ -115,6 +115,16 @@ def test_heat_maps_have_the_photos_shape_and_are_named_in_the_table(run, photos,
     assert Image.open(tmp_path / "heat" / names[0]).size == (40, 30)
 
 
+def test_heat_maps_of_photos_with_the_longest_names_are_written(run, photos, tmp_path):
+    longest = tmp_path / f"x{'ä' * 125}.png"  # 255 bytes, which a cut by bytes divides within a letter
+    shutil.copy(photos / "91.png", longest)
+    words = [longest, "--run", run, "--out", tmp_path / "out.csv", "--heatmaps", tmp_path / "heat"]
+    run_command("predict_photos.py", *words)
+    (name,) = pd.read_csv(tmp_path / "out.csv")["heatmap"]
+    assert name == f"000001-x{'ä' * 99}.jpg"
+    assert (tmp_path / "heat" / name).is_file()
+
+
 def test_a_run_without_embeddings_predicts_and_leaves_the_flag_empty(run, photos, tmp_path, caplog):
     old = shutil.copytree(run, tmp_path / "old")
     (old / "embeddings.safetensors").unlink()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from made_up_run import change_metrics, extra_metrics, make_run, metrics_of
 
+from trunkfold.evaluation.history import KEYS, VALUES
 from trunkfold.report.advice import MOST, next_steps
 from trunkfold.report.contents import read_findings
 from trunkfold.run_folder import RunFolder
@@ -22,7 +23,7 @@ def advice(run) -> str:
 def write_history(run, losses: list[float], f1: list[float]) -> None:
     epochs = range(1, len(losses) + 1)
     table = pd.DataFrame({"epoch": epochs, "fold": 0, "val_loss": losses, "val_macro_f1": f1})
-    table.to_csv(run / "history.csv", index=False)
+    table.reindex(columns=[*KEYS, *VALUES], fill_value=0.5).to_csv(run / "history.csv", index=False)
 
 
 def test_a_leak_comes_before_everything(tmp_path):
@@ -42,7 +43,11 @@ def test_without_a_leak_there_is_no_word_of_one(run):
 
 def test_tails_that_predict_one_class_are_named(run):
     rows = [{"epoch": epoch, "val_loss": 1.1, "fold": fold} for epoch in (1, 2) for fold in range(3)]
-    history = pd.DataFrame(rows).assign(val_macro_f1=[0.2, 0.2, 0.2, 0.17, 0.6, 0.3])
+    history = (
+        pd.DataFrame(rows)
+        .reindex(columns=[*KEYS, *VALUES], fill_value=0.5)
+        .assign(val_macro_f1=[0.2, 0.2, 0.2, 0.17, 0.6, 0.3])
+    )
     history.to_csv(run / "history.csv", index=False)
     assert "Some tails did not learn: those of fold 0, 2 score no better than a single class" in advice(run)
     history.assign(val_macro_f1=0.34).to_csv(run / "history.csv", index=False)

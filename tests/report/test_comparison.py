@@ -15,6 +15,7 @@ from toys import argmax_table, run_command
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.evaluate import assess_run
+from trunkfold.evaluation.history import KEYS, VALUES
 from trunkfold.evaluation.predictions import probability_table
 from trunkfold.files import write_csv
 from trunkfold.metrics import Metrics, Parameters, Split
@@ -291,8 +292,8 @@ def damage(run: Path, what: str) -> None:
         ),
         ("oof", r"submissions/b/oof.csv does not exist"),
         ("folds", r"submissions/b/folds.csv does not exist"),
-        ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
-        ("ids", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos"),
+        ("rows", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
+        ("ids", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
         ("labels", r"submissions/b/oof.csv is damaged: the column prediction is missing or contains unknown labels"),
     ],
 )
@@ -369,7 +370,7 @@ def test_a_seed_that_is_repeated_says_nothing_about_seeds():
 def test_the_page_shows_every_run_with_its_scores_differences_and_curves(capsys):
     runs = [with_config(make_run("best <b>"), 1), with_config(make_run("other", 12), 2)]
     history = pd.DataFrame({"epoch": [1, 1, 2, 2], "fold": [0, 1] * 2, "val_macro_f1": [0.2, 0.4, 0.5, 0.7]})
-    write_csv(history, runs[1] / "history.csv")
+    write_csv(history.reindex(columns=[*KEYS, *VALUES], fill_value=0.5), runs[1] / "history.csv")
     (runs[0] / "report.html").touch()
     text = said(capsys, *runs)
     assert "standard deviation between seeds: 0.1768" in text

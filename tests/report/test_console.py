@@ -38,6 +38,17 @@ def told(scores: dict) -> str:
     return f"accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}"
 
 
+def test_a_class_without_a_held_out_photo_is_named(run):
+    assert "counted as 0" not in summary_of(run)
+    holdout = json.loads((run / "metrics.json").read_text())["holdout"]
+    holdout["per_class"]["crack"] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    change_metrics(run, holdout=holdout)
+    line = "hold-out: no photo of crack, counted as 0 in macro F1"
+    assert line in summary_of(run).splitlines()
+    report_on(run)
+    assert f"<p>{line}.</p>" in read_page(run)[0]
+
+
 @pytest.mark.parametrize("choice", ["copies", "groups.csv"])
 def test_a_split_by_group_names_its_groups_and_warns_of_nothing(choice, tmp_path):
     run = make_run(tmp_path, choice)

@@ -87,3 +87,18 @@ def test_copies_of_test_photos_are_one_draw(tmp_path):
     blend = make_blend(run, tmp_path / "blend", run)  # has no groups itself
     shutil.copy(run / "submission.csv", blend)
     assert read_findings(RunFolder(blend)).shifts[name] == together
+
+
+def test_sources_are_those_of_the_submitted_photos(tmp_path):
+    """Whether or not groups.csv has sets, and whatever other test photos it lists."""
+    run = make_run(tmp_path, copies=1, rows=(120, 48))
+    labels = "\n".join(f"new {number},{1 + number % 2}" for number in range(300))
+    (run / "submission.csv").write_text(f"image_id,label\n{labels}\n")
+    name, chances = "Predicted class shares of the test photos and of the labelled photos", {}
+    rows = [f"new {number},{{}},{number // 30}" for number in range(300)]
+    others = [f"old {number},test,{number}" for number in range(300)]
+    for case, lines in {"sets": rows, "no sets": rows, "others": rows + others, "only others": others}.items():
+        table = "\n".join(lines).format(*[""] * 300 if case == "no sets" else ["test"] * 300)
+        (run / "groups.csv").write_text(f"image_id,set,group\n{table}\n")
+        chances[case] = read_findings(RunFolder(run)).shifts[name].chance
+    assert chances["sets"] == chances["no sets"] == chances["others"] > 1.5 * chances["only others"]

@@ -34,6 +34,7 @@ from trunkfold.split.dataset import side_to_keep
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm"]
 )
+STEM_BYTES = 200  # of a photo's name in that of its heat map; file names have at most 255, also while being written
 BATCH = 64  # photos per batch; the next batch is decoded during prediction
 
 
@@ -186,9 +187,14 @@ def _rows(
         rows[place] |= row
     if heatmaps is not None:
         for place, picture in zip(readable, predictor.explain(shown, predicted), strict=True):
-            rows[place]["heatmap"] = f"{start + place + 1:06}-{paths[place].stem}.jpg"
+            rows[place]["heatmap"] = _heatmap_name(start + place + 1, paths[place])
             write_bytes(encode_jpeg(picture, 90), heatmaps / rows[place]["heatmap"])
     return rows
+
+
+def _heatmap_name(number: int, path: Path) -> str:
+    """Return a file name that is unique by its number; the photo's name is cut to fit the limit of file systems."""
+    return f"{number:06}-{os.fsencode(path.stem)[:STEM_BYTES].decode(errors='ignore')}.jpg"
 
 
 def _decode(path: Path, side: int) -> np.ndarray | str:

@@ -9,13 +9,14 @@ from timm.models import save_for_hf
 from torch import nn
 
 from trunkfold.assessment import Scores
+from trunkfold.config.schema import ModelConfig
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.labelled import PlainPhotos
 from trunkfold.errors import InputError
 from trunkfold.evaluation.scores import validation_scores
 from trunkfold.files import whole_folder, write_text
 from trunkfold.model.families import family_of
-from trunkfold.model.pretrained import create_model
+from trunkfold.model.pretrained import PACKAGE, create_model
 from trunkfold.split.folds import learned_from
 
 AVERAGE = "average"
@@ -120,9 +121,7 @@ def _macro_f1(run: FinishedRun, state: dict[str, torch.Tensor], held_out: PlainP
 def _card(run: FinishedRun, which: str, fold: str, own: float | None) -> str:
     model, fold_of_row = run.config.model, run.folds["fold"].to_numpy()
     learned = learned_from(fold_of_row) & (fold_of_row.astype(str) != fold)  # of a fold or, by all, of the average
-    own_weights = "unknown (model.weights is a local file)" if model.weights else "none (trained from random weights)"
-    from_timm = model.pretrained and model.weights is None
-    license_name = timm.get_pretrained_cfg(model.name).license if from_timm else None
+    license_name, license_text = _license(model)
     split = ", ".join(f"{name}: {value}" for name, value in vars(run.metrics.split).items())
     return CARD.format(
         name=run.folder.name,
@@ -136,9 +135,21 @@ def _card(run: FinishedRun, which: str, fold: str, own: float | None) -> str:
         oof=_score(run.metrics.oof),
         split=split,
         side=run.config.data.image_size,
-        license=license_name or ("not stated by timm" if from_timm else own_weights),
+        license=license_text,
         license_tag=license_name or "other",
     )
+
+
+def _license(model: ModelConfig) -> tuple[str | None, str]:
+    """Return the license of the pretrained weights, None if unknown, and its description."""
+    if model.weights is not None:
+        package = model.weights.removeprefix(PACKAGE)
+        origin = "a local file" if package == model.weights else f"from the Python package {package}"
+        return None, f"unknown (model.weights is {origin})"
+    if not model.pretrained:
+        return None, "none (trained from random weights)"
+    name = timm.get_pretrained_cfg(model.name).license
+    return name, name or "not stated by timm"
 
 
 def _score(scores: Scores | None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.csv_table import read_text_table
-from trunkfold.evaluation.predictions import probabilities_of, read_predictions
+from trunkfold.evaluation.predictions import probabilities_of, read_scored
 from trunkfold.run_folder import SETS, RunFolder
 
 MISTAKES, SUSPECTS = 12, 24  # mistakes per set; suspected labels
@@ -65,12 +65,9 @@ def choose_photos(
 
 
 def read_placed(run: RunFolder, folds: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, pd.DataFrame]:
-    """Read the existing prediction tables of a run, hold-out first, see `placed`."""
-    return {
-        name: placed(read_predictions(run.predictions(name), classes), folds, classes)
-        for name in SETS
-        if run.predictions(name).exists()
-    }
+    """Read the prediction tables of a run, hold-out first, see `read_scored` and `placed`."""
+    tables = {name: read_scored(run, name, folds, classes) for name in SETS}
+    return {name: placed(table, folds, classes) for name, table in tables.items() if table is not None}
 
 
 def placed(table: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]) -> pd.DataFrame:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from trunkfold.csv_table import read_text_table
 from trunkfold.errors import InputError, first_few
+from trunkfold.run_folder import RunFolder
+from trunkfold.split.folds import HELD_OUT
 
 PREFIX = "p_"
 FOLDS_COLUMNS = ["image_id", "filename", "label", "group", "fold"]
@@ -65,6 +67,25 @@ def read_predictions(path: Path, classes: dict[str, str]) -> pd.DataFrame:
     bad = table.loc[~(np.isclose(shares.sum(1), 1, atol=1e-3) & (shares >= 0).all(1)), "image_id"]
     if len(bad):
         raise InputError(f"{path}: probabilities are negative or do not sum to 1 for image_id {first_few(bad)}")
+    return table
+
+
+def read_scored(run: RunFolder, name: str, folds: pd.DataFrame, classes: dict[str, str]) -> pd.DataFrame | None:
+    """Read a run's predictions of one of `SETS`, with label and prediction; None if `folds` has no photo of this set.
+
+    Raises:
+        InputError: The file is missing or damaged, or lists other photos than `folds`.
+    """
+    scored = folds.loc[folds["fold"] == HELD_OUT if name == "holdout" else folds["fold"] >= 0, "image_id"]
+    if scored.empty:
+        return None
+    path = run.predictions(name)
+    table = read_predictions(path, classes)
+    for column in ("label", "prediction"):
+        if column not in table or not table[column].isin(list(classes)).all():
+            raise InputError(f"{path} is damaged: the column {column} is missing or contains unknown labels")
+    if len(scored) != len(table) or not table["image_id"].isin(scored).all():
+        raise InputError(f"{path} and {run.folds.name} list different photos: restore the files that training wrote")
     return table
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from trunkfold.assessment import Assessment
 from trunkfold.errors import InputError
 from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_predictions, scored_table
+from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_scored, scored_table
 from trunkfold.metrics import Metrics
 from trunkfold.output.test_predictions import Predictions, SubmissionRun, save_submission
 from trunkfold.run_folder import SETS, RunFolder
@@ -27,9 +28,15 @@ def weigh_runs(runs: Sequence[SubmissionRun], weights: Sequence[float] | None = 
         weights: One weight per run; None weights all runs equally.
 
     Raises:
-        InputError: The runs have different classes, or the weights are invalid.
+        InputError: A run is listed twice, the runs have different classes, or the weights are invalid.
     """
+    first: dict[Path, RunFolder] = {}
     for run in runs:
+        if (same := first.setdefault(run.folder.path.resolve(), run.folder)) is not run.folder:
+            names = " and ".join(dict.fromkeys([str(same), str(run.folder)]))
+            raise InputError(
+                f"--run lists the same run twice, {names}: pass it once, with a higher --weights if intended"
+            )
         if run.metrics.classes != runs[0].metrics.classes:
             raise InputError(
                 f"{run.folder} and {runs[0].folder} have different classes: average runs of one competition only"
@@ -123,10 +130,10 @@ def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFold
     folds, classes = runs[0].folds, runs[0].metrics.classes
     truth, tables, parts = folds.set_index("image_id", drop=False), {}, []
     for name in SETS:
-        paths = [run.folder.predictions(name) for run in runs]
-        if paths[0].exists():
-            read = [read_predictions(path, classes) for path in paths]
-            ids, probabilities = _average(read, list(map(str, paths)), shares, classes)
+        read = [read_scored(run.folder, name, run.folds, classes) for run in runs]
+        if read[0] is not None:
+            paths = [str(run.folder.predictions(name)) for run in runs]
+            ids, probabilities = _average(read, paths, shares, classes)
             parts.append((name, truth.loc[ids], probabilities))
     labels = decode_labelled(
         np.concatenate([probabilities for *_, probabilities in parts]),

@@ -18,7 +18,8 @@ from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError, first_few
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
 from trunkfold.evaluation.decoding import decode
-from trunkfold.evaluation.error_analysis import read_suspects
+from trunkfold.evaluation.error_analysis import read_placed, read_suspects
+from trunkfold.evaluation.history import read_history
 from trunkfold.evaluation.predictions import average, probabilities_of, probability_table, read_folds
 from trunkfold.files import is_writable
 from trunkfold.images.workers import worker_deaths_explained
@@ -88,7 +89,9 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
         config = replace(config, data=data, cache=cache)
         folds = read_folds(folder.folds)
-        read_suspects(folder, folds)  # users edit this file, which the report needs after prediction
+        read_suspects(folder, folds)  # users edit this file, which the report needs after prediction, as the next ones
+        read_history(folder)
+        read_placed(folder, folds, metrics.classes)
         if config.data.root not in competitions:
             competitions[config.data.root] = Competition(config.data.root)
             check_test(competitions[config.data.root], metrics.classes)
@@ -141,9 +144,8 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.competition.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
-        groups = load_run_groups(
-            run.folder.groups, run.metrics.search_key, config.split.groups, run.competition, config.cache.dir
-        )
+        origin = run.folder.groups, run.metrics.search_key, config.split.groups
+        groups = load_run_groups(*origin, run.folds["image_id"], run.competition, config.cache.dir)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])

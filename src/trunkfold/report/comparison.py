@@ -12,7 +12,7 @@ from scipy.stats import t
 from trunkfold.config.parsing import load_config
 from trunkfold.config.schema import CacheConfig, Config, RunConfig
 from trunkfold.errors import InputError, counted, first_few
-from trunkfold.evaluation.predictions import read_folds, read_predictions
+from trunkfold.evaluation.predictions import read_folds, read_scored
 from trunkfold.evaluation.scores import COVERAGE, paired_difference
 from trunkfold.metrics import Metrics, Split
 from trunkfold.run_folder import METRICS, RunFolder
@@ -136,15 +136,12 @@ def _read_run(run: RunFolder, name: str) -> Run:
     if metrics.oof is None:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
         return Run(numbers, metrics, None, None, nothing, pd.Series(dtype=str))
-    path, file = run.predictions("oof"), _folds_file(run, metrics)
-    folds = read_folds(file).set_index("image_id")
-    oof = read_predictions(path, metrics.classes)
-    if "prediction" not in oof or not oof["prediction"].isin(list(metrics.classes)).all():
-        raise InputError(f"{path} is damaged: the column prediction is missing or contains unknown labels")
-    scored = folds.index[folds["fold"] >= 0]
-    if len(scored) != len(oof) or not oof["image_id"].isin(scored).all():
-        raise InputError(f"{path} and {file} list different photos")
-    predicted = oof.set_index("image_id")["prediction"].reindex(scored)
+    folds = read_folds(_folds_file(run, metrics))
+    oof = read_scored(run, "oof", folds, metrics.classes)
+    if oof is None:
+        raise InputError(f"{run.folds} has no photo in a fold: restore the file that training wrote")
+    folds = folds.set_index("image_id")
+    predicted = oof.set_index("image_id")["prediction"].reindex(folds.index[folds["fold"] >= 0])
     return Run({"photos": len(folds), **numbers}, metrics, *_recipe(run), folds, predicted)
 
 

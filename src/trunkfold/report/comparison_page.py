@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from trunkfold.evaluation.history import read_history
 from trunkfold.html import write_html
 from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
@@ -27,7 +28,7 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
     """Return the template values for the runs of one split."""
     metrics = {name: runs[name].read_metrics() for name in rows["run"]}
     scored, compared = rows[rows["oof_macro_f1"].notna()], rows[rows["difference"].notna()]
-    histories = {name: pd.read_csv(runs[name].history) for name in rows["run"] if runs[name].history.exists()}
+    histories = {name: found for name in rows["run"] if (found := read_history(runs[name])) is not None}
     figures = {}
     if len(scored):
         figures["Scores with 95 % intervals"] = embed_figure(draw_scores, scored)

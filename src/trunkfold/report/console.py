@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from trunkfold.assessment import Interval, LeakScores, PartScores
-from trunkfold.errors import counted
+from trunkfold.errors import counted, first_few
 from trunkfold.html import duration, interval
 from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
@@ -23,7 +23,8 @@ def summary(run: RunFolder, metrics: Metrics, next_command: str = "") -> str:
     for name, scores in metrics.by_set().items():
         values = [_with_interval(getattr(scores, key), getattr(scores.intervals, key)) for key in MEASURES]
         lines.append(f"{SETS[name]:12} {values[0]:>22} {values[1]:>22} {scores.photos:>8} {scores.groups:>8}")
-    lines += ["", f"split: {describe_split(metrics)}", *describe_leak(metrics), *describe_copies(metrics)]
+    lines += ["", *describe_absent(metrics)]
+    lines += [f"split: {describe_split(metrics)}", *describe_leak(metrics), *describe_copies(metrics)]
     if metrics.seconds:
         lines.append("time: " + ", ".join(f"{phase} {duration(spent)}" for phase, spent in metrics.seconds.items()))
     made = [path for path in (run.submission, run.report, run.metrics) if path.exists()]
@@ -82,6 +83,19 @@ def leaks(metrics: Metrics) -> dict[str, LeakScores]:
     """Return the sets with photos that were predicted by a model trained on their copies."""
     found = {} if metrics.leak is None else vars(metrics.leak)
     return {name: leak for name, leak in found.items() if leak and leak.with_copies}
+
+
+def describe_absent(metrics: Metrics) -> list[str]:
+    """Return the classes without a scored photo, one line per set; empty if there are none."""
+    absent = {
+        name: [class_name for class_name, row in scores.per_class.items() if not row.support]
+        for name, scores in metrics.by_set().items()
+    }
+    return [
+        f"{SETS[name]}: no photo of {first_few(classes)}, counted as 0 in macro F1"
+        for name, classes in absent.items()
+        if classes
+    ]
 
 
 def describe_copies(metrics: Metrics) -> list[str]:

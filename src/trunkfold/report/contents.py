@@ -9,12 +9,13 @@ import pandas as pd
 from trunkfold.csv_table import read_text_table
 from trunkfold.evaluation.class_shift import Shift, compare_shares
 from trunkfold.evaluation.error_analysis import Gallery, choose_photos, read_placed, read_suspects
+from trunkfold.evaluation.history import read_history
 from trunkfold.evaluation.predictions import read_folds
 from trunkfold.html import data_address
 from trunkfold.metrics import Metrics
 from trunkfold.run_folder import RunFolder
 from trunkfold.split.folds import HELD_OUT
-from trunkfold.split.groups import read_groups
+from trunkfold.split.groups import groups_of, read_groups
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def read_findings(run: RunFolder) -> Findings:
         metrics=metrics,
         folds=folds,
         tables=tables,
-        history=pd.read_csv(run.history) if run.history.exists() else None,
+        history=read_history(run),
         predicted=predicted,
-        shifts={} if folds is None else _shifts(photographed, folds, tables, predicted, classes),
+        shifts={} if folds is None else _shifts(run, photographed, folds, tables, predicted, classes),
         gallery=gallery,
         photographed=photographed,
     )
@@ -105,6 +106,7 @@ def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]
 
 
 def _shifts(
+    run: RunFolder,
     runs: Sequence[RunFolder],
     folds: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
@@ -130,15 +132,16 @@ def _shifts(
         shifts["Predicted class shares of the test photos and of the labelled photos"] = compare_shares(
             pd.Series(predicted).reindex(names),
             count(labelled["prediction"]),
-            (_test_sources(runs, sum(predicted.values())), labelled["group"].nunique()),
+            (_test_sources(run, runs), labelled["group"].nunique()),
         )
     return shifts
 
 
-def _test_sources(runs: Sequence[RunFolder], photos: int) -> int:
-    """Return the number of sources among the test photos, or the number of photos if no run has their groups."""
+def _test_sources(run: RunFolder, runs: Sequence[RunFolder]) -> int:
+    """Return the number of sources among the photos of a submission; without a known group, each photo is one."""
+    ids = read_text_table(run.submission, ["image_id"])["image_id"]
     found = next((run.groups for run in runs if run.groups.exists()), None)
     if found is None:
-        return photos
-    groups = read_groups(found)
-    return groups.loc[groups["set"] == "test", "group"].nunique() or photos
+        return len(ids)
+    groups = groups_of(ids, "test", read_groups(found))
+    return groups[groups != ""].nunique() + int((groups == "").sum())

@@ -7,7 +7,14 @@ from trunkfold.assessment import Scores
 from trunkfold.errors import counted
 from trunkfold.html import percent
 from trunkfold.metrics import Metrics
-from trunkfold.report.console import MEASURES, describe_copies, describe_leak, describe_result, describe_split
+from trunkfold.report.console import (
+    MEASURES,
+    describe_absent,
+    describe_copies,
+    describe_leak,
+    describe_result,
+    describe_split,
+)
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
     draw_ablation,
@@ -40,6 +47,7 @@ def result(findings: Findings) -> dict:
         "predictor": "model" if _is_single(metrics) else "whole ensemble",
         "split": describe_split(metrics),
         "leak": describe_leak(metrics),
+        "absent": describe_absent(metrics),
         "copies": describe_copies(metrics),
         "measures": MEASURES,
     }

@@ -31,28 +31,42 @@ def load_groups(choice: str, competition: Competition, cache: Path) -> pd.DataFr
     if choice in SEARCHED:
         return find_copies(competition, cache)
     groups = read_groups(Path(choice))
-    of_both = groups.loc[groups["set"] == "", "image_id"]
-    if len(of_both) and competition.has("test.csv"):
-        both = of_both[of_both.isin(competition.train["image_id"]) & of_both.isin(competition.test["image_id"])]
-        if len(both):
-            raise InputError(
-                f"{choice}: image_id {first_few(both)} is in both train.csv and test.csv: "
-                "add a column set (train or test)"
-            )
+    if (groups["set"] == "").any() and competition.has("test.csv"):
+        _refuse_shared_ids(groups, choice, competition.train["image_id"], competition.test["image_id"])
     return groups
 
 
-def load_run_groups(path: Path, key: str | None, choice: str, competition: Competition, cache: Path) -> pd.DataFrame:
+def load_run_groups(
+    path: Path, key: str | None, choice: str, labelled: pd.Series, competition: Competition, cache: Path
+) -> pd.DataFrame:
     """Load the groups for photos predicted by a run: the run's own, or those of a new search if the photos differ.
 
     Args:
         path: The run's groups.csv.
         key: Key of the search that found them, see `trunkfold.copies.search.search_key`.
         choice: The run's `split.groups`, see `load_groups`.
+        labelled: image_id of the run's labelled photos.
+
+    Raises:
+        InputError: The file cannot be read, or is ambiguous, as its ids are of labelled and of test photos.
     """
     if choice in SEARCHED and key != search_key(competition):
         return find_copies(competition, cache)
-    return read_groups(path)
+    groups = read_groups(path)
+    if (groups["set"] == "").any():
+        _refuse_shared_ids(groups, path, labelled, competition.test["image_id"])
+    return groups
+
+
+def _refuse_shared_ids(groups: pd.DataFrame, origin: str | Path, train: pd.Series, test: pd.Series) -> None:
+    """Refuse groups without a set for ids of both sets, which are different photos with one id."""
+    both = groups.loc[
+        (groups["set"] == "") & groups["image_id"].isin(train) & groups["image_id"].isin(test), "image_id"
+    ]
+    if len(both):
+        raise InputError(
+            f"{origin}: image_id {first_few(both)} is in both train.csv and test.csv: add a column set (train or test)"
+        )
 
 
 def read_groups(path: Path) -> pd.DataFrame:
