@@ -14,7 +14,6 @@ from drawn_photos import (
     foggy,
     jpeg,
     mirror,
-    negative,
     noise,
     record_of,
     rotate,
