@@ -17,6 +17,7 @@ from trunkfold.copies.record import plain_areas_of, thumbnails_of
 SCALES = (0.7, 9), (2.0, 15)  # blur (sigma) and window of the correlation, in pixels of a 128-pixel thumbnail
 TEXTURE = 25.0  # smallest variance of a blurred window's grey values that is compared
 ALIKE = 0.5  # smallest correlation of windows that look alike
+CLEAR = 0.97  # agreement from which replaced tones are not compared, because that takes time
 COMPARABLE, UNKNOWN = 100, 0.5  # fewest textured pixels that allow a comparison, and the agreement of fewer
 TONES = 4.0  # grey values: sigma of the average over similar tones
 INVERTED = 0.2  # gain in correlation by replaced tones that proves more than a change of brightness and contrast
@@ -50,33 +51,39 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
         return Likeness(overlap)
     places += _local_displacement(first[..., 0], look_up(second[..., 0], places), inside)
     inside &= _inside(places, other_shape)
-    alike, contrast = _correlate(first, look_up(second, places), inside)
-    inside = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
+    second = look_up(second, places)
+    alike, contrast = _correlate(first, second)
+    compared = _mean(inside.astype(np.float32), SCALES[-1][1]) > 0.99
     plain = plain_areas_of(other).astype(np.float32)
-    inside &= ~plain_areas_of(one, alignment.mirrored) & (look_up(plain, places) < 0.5)
-    textured = inside & (contrast > TEXTURE)
+    compared &= ~plain_areas_of(one, alignment.mirrored) & (look_up(plain, places) < 0.5)
+    textured = compared & (contrast > TEXTURE)
     if textured.sum() < COMPARABLE:
         return Likeness(overlap, UNKNOWN)
     weights = np.sqrt(contrast) * textured
-    return Likeness(overlap, float((weights * (alike > ALIKE)).sum() / weights.sum()))
+    agreement = np.average(alike > ALIKE, weights=weights)
+    if agreement < CLEAR:
+        tones = _correlate_tones(first[..., 0], second[..., 0], inside)
+        agreement = np.average(np.maximum(alike, tones) > ALIKE, weights=weights)
+    return Likeness(overlap, float(agreement))
 
 
-def _correlate(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the correlation of the windows around each pixel, and the lower variance of the two.
 
-    Windows must match at one scale, in grey, in the brightest channel, or with the tones of one photo replaced by those
-    of the other: coarse windows are robust to noise and blur, fine ones to displacement, grey to desaturation, the
-    brightest channel to changes of hue, and tones to negatives and solarization.
+    Windows must match at one scale, in grey or in the brightest channel: coarse windows are robust to noise and blur,
+    fine ones to displacement, grey to desaturation, and the brightest channel to changes of hue.
     """
     channels = list(zip(cv2.split(first), cv2.split(second), strict=True))
     maps = [[_correlation(*pair, *scale) for pair in channels] for scale in SCALES]
-    contrast = functools.reduce(np.maximum, (variance for _, variance in maps[-1]))
-    grey, other = channels[0]
-    toned = (_replace_tones(grey, other, inside), other), (grey, _replace_tones(other, grey, inside))
-    found = [correlation for scale in maps for correlation, _ in scale]
-    for correlation, variance in (_correlation(*pair, *scale) for pair in toned for scale in SCALES):
-        found.append(np.where(variance > TEXTURE, correlation, -1))
-    return functools.reduce(np.maximum, found), contrast
+    alike = functools.reduce(np.maximum, (correlation for scale in maps for correlation, _ in scale))
+    return alike, functools.reduce(np.maximum, (variance for _, variance in maps[-1]))
+
+
+def _correlate_tones(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the correlation of windows if the tones of one photo are replaced by those of the other: in negatives."""
+    pairs = (_replace_tones(first, second, inside), second), (first, _replace_tones(second, first, inside))
+    maps = [_correlation(*pair, *scale) for pair in pairs for scale in SCALES]
+    return functools.reduce(np.maximum, (np.where(variance > TEXTURE, found, -1) for found, variance in maps))
 
 
 def _replace_tones(picture: np.ndarray, other: np.ndarray, inside: np.ndarray) -> np.ndarray:
