@@ -137,23 +137,8 @@ def _clip(pixels: np.ndarray) -> np.ndarray:
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-WAYS = [
-    mirror,
-    crop,
-    rotate,
-    shear,
-    noise,
-    blur,
-    jpeg,
-    hue,
-    brighter,
-    darker,
-    saturated,
-    pale,
-    grey,
-    foggy,
-    nearly_black,
-]
+COLOURS = [hue, brighter, darker, saturated, pale, grey, foggy, nearly_black]
+WAYS = [mirror, crop, rotate, shear, noise, blur, jpeg, *COLOURS]
 
 
 def with_object(background: np.ndarray, object_seed: int, share: float) -> np.ndarray:

@@ -49,7 +49,8 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     inside = _inside(places, other_shape)
     if inside.sum() < COMPARABLE:
         return Likeness(overlap)
-    places += _local_displacement(first[..., 0], look_up(second[..., 0], places), inside)
+    grey = cv2.extractChannel(first, 0)
+    places += _local_displacement(grey, look_up(second[..., 0], places), inside)
     inside &= _inside(places, other_shape)
     second = look_up(second, places)
     alike, contrast = _correlate(first, second)
@@ -62,7 +63,7 @@ def compare_pixels(one: np.ndarray, other: np.ndarray, alignment: Alignment) -> 
     weights = np.sqrt(contrast) * textured
     agreement = np.average(alike > ALIKE, weights=weights)
     if agreement < CLEAR:
-        tones = _correlate_tones(first[..., 0], second[..., 0], inside)
+        tones = _correlate_tones(grey, second[..., 0], inside)
         agreement = np.average(np.maximum(alike, tones) > ALIKE, weights=weights)
     return Likeness(overlap, float(agreement))
 
@@ -142,7 +143,7 @@ def _local_displacement(first: np.ndarray, second: np.ndarray, inside: np.ndarra
     with np.errstate(all="ignore"):  # a plain picture has no correlation
         found, plain = (np.corrcoef(picture[inside], second[inside])[0, 1] for picture in (toned, first))
     # The flow is found by similar values, which negatives do not have. Replaced elsewhere, they hide differences.
-    first = toned.astype(np.uint8) if found - plain > INVERTED else np.ascontiguousarray(first)
+    first = toned.astype(np.uint8) if found - plain > INVERTED else first
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)
     inside = inside.astype(np.float32)
     weights = cv2.GaussianBlur(inside, (0, 0), SMOOTH).clip(1e-3)

@@ -89,7 +89,8 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
         config = replace(config, data=data, cache=cache)
         folds = read_folds(folder.folds)
-        read_suspects(folder, folds)  # users edit this file, which the report needs after prediction, as the next ones
+        # Users may have edited these files, which the report needs after prediction.
+        read_suspects(folder, folds)
         read_history(folder)
         read_placed(folder, folds, metrics.classes)
         if config.data.root not in competitions:

@@ -136,10 +136,11 @@ def _read_run(run: RunFolder, name: str) -> Run:
     if metrics.oof is None:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
         return Run(numbers, metrics, None, None, nothing, pd.Series(dtype=str))
-    folds = read_folds(_folds_file(run, metrics))
+    file = _folds_file(run, metrics)
+    folds = read_folds(file)
     oof = read_scored(run, "oof", folds, metrics.classes)
     if oof is None:
-        raise InputError(f"{run.folds} has no photo in a fold: restore the file that training wrote")
+        raise InputError(f"{file} has no photo in a fold: restore the file that training wrote")
     folds = folds.set_index("image_id")
     predicted = oof.set_index("image_id")["prediction"].reindex(folds.index[folds["fold"] >= 0])
     return Run({"photos": len(folds), **numbers}, metrics, *_recipe(run), folds, predicted)
