@@ -18,8 +18,10 @@ from trunkfold.report.index import write_index
 from trunkfold.report.page import write_report
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import check_agreement, describe_device, end_processes, start_process
+from trunkfold.training.checkpoint import Checkpoint
+from trunkfold.training.loop import train
 from trunkfold.training.resume import check_run, occupied_run
-from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos, train_folds
+from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos
 from trunkfold.training.trackers import log_results, tracking
 
 
@@ -43,11 +45,14 @@ def main() -> None:
         if accelerator.is_main_process:
             save_inputs(run, experiment.config, labelled, experiment.backbone, experiment.augment)
         with watch("features"):
-            clean, seen = shown_photos(experiment)
+            loader, validation = shown_photos(experiment)
         with watch("training"):
-            history = train_folds(experiment, clean, seen, experiment.checkpoint(run.state, watch.started))
+            checkpoint = Checkpoint(run.state, accelerator, config.train, labelled.pixels.key, watch.started)
+            history = train(experiment.lockstep, loader, validation, checkpoint)
+            del loader  # ends its workers
         with watch("prediction"):
             tails, raw = merged_tails(experiment.lockstep)
+            clean = validation.features
             predicted, raw = predict_labelled(accelerator, tails, raw, experiment.source, clean, labelled)
             embeddings = embed(clean)
         if accelerator.is_main_process:

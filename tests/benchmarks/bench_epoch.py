@@ -40,7 +40,7 @@ from trunkfold.demo.competition import BATCH, COPIES
 from trunkfold.report.figures import COLOURS
 from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import start_process
-from trunkfold.training.loop import Validation, train
+from trunkfold.training.loop import train
 from trunkfold.training.setup import cached_views, prepare_experiment, shown_photos
 
 OURS, KEPT = "trunkfold, all folds in lockstep", "trunkfold, cached views"
@@ -160,10 +160,8 @@ class Ours:
         with quietly():
             self.labelled = labelled = load_labelled(config)
             experiment = prepare_experiment(config, labelled, self.accelerator)
-            clean, photos = shown_photos(experiment)
+            self.loader, self.validation = shown_photos(experiment)
         self.lockstep = experiment.lockstep
-        self.loader = experiment.source.loader(photos, self.lockstep.batches)
-        self.validation = Validation(clean, labelled.fold_of_row, labelled.targets)
 
     def epoch(self) -> float:
         """Train and validate; return the seconds of the last epoch."""

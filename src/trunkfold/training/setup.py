@@ -1,8 +1,6 @@
-"""Setup of a run: completed options, model, tails and photos, and the call of the training loop."""
+"""Setup of a run: completed options, model, tails and photos."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
 from trunkfold.config.schema import AnyConfig, Config, ModelConfig, TrainConfig
 from trunkfold.images.augmentation import Augmentation
@@ -19,14 +17,13 @@ from trunkfold.images.views import check_views, measure_normalization
 from trunkfold.metrics import Parameters
 from trunkfold.model.backbone import Backbone, build_backbone, count_parameters
 from trunkfold.model.families import family_of
-from trunkfold.model.features import FeatureBatches, FeatureSource
+from trunkfold.model.features import FeatureSource
 from trunkfold.model.layers import merge
 from trunkfold.model.pretrained import native_image_size
 from trunkfold.split.dataset import Labelled
 from trunkfold.split.folds import learned_from
-from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.lockstep import Lockstep
-from trunkfold.training.loop import Validation, train
+from trunkfold.training.loop import Validation
 from trunkfold.training.optimizers import balanced_class_weights
 from trunkfold.training.trackers import check_trackers
 
@@ -55,10 +52,6 @@ class Experiment:
         """Number of photos trained on, over all epochs."""
         return self.config.train.epochs * len(self.lockstep.batches) * self.config.train.batch_size
 
-    def checkpoint(self, path: Path, started: float) -> Checkpoint:
-        """Return the checkpoint of this run; `started` is the start of the command on the monotonic clock."""
-        return Checkpoint(path, self.lockstep.accelerator, self.config.train, self.labelled.pixels.key, started)
-
 
 def prepare_experiment(
     config: Config, labelled: Labelled, accelerator: Accelerator, model: nn.Module | None = None
@@ -83,21 +76,6 @@ def prepare_experiment(
     source = FeatureSource(accelerator, lockstep.trunk, labelled.pixels, config, lockstep.tails[0])
     augment = Augmentation(config.augment, config.data.image_size)
     return Experiment(config, labelled, augment, backbone, lockstep, source)
-
-
-def train_folds(
-    experiment: Experiment,
-    clean: FeatureBatches,
-    seen: Dataset,
-    checkpoint: Checkpoint | None = None,
-    after_epoch: Callable[[int, float], None] | None = None,
-    quiet: bool = False,
-) -> pd.DataFrame:
-    """Train the tails, or resume; see `shown_photos` and `trunkfold.training.loop.train`."""
-    labelled, lockstep = experiment.labelled, experiment.lockstep
-    loader = experiment.source.loader(seen, lockstep.batches)
-    validation = Validation(clean, labelled.fold_of_row, labelled.targets)
-    return train(lockstep, loader, validation, checkpoint, after_epoch, quiet)
 
 
 def merged_tails(lockstep: Lockstep) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -145,17 +123,18 @@ def settle_normalization(config: AnyConfig, labelled: Labelled) -> AnyConfig:
     return replace(config, data=replace(config.data, normalize=measured))
 
 
-def shown_photos(experiment: Experiment) -> tuple[FeatureBatches, Dataset]:
-    """Return the data for validation and for training; missing features are computed and cached.
+def shown_photos(experiment: Experiment) -> tuple[DataLoader, Validation]:
+    """Return the data for `trunkfold.training.loop.train`; missing features are computed and cached.
 
     Returns:
-        Clean features; and cached features of augmented views or, if none are cached, the augmented photos.
+        Batches of cached features of augmented views or, if none are cached, of augmented photos; and clean features.
     """
     labelled, source, train = experiment.labelled, experiment.source, experiment.config.train
     photos = TrainingPhotos(labelled.pixels, labelled.targets, experiment.augment, train.seed)
-    clean = source.clean(labelled.rows_by_fold)
+    validation = Validation(source.clean(labelled.rows_by_fold), labelled.fold_of_row, labelled.targets)
     views = cached_views(train, source.accelerator.device)
-    return clean, source.augmented(photos, views) if views else photos
+    seen = source.augmented(photos, views) if views else photos
+    return source.loader(seen, experiment.lockstep.batches), validation
 
 
 def cached_views(config: TrainConfig, device: torch.device) -> int:

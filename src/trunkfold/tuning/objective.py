@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from trunkfold.config.schema import Config
 from trunkfold.errors import DivergedError, MemoryFullError
 from trunkfold.split.dataset import Labelled
-from trunkfold.training.setup import complete, prepare_experiment, shown_photos, train_folds
+from trunkfold.training.loop import train
+from trunkfold.training.setup import complete, prepare_experiment, shown_photos
 from trunkfold.tuning.schema import TuningConfig
 from trunkfold.tuning.search_space import Space, alternatives, draw, trial_experiment
 
@@ -96,7 +97,6 @@ def run_trial(
     """
     try:
         experiment = prepare_experiment(complete(config), labelled, accelerator)
-        clean, seen = shown_photos(experiment)
-        return train_folds(experiment, clean, seen, after_epoch=after_epoch, quiet=True)
+        return train(experiment.lockstep, *shown_photos(experiment), after_epoch=after_epoch, quiet=True)
     finally:
         accelerator.free_memory()  # Accelerate keeps references to all prepared models
