@@ -39,21 +39,12 @@ def calibrate(
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Raise probabilities to the power 1 / temperature and normalize; a temperature above 1 reduces confidence.
-
-    Args:
-        probabilities: Of shape (rows, classes).
-    """
+    """Raise probabilities (rows, classes) to the power 1 / temperature and normalize; above 1 it lowers confidence."""
     return softmax(np.log(probabilities.clip(LEAST)) / temperature, axis=1)
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Fit the temperature between 0.05 and 20 that minimizes the negative log-likelihood.
-
-    Args:
-        truth: Class numbers, of shape (rows,).
-        probabilities: Of shape (rows, classes).
-    """
+    """Fit the temperature (0.05 to 20) with the lowest loss of classes (rows,) by probabilities (rows, classes)."""
     found = minimize_scalar(
         lambda log_temperature: mean_log_loss(truth, scale(probabilities, np.exp(log_temperature))),
         bounds=np.log(TEMPERATURES),
@@ -106,5 +97,4 @@ def mean_log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _truth_and_probabilities(table: pd.DataFrame, classes: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    number = {label: place for place, label in enumerate(classes)}
-    return table["label"].map(number).to_numpy(), probabilities_of(table, classes)
+    return pd.Index(list(classes)).get_indexer(table["label"]), probabilities_of(table, classes)

@@ -5,12 +5,7 @@ import pandas as pd
 
 
 def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Give each photo the mean probabilities of its group.
-
-    Args:
-        probabilities: Of shape (rows, classes).
-        groups: Group of each row; "" for a photo without copies.
-    """
+    """Give each row the mean probabilities (rows, classes) of its group; "" is a photo without copies."""
     shared = pd.DataFrame(probabilities).groupby(groups).transform("mean").to_numpy()
     return np.where((groups == "")[:, None], probabilities, shared)
 
@@ -18,11 +13,8 @@ def average_groups(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def average_in_folds(probabilities: np.ndarray, folds: pd.DataFrame) -> np.ndarray:
     """Give each labelled photo the mean probabilities of its group, if all of it is in one fold or all held out.
 
-    If a split divides groups, some of their photos are predicted by tails trained on the others.
-
-    Args:
-        probabilities: Of shape (rows, classes).
-        folds: group and fold of each row.
+    If a split divides groups, some of their photos are predicted by tails trained on the others. Probabilities have the
+    shape (rows, classes).
     """
     undivided = folds.groupby("group")["fold"].transform("nunique") == 1
     return average_groups(probabilities, folds["group"].where(undivided, "").to_numpy())

@@ -51,8 +51,7 @@ def decode_labelled(
     Returns:
         Labels, indexed like `folds`; meaningless for fold -2.
     """
-    number = {label: place for place, label in enumerate(classes)}
-    truth, fold_of_row = folds["label"].map(number).to_numpy(), folds["fold"].to_numpy()
+    truth, fold_of_row = pd.Index(list(classes)).get_indexer(folds["label"]), folds["fold"].to_numpy()
     scored, held_out = fold_of_row >= 0, fold_of_row == HELD_OUT
     found = np.zeros(len(folds), int)
     if metric == "accuracy":

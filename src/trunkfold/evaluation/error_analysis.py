@@ -45,13 +45,7 @@ class Gallery:
 def choose_photos(
     tables: Mapping[str, pd.DataFrame], suspects: pd.DataFrame, folds: pd.DataFrame, classes: Mapping[str, str]
 ) -> Gallery:
-    """Choose the photos for the report of a run.
-
-    Args:
-        tables: See `read_placed`.
-        suspects: See `read_suspects`.
-        folds: image_id, label and group of each row of folds.csv.
-    """
+    """Choose the photos for the report of a run from the results of `read_placed`, `read_suspects` and `read_folds`."""
     mistakes = {name: surest_mistakes(table) for name, table in tables.items()}
     beside = [*(row for table in mistakes.values() for row in table["row"])]
     beside += suspects["row"].tolist() if len(suspects) else []
@@ -86,17 +80,15 @@ def surest_mistakes(table: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
 def confused_pairs(table: pd.DataFrame) -> list[dict]:
     """Return the most frequent confusions of two classes, with the most confident photos of each, one per group."""
     wrong = table[table["label"] != table["prediction"]]
-    counts = wrong.groupby(["label", "prediction"]).size().sort_values(ascending=False, kind="stable")
+    pairs = sorted(wrong.groupby(["label", "prediction"]), key=lambda pair: -len(pair[1]))
     return [
         {
             "label": label,
             "prediction": prediction,
-            "count": int(count),
-            "rows": surest_mistakes(wrong[(wrong["label"] == label) & (wrong["prediction"] == prediction)], IN_PAIR)[
-                "row"
-            ].tolist(),
+            "count": len(own),
+            "rows": surest_mistakes(own, IN_PAIR)["row"].tolist(),
         }
-        for (label, prediction), count in counts.head(PAIRS).items()
+        for (label, prediction), own in pairs[:PAIRS]
     ]
 
 

@@ -36,10 +36,9 @@ class KnownPhotos:
     threshold: float
 
     def novelty(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return the distance to the nearest training photo, in units of the threshold: above 1 a photo is novel.
+        """Return the distance of unit vectors (photos, width) to the nearest training photo, in units of the threshold.
 
-        Args:
-            embeddings: Unit vectors of shape (photos, width).
+        Above 1 a photo is novel.
         """
         return _nearest(embeddings, self.embeddings) / self.threshold
 
@@ -52,10 +51,7 @@ def fit_threshold(embeddings: np.ndarray, folds: pd.DataFrame) -> float:
     """Compute the distance exceeded by 1 % of the out-of-fold photos.
 
     Like an unseen photo, each is compared only with training photos of other folds that are not its copies.
-
-    Args:
-        embeddings: Unit vectors in the rows of `folds`.
-        folds: fold and group of each labelled photo.
+    Embeddings are unit vectors in the rows of `folds`.
     """
     fold_of_row, groups = folds["fold"].to_numpy(), pd.factorize(folds["group"])[0]
     scored, known = np.flatnonzero(fold_of_row >= 0), np.flatnonzero(learned_from(fold_of_row))
@@ -74,12 +70,7 @@ def fit_threshold(embeddings: np.ndarray, folds: pd.DataFrame) -> float:
 
 
 def save_known_photos(run: RunFolder, embeddings: np.ndarray, folds: pd.DataFrame) -> None:
-    """Write the embeddings of the labelled photos.
-
-    Args:
-        embeddings: float16 unit vectors in the rows of `folds`.
-        folds: fold and group of each labelled photo.
-    """
+    """Write the embeddings of the labelled photos: float16 unit vectors in the rows of `folds`."""
     threshold = np.array(fit_threshold(embeddings, folds), np.float32)
     tensors = {"embeddings": np.ascontiguousarray(embeddings), "threshold": threshold}
     run.save(save(tensors), run.embeddings)

@@ -69,12 +69,12 @@ class Pool:
     """
 
     def __init__(self, predictions: pd.DataFrame, groups: pd.Series, labels: list[str]) -> None:
-        number = {label: place for place, label in enumerate(labels)}
+        number = pd.Index(labels)
         table = pd.DataFrame(
             {
                 "group": pd.factorize(predictions["image_id"].map(groups))[0],
-                "truth": predictions["label"].map(number).to_numpy(),
-                "predicted": predictions["prediction"].map(number).to_numpy(),
+                "truth": number.get_indexer(predictions["label"]),
+                "predicted": number.get_indexer(predictions["prediction"]),
             }
         ).sort_values(["group", "truth"], ignore_index=True)
         self.classes = len(labels)

@@ -14,12 +14,7 @@ COVERAGE = 0.95
 
 
 def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Compute val_loss (mean negative log-likelihood), val_accuracy and val_macro_f1.
-
-    Args:
-        targets: Class indices, of shape (rows,).
-        probabilities: Of shape (rows, classes).
-    """
+    """Compute val_loss, val_accuracy and val_macro_f1 of class indices (rows,) by probabilities (rows, classes)."""
     predicted = probabilities.argmax(1)
     classes = np.arange(probabilities.shape[1])
     return {
@@ -30,12 +25,7 @@ def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[st
 
 
 def score(predictions: pd.DataFrame, groups: pd.Series, classes: dict[str, str]) -> Scores:
-    """Score a prediction table.
-
-    Args:
-        predictions: image_id, label and prediction.
-        groups: Group by image_id; intervals resample whole groups.
-    """
+    """Score a table with image_id, label and prediction; intervals resample whole groups, which image_id indexes."""
     labels, names = list(classes), list(classes.values())
     truth, predicted = predictions["label"], predictions["prediction"]
     columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
@@ -134,8 +124,7 @@ def counts_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, 
 
     Scores need no more of a confusion matrix, whose size grows with the square of the classes.
     """
-    number = {label: place for place, label in enumerate(labels)}
-    true, chosen = truth.map(number).to_numpy(), predicted.map(number).to_numpy()
+    true, chosen = map(pd.Index(labels).get_indexer, (truth, predicted))
     codes, kinds = pd.factorize(groups)
     counts = np.zeros((len(kinds), 3, len(labels)))
     for place, (class_of_row, weight) in enumerate([(true, true == chosen), (chosen, 1), (true, 1)]):
