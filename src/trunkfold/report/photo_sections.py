@@ -58,14 +58,12 @@ def suspects(findings: Findings) -> dict | None:
 def data(findings: Findings) -> dict | None:
     """Return the data section: class shares by set, sample photos, sizes, copies and augmentations."""
     if findings.folds is None:
-        return {"predicted": findings.predicted} if findings.predicted else None
+        return {"samples": {}} if findings.predicted else None
     shares = class_shares(findings.folds, findings.predicted, findings.classes)
     augmented = findings.folder.augmented
     about = findings.metrics.made_with and findings.metrics.made_with.data
     return {
         "figure": save_figure(findings.folder, "classes", draw_class_shares, shares),
-        "predicted": findings.predicted,
-        "shifts": findings.shifts,
         "samples": {
             findings.classes[label]: [shown_photo(findings, row) for row in rows]
             for label, rows in findings.gallery.samples.items()

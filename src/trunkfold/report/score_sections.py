@@ -1,20 +1,11 @@
 """Sections of the report about scores: result, classes, leaderboard luck, calibration, folds, ablation."""
 
-import numpy as np
 import pandas as pd
 
-from trunkfold.assessment import Scores
 from trunkfold.errors import counted
 from trunkfold.html import percent
 from trunkfold.metrics import Metrics
-from trunkfold.report.console import (
-    MEASURES,
-    describe_absent,
-    describe_copies,
-    describe_leak,
-    describe_result,
-    describe_split,
-)
+from trunkfold.report.console import describe_absent, describe_copies, describe_leak, describe_result, describe_split
 from trunkfold.report.contents import Findings
 from trunkfold.report.figures import (
     draw_ablation,
@@ -37,19 +28,16 @@ CURVES = {
 
 
 def result(findings: Findings) -> dict:
-    """Return the headline, the measured scores, and a description of the split."""
+    """Return the headline, and a description of the split."""
     metrics = findings.metrics
     return {
         "sentence": describe_result(metrics),
         "basis": _basis(metrics),
-        "expected": metrics.expected,
-        "sets": {SETS[name]: scores for name, scores in metrics.by_set().items()},
         "predictor": "model" if _is_single(metrics) else "whole ensemble",
         "split": describe_split(metrics),
         "leak": describe_leak(metrics),
         "absent": describe_absent(metrics),
         "copies": describe_copies(metrics),
-        "measures": MEASURES,
     }
 
 
@@ -70,14 +58,11 @@ def _basis(metrics: Metrics) -> str:
         return f"{singles}. The gain from averaging the folds is unknown {reason}, and is not included."
     together = f"On the hold-out, the ensemble reaches {holdout.macro_f1:.3f}"
     if holdout.accuracy == 1:
-        together = f"On the hold-out, the ensemble makes no mistakes, {_most_wrong(holdout.groups)}"
+        most = percent(min(1.0, 3 / holdout.groups), 1)  # the rule of three, as the bootstrap interval has width 0
+        possible = f"which is compatible with an error rate of up to {most} of sources"
+        together = f"On the hold-out, the ensemble makes no mistakes, {possible}"
     gain = f"The gain from averaging the folds, {expected.gain:+.3f} as far as the hold-out can tell, is added."
     return f"{singles}. {together}. {gain}"
-
-
-def _most_wrong(groups: int) -> str:
-    """Bound the error rate by the rule of three: without any mistake, the bootstrap interval has width 0."""
-    return f"which is compatible with an error rate of up to {percent(min(1.0, 3 / groups), 1)} of sources"
 
 
 def luck(findings: Findings) -> dict | None:
@@ -89,15 +74,14 @@ def luck(findings: Findings) -> dict | None:
 
 
 def per_class(findings: Findings) -> dict | None:
-    """Return per-class scores, confusion matrices, and photos of the most frequently confused classes."""
+    """Return sentences about each class, its sources, and photos of the most frequently confused classes."""
     by_set = findings.metrics.by_set()
     if not by_set:
         return None
     for name, scores in by_set.items():
         save_picture(findings.folder, f"confusion_{name}", draw_confusion, scores)
-    sets = {SETS[name]: scores for name, scores in by_set.items()}
     sources = {
-        SETS[name]: table.groupby("label")["group"].nunique().rename(findings.classes).to_dict()
+        name: table.groupby("label")["group"].nunique().rename(findings.classes).to_dict()
         for name, table in findings.tables.items()
     }
     pairs = [
@@ -109,9 +93,7 @@ def per_class(findings: Findings) -> dict | None:
         }
         for pair in findings.gallery.pairs
     ]
-    confusion = {title: _confusion(scores) for title, scores in sets.items()}
-    sentences = class_sentences(findings)
-    return {"sentences": sentences, "sets": sets, "sources": sources, "confusion": confusion, "pairs": pairs}
+    return {"sentences": class_sentences(findings), "sources": sources, "pairs": pairs}
 
 
 def class_sentences(findings: Findings) -> list[str]:
@@ -140,32 +122,21 @@ def class_sentences(findings: Findings) -> list[str]:
     return sentences
 
 
-def _confusion(scores: Scores) -> list[dict]:
-    """Return the rows of the confusion matrix: class name, and (count, share of the true class) per cell."""
-    counts = np.array(scores.confusion_matrix)
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
-    return [
-        {"name": name, "cells": list(zip(row.tolist(), share.tolist(), strict=True))}
-        for name, row, share in zip(scores.per_class, counts, shares, strict=True)
-    ]
-
-
 def calibration(findings: Findings) -> dict | None:
-    """Return the calibration of the probabilities, before and after temperature scaling."""
+    """Return the reliability diagrams, before and after temperature scaling."""
     found = findings.metrics.calibration
     if not found:
         return None
-    sets = {title: part for name, title in SETS.items() if (part := getattr(found, name))}
     figures = {
-        title: save_figure(findings.folder, f"reliability_{name}", draw_reliability, sets[title], title)
+        title: save_figure(findings.folder, f"reliability_{name}", draw_reliability, part, title)
         for name, title in SETS.items()
-        if title in sets
+        if (part := getattr(found, name))
     }
-    return {"temperature": found.temperature, "sets": sets, "figures": figures}
+    return {"figures": figures}
 
 
 def folds(findings: Findings) -> dict | None:
-    """Return the learning curves and the scores of each fold."""
+    """Return the learning curves, and the mean scores of the folds."""
     of_fold, history = findings.metrics.folds, findings.history
     if not of_fold and history is None:
         return None
@@ -178,7 +149,6 @@ def folds(findings: Findings) -> dict | None:
         figures["scores by fold"] = save_figure(findings.folder, "fold_scores", draw_fold_scores, of_fold)
     scores = pd.DataFrame(map(vars, of_fold), columns=["macro_f1", "accuracy"])
     return {
-        "rows": of_fold,
         "mean": scores.mean().to_dict(),
         "spread": scores.std(ddof=0).to_dict(),
         "figures": figures,
@@ -188,10 +158,9 @@ def folds(findings: Findings) -> dict | None:
 
 
 def ablation(findings: Findings) -> dict | None:
-    """Return the gain from each part of the ensemble."""
+    """Return the figure of the gain from each part of the ensemble."""
     found = findings.metrics.ablation
     if not found:
         return None
-    sets = {title: rows for name, title in SETS.items() if (rows := getattr(found, name))}
-    figure = save_figure(findings.folder, "ablation", draw_ablation, found) if sets else None
-    return {"sets": sets, "figure": figure, "folds_alone": found.folds_alone}
+    some = found.oof or found.holdout
+    return {"figure": save_figure(findings.folder, "ablation", draw_ablation, found) if some else None}
