@@ -158,7 +158,9 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
     cores, processes, wanted = cores_of_process(), local_processes(), data.workers
     if wanted is None:
         wanted = cores if accelerator.device.type == "cuda" else 0
-    room = _workers_in_shared_memory(data.image_size, processes)
+    room = math.inf  # on systems without this limit
+    if SHARED.is_dir():  # each worker holds two pieces
+        room = shutil.disk_usage(SHARED).free // (processes * 2 * PIECE * BYTES_PER_PIXEL * data.image_size**2)
     for most, reason in (
         (cores, f"there are {counted(usable_cores(), 'usable core')}"),
         (room, f"{SHARED} is too small for more (enlarge it with docker run --shm-size 2g)"),
@@ -167,13 +169,6 @@ def choose_workers(data: DataConfig, accelerator: Accelerator) -> int:
             _warn_of_workers(wanted, most, reason, processes)
             wanted = most
     return wanted
-
-
-def _workers_in_shared_memory(side: int, processes: int) -> float:
-    """Return how many workers per process can hold two pieces each in shared memory."""
-    if not SHARED.is_dir():  # systems without this limit
-        return math.inf
-    return shutil.disk_usage(SHARED).free // (processes * 2 * PIECE * BYTES_PER_PIXEL * side**2)
 
 
 @functools.cache  # warn once per run, not once per loader

@@ -83,16 +83,9 @@ def run_trial(
 ) -> pd.DataFrame:
     """Train all folds exactly as src/train_folds.py does, independent of earlier runs in this process.
 
-    Args:
-        config: Configuration with image size and normalization.
-        accelerator: Accelerator of this process; the trial's models are released at the end.
-        after_epoch: See `trunkfold.training.loop.train`.
-
-    Returns:
-        Training history with one row per epoch and fold.
+    See `trunkfold.training.loop.train` for `after_epoch`, the returned history and the errors.
 
     Raises:
-        DivergedError: The loss of a fold is not finite.
         MemoryFullError: The features do not fit into memory.
     """
     try:

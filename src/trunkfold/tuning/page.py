@@ -92,13 +92,14 @@ def write_page(study: optuna.Study, folder: Path) -> None:
         if name == "learning_curves":
             figure.update_layout(xaxis_title="epoch", yaxis_title=SCORE)
         figures[title] = figure.to_html(full_html=False, include_plotlyjs=False)
+    best = table[table["state"] == "complete"].sort_values("macro_f1", ascending=False, kind="stable")
     write_html(
         folder / "study.html",
         "study.html",
         name=study.study_name,
         best=describe_best(study),
         counts={column: table[column].value_counts().to_dict() for column in ("state", "reason")},
-        table=_best_rows(table),
+        table=best.head(BEST_SHOWN).drop(columns=["state", "retry_of", "reason"]).rename(columns=_label),
         short=_short,
         script=get_plotlyjs(),
         figures=figures,
@@ -159,11 +160,6 @@ def _shown(study: optuna.Study) -> optuna.Study:
         # The storage numbers trials by their order: without a placeholder for each other trial it would renumber them.
         shown.add_trial(trial if trial.state in FINISHED else create_trial(state=TrialState.FAIL))
     return shown
-
-
-def _best_rows(table: pd.DataFrame) -> pd.DataFrame:
-    complete = table[table["state"] == "complete"].sort_values("macro_f1", ascending=False, kind="stable")
-    return complete.head(BEST_SHOWN).drop(columns=["state", "retry_of", "reason"]).rename(columns=_label)
 
 
 def _best(study: optuna.Study) -> FrozenTrial | None:
