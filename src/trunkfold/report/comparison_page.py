@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from trunkfold.evaluation.history import read_history
 from trunkfold.html import write_html
-from trunkfold.metrics import Metrics
 from trunkfold.report.comparison import NO_SPLIT
 from trunkfold.report.figures import COLOURS, embed_figure, name_rows, short
 from trunkfold.run_folder import SETS, RunFolder
@@ -41,19 +40,8 @@ def _split(rows: pd.DataFrame, runs: Mapping[str, RunFolder], path: Path) -> dic
         "rows": rows.to_dict("records"),
         "links": {name: relpath(runs[name].report, path.parent) for name in metrics if runs[name].report.exists()},
         "figures": figures,
-        "classes": _classes(metrics),
+        "per_class": [found.oof.per_class for found in metrics.values() if found.oof],
     }
-
-
-def _classes(metrics: Mapping[str, Metrics]) -> list[dict]:
-    """Return F1 per class for the first run, and the gains of the others."""
-    first, *others = (found.oof for found in metrics.values())
-    if first is None or not others:
-        return []
-    return [
-        {"name": name, "f1": row.f1, "support": row.support, "gains": [o.per_class[name].f1 - row.f1 for o in others]}
-        for name, row in first.per_class.items()
-    ]
 
 
 def draw_scores(rows: pd.DataFrame) -> Figure:
