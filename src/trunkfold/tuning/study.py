@@ -153,18 +153,8 @@ def _fail_stale_trials(study: optuna.Study, config: TuningConfig) -> None:
 
 
 def _load(config: TuningConfig, folder: Path) -> optuna.Study:
-    storage = _storage(config, folder)
-    name = config.run.name
-    if config.run.restart and name in optuna.get_all_study_names(storage):
-        optuna.delete_study(study_name=name, storage=storage)
-    return optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True, pruner=make_pruner(config)
-    )
-
-
-def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
     url = make_url(config.tune.storage or URL.create("sqlite", database=str((folder / TRIALS).resolve())))
-    return RDBStorage(
+    storage = RDBStorage(
         url.render_as_string(hide_password=False),
         engine_kwargs={
             "pool_pre_ping": True,  # servers close connections that have been idle for hours
@@ -173,6 +163,12 @@ def _storage(config: TuningConfig, folder: Path) -> RDBStorage:
         heartbeat_interval=config.tune.heartbeat,
         grace_period=PATIENCE * config.tune.heartbeat,
         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(config.tune.retries),
+    )
+    name = config.run.name
+    if config.run.restart and name in optuna.get_all_study_names(storage):
+        optuna.delete_study(study_name=name, storage=storage)
+    return optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True, pruner=make_pruner(config)
     )
 
 
