@@ -10,10 +10,10 @@ import pandas as pd
 
 from trunkfold.assessment import Assessment
 from trunkfold.errors import InputError
-from trunkfold.evaluation.decoding import decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
-from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_scored, scored_table
+from trunkfold.evaluation.predictions import probabilities_of, probability_table, read_scored
 from trunkfold.metrics import Metrics
+from trunkfold.output.outputs import save_scored
 from trunkfold.output.test_predictions import Predictions, SubmissionRun, save_submission
 from trunkfold.run_folder import SETS, RunFolder
 
@@ -60,10 +60,7 @@ def save_submissions(
 ) -> None:
     """Write the submission of a run, or of the average of several runs, with its tables.
 
-    Args:
-        shares: See `weigh_runs`.
-        out: See `choose_output`.
-        copy_labels: See `save_submission`.
+    See `weigh_runs` for `shares`, `choose_output` for `out`, and `save_submission` for `copy_labels`.
     """
     found = predictions[0]
     if len(runs) > 1:
@@ -128,20 +125,12 @@ def _assess(runs: Sequence[SubmissionRun], shares: Sequence[float], out: RunFold
         logger.warning("the runs have different splits, so the blend has no unbiased score and is not scored")
         return Assessment()
     folds, classes = runs[0].folds, runs[0].metrics.classes
-    truth, tables, parts = folds.set_index("image_id", drop=False), {}, []
+    probabilities = np.full((len(folds), len(classes)), np.nan)  # of photos that are only trained on
     for name in SETS:
         read = [read_scored(run.folder, name, run.folds, classes) for run in runs]
         if read[0] is not None:
             paths = [str(run.folder.predictions(name)) for run in runs]
-            ids, probabilities = _average(read, paths, shares, classes)
-            parts.append((name, truth.loc[ids], probabilities))
-    labels = decode_labelled(
-        np.concatenate([probabilities for *_, probabilities in parts]),
-        pd.concat([rows for _, rows, _ in parts]),
-        classes,
-        runs[0].config.decode.metric,
-    )
-    for name, rows, probabilities in parts:
-        tables[name] = scored_table(rows, probabilities, classes, labels[rows.index])
-        out.save(tables[name], out.predictions(name))
+            ids, averaged = _average(read, paths, shares, classes)
+            probabilities[pd.Index(folds["image_id"]).get_indexer(ids)] = averaged
+    tables = save_scored(out, folds, probabilities, classes, runs[0].config.decode.metric)
     return assess_run(tables["oof"], tables.get("holdout"), folds, classes, test_photos)

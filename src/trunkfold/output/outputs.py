@@ -12,7 +12,7 @@ from trunkfold.config.parsing import dump_config
 from trunkfold.config.schema import Config
 from trunkfold.evaluation.ablation import CONSENSUS, ablate
 from trunkfold.evaluation.consensus import average_in_folds
-from trunkfold.evaluation.decoding import decode_labelled
+from trunkfold.evaluation.decoding import Metric, decode_labelled
 from trunkfold.evaluation.evaluate import assess_run
 from trunkfold.evaluation.label_issues import find_label_issues
 from trunkfold.evaluation.predictions import average, scored_table
@@ -76,6 +76,18 @@ def predict_labelled(
     return predicted[:, :, : len(tails)], predicted[:, :, len(tails) :] if raw else None
 
 
+def save_scored(
+    run: RunFolder, folds: pd.DataFrame, probabilities: np.ndarray, classes: dict[str, str], metric: Metric
+) -> dict[str, pd.DataFrame]:
+    """Decode the probabilities of all rows of `folds`, and write and return the table of each set that has photos."""
+    labels, fold_of_row, tables = decode_labelled(probabilities, folds, classes, metric), folds["fold"].to_numpy(), {}
+    for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
+        if rows.any():
+            tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
+            run.save(tables[name], run.predictions(name))
+    return tables
+
+
 def save_results(
     run: RunFolder,
     config: Config,
@@ -89,18 +101,13 @@ def save_results(
     Args:
         predicted: Predictions of the tails, see `predict_labelled`.
         raw: Predictions with raw weights; None without averaging.
-        facts: Further fields of the metrics: parameters, made_with, seconds, images_per_second.
+        facts: Further fields of the metrics: parameters, weights, made_with, seconds, images_per_second.
     """
-    folds, fold_of_row, classes = labelled.table, labelled.fold_of_row, labelled.classes
-    probabilities = average(predicted, scoring_members(fold_of_row, predicted.shape[2]))
+    folds, classes = labelled.table, labelled.classes
+    probabilities = average(predicted, scoring_members(labelled.fold_of_row, predicted.shape[2]))
     if config.predict.consensus:
         probabilities = average_in_folds(probabilities, folds)
-    labels = decode_labelled(probabilities, folds, classes, config.decode.metric)
-    tables = {}
-    for name, rows in {"oof": fold_of_row >= 0, "holdout": fold_of_row == HELD_OUT}.items():
-        if rows.any():
-            tables[name] = scored_table(folds[rows], probabilities[rows], classes, labels[rows])
-            run.save(tables[name], run.predictions(name))
+    tables = save_scored(run, folds, probabilities, classes, config.decode.metric)
     run.save(find_label_issues(tables["oof"], folds, classes), run.label_issues)
     how = config.predict.views, config.predict.consensus, config.decode.metric
     ablation, alone = ablate(predicted, folds, classes, *how, raw)
