@@ -59,9 +59,9 @@ def main() -> None:
             save_known_photos(run, embeddings, labelled.table)
             with experiment.lockstep.weights() as kept:
                 save_tails(run, history, kept)
-            size, photos, weights = experiment.parameters, experiment.photos, experiment.backbone.digest
-            facts = describe_training(accelerator, labelled, size, history, photos, watch.seconds)
-            save_results(run, experiment.config, labelled, predicted, raw, weights=weights, **facts)
+            facts = describe_training(accelerator, labelled, history, experiment.photos, watch.seconds)
+            facts |= {"parameters": experiment.parameters, "weights": experiment.backbone.digest}
+            save_results(run, experiment.config, labelled, predicted, raw, **facts)
             findings = read_findings(run)
             side, trunk = experiment.config.data.image_size, experiment.lockstep.trunk
             save_thumbnails(run, findings.gallery, labelled, accelerator, trunk, tails, side)

@@ -11,11 +11,7 @@ from trunkfold.model.features import FeatureBatches
 def pool_features(features: Tensor) -> Tensor:
     """Concatenate mean and standard deviation of each channel over positions, scaled to unit length.
 
-    Args:
-        features: Trunk features: maps (batch, channels, height, width) or tokens (batch, tokens, channels).
-
-    Returns:
-        float32 of shape (batch, 2 x channels).
+    Maps (batch, channels, height, width) or tokens (batch, tokens, channels) become float32 (batch, 2 x channels).
     """
     positions = features.float().flatten(2) if features.dim() == 4 else features.float().transpose(1, 2)
     std, mean = torch.std_mean(positions, 2, correction=0)
@@ -24,13 +20,9 @@ def pool_features(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed(features: FeatureBatches) -> np.ndarray:
-    """Compute the embeddings of all rows, gathered from all processes.
+    """Compute the embeddings of all rows, float16 of shape (rows, 2 x channels), gathered from all processes.
 
-    Args:
-        features: Batches of this process; each row occurs once over all processes.
-
-    Returns:
-        float16 of shape (rows, 2 x channels).
+    Each row occurs once in the features of all processes.
     """
     pooled = [(rows, pool_features(batch).half().cpu().numpy()) for rows, batch in features]
     rows, vectors = map(np.concatenate, zip(*gather_object(pooled), strict=True))

@@ -14,18 +14,13 @@ from trunkfold.files import locked_folder
 
 @contextmanager
 def shared_folder(accelerator: Accelerator, folder: Path, option: str) -> Iterator[tuple[int, int]]:
-    """Lock a folder on each machine against other runs.
-
-    Args:
-        accelerator: Accelerator whose processes all enter and leave the block together.
-        folder: Folder to create if necessary.
-        option: Option that selects the folder, for the message.
+    """Create a folder if necessary, and lock it on each machine against other runs; collective over all processes.
 
     Yields:
         (k, n): the index of this process among the n processes that share a file system.
 
     Raises:
-        InputError: The folder is not writable.
+        InputError: The folder is not writable; the message names `option`, which selects it.
     """
     own, (run,) = accelerator.process_index, broadcast_object_list([uuid4().hex])
     mark = folder / f".{run}-{own}"

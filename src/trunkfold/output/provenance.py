@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from trunkfold.metrics import MadeWith, Memory, Parameters, PhotoFacts, Sizes
+from trunkfold.metrics import MadeWith, Memory, PhotoFacts, Sizes
 from trunkfold.split.dataset import Labelled
 
 PACKAGES = ("trunkfold", "torch", "torchvision", "timm", "peft", "accelerate", "albumentations", "numpy")
@@ -46,22 +46,16 @@ class Stopwatch:
 def describe_training(
     accelerator: Accelerator,
     labelled: Labelled,
-    parameters: Parameters,
     history: pd.DataFrame,
     photos: int,
     seconds: Mapping[str, float],
 ) -> dict[str, object]:
-    """Describe a training run for metrics.json: provenance, size and speed.
+    """Describe a training run on a number of photos, with its seconds by phase, for metrics.json.
 
-    Args:
-        parameters: Size of one fold's model.
-        history: Training history; its seconds include those before an interruption.
-        photos: Number of photos trained on.
-        seconds: Seconds by phase.
+    The seconds of `history` include those before an interruption.
     """
     training = round(history.drop_duplicates("epoch")["seconds"].sum(), 3)
     return {
-        "parameters": parameters,
         "made_with": made_with(accelerator, labelled.pixels.paths, labelled.table["group"]),
         "seconds": {**seconds, "training": training},
         "images_per_second": round(photos / training, 1),

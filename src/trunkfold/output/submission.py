@@ -35,11 +35,7 @@ def check_test(competition: Competition, labels: Collection[str]) -> None:
 
 
 def make_submission(test: pd.DataFrame, predictions: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
-    """Return image_id and label in the order of test.csv.
-
-    Args:
-        test: image_id of the test photos.
-        predictions: image_id and prediction.
+    """Return image_id and label in the order of test.csv, for a table with image_id and prediction.
 
     Raises:
         InputError: A photo of test.csv has no prediction, or a label is unknown.

@@ -35,12 +35,8 @@ def save_thumbnails(
 ) -> None:
     """Write thumbnails of the photos in the report, and heat maps of the mistakes.
 
-    If heat maps cannot be computed, a warning is logged, and the report shows the mistakes without them.
-
-    Args:
-        trunk: Trunk on the accelerator's device.
-        tails: Merged tails on this device.
-        side: Side of the plain view in pixels.
+    If heat maps cannot be computed, a warning is logged, and the report shows the mistakes without them. Trunk and
+    merged tails are on the accelerator's device; `side` is that of the plain view in pixels.
     """
     for row in gallery.rows:
         run.save(encode_jpeg(thumbnail(labelled.pixels[row])), run.thumbnail(row))

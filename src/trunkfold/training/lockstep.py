@@ -160,10 +160,14 @@ class Lockstep:
 
     def _find_pieces(self, photos: Tensor, targets: Tensor) -> int:
         """Find the smallest number of pieces that fit, using the first batch; collective over all processes."""
+        device = self.accelerator.device
 
-        def attempt(rows: int) -> int:
+        def attempt(rows: int) -> int:  # allocates the memory of a step; leaves weights, gradients and random state
             part = [rows_of_each_fold(batch, len(self.tails), slice(rows)) for batch in (photos, targets)]
-            self._rehearse(*part)
+            states = [torch.empty_like(p) for p in self.learning for _ in range(NUMBERS_A_WEIGHT)]
+            with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+                torch.autograd.grad(self._losses(*part).sum(), list(self.learning))
+            del states  # kept alive until here, as in a step
             return rows
 
         pieces = fewest_pieces(self.accelerator, self.batches.rows_per_fold, attempt)
@@ -171,20 +175,9 @@ class Lockstep:
             logger.warning(
                 "train.batch_size %d is too large for the memory of %s: each batch is split into %d pieces, whose "
                 "gradients are accumulated",
-                self.config.batch_size,
-                self.accelerator.device,
-                pieces,
+                *(self.config.batch_size, device, pieces),
             )
         return pieces
-
-    def _rehearse(self, photos: Tensor, targets: Tensor) -> None:
-        """Allocate the memory of a step without changing weights, gradients or the random state."""
-        device = self.accelerator.device
-        devices = [] if device.type == "cpu" else [device]
-        states = [torch.empty_like(p) for p in self.learning for _ in range(NUMBERS_A_WEIGHT)]
-        with torch.random.fork_rng(devices, device_type=device.type):
-            torch.autograd.grad(self._losses(photos, targets).sum(), list(self.learning))
-        del states  # kept alive until here, as in a step
 
     def _add_up_gradients(self, photos: Tensor, targets: Tensor) -> Tensor:
         """Accumulate this process's gradients and return each fold's part of its mean loss."""

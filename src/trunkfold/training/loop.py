@@ -181,7 +181,12 @@ class Training:
         save, stop = self.checkpoint.look() if self.checkpoint is not None else (False, False)
         asked = torch.tensor([save, stop], device=self.losses.device) * self.accelerator.is_main_process
         *losses, save, stop = self.accelerator.reduce(torch.cat([self.losses, asked.to(self.losses)]), "sum").tolist()
-        _check_finite(losses, self.epoch)
+        if bad := [fold for fold, loss in enumerate(losses) if not np.isfinite(loss)]:
+            raise DivergedError(
+                f"the loss of fold {first_few(bad)} is not finite in epoch {self.epoch}: lower train.tail_lr and "
+                "train.head_lr, extend the warm-up (train.warmup_epochs), or train in full precision "
+                "(train.mixed_precision no)"
+            )
         if stop or (save and self.step < len(self.loader)):  # finished epochs are saved anyway
             self.checkpoint.write(self.state_dict)
         if stop:
@@ -189,15 +194,6 @@ class Training:
                 f"stopped in epoch {self.epoch}, within train.max_hours {self.checkpoint.hours:g}; the checkpoint is "
                 "saved: rerun the same command, without --run.restart, to resume"
             )
-
-
-def _check_finite(losses: list[float], epoch: int) -> None:
-    bad = [fold for fold, loss in enumerate(losses) if not np.isfinite(loss)]
-    if bad:
-        raise DivergedError(
-            f"the loss of fold {first_few(bad)} is not finite in epoch {epoch}: lower train.tail_lr and train.head_lr, "
-            "extend the warm-up (train.warmup_epochs), or train in full precision (train.mixed_precision no)"
-        )
 
 
 def _mean_macro_f1(scores: list[dict[str, float]]) -> float:

@@ -34,7 +34,11 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
         for (part, decays), params in groups.items()
     ]
     try:
-        arguments = {**_fused(config.optimizer), **config.optimizer_args}
+        # Other fused kernels are not safe: SGD's uses uninitialized momentum if loss scaling skips the first step, and
+        # Adagrad's does not exist for CUDA.
+        kind = get_optimizer_class(config.optimizer.removeprefix("lookahead_"), bind_defaults=False)
+        fused = {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
+        arguments = fused | config.optimizer_args
         return create_optimizer_v2(settings, config.optimizer, config.tail_lr, 0.0, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         known = ", ".join(list_optimizers(exclude_filters=("bnb*", "apex*", "fused*")))
@@ -42,16 +46,6 @@ def make_optimizer(tails: Sequence[Tail], config: TrainConfig) -> torch.optim.Op
             f"train.optimizer {config.optimizer} with train.optimizer_args {config.optimizer_args}: {error}; "
             f"timm has {known}"
         ) from error
-
-
-def _fused(optimizer: str) -> dict[str, bool]:
-    """Select fused kernels for Adam and AdamW.
-
-    Others are excluded: fused SGD uses uninitialized momentum if loss scaling skips the first step, and fused Adagrad
-    has no CUDA kernel.
-    """
-    kind = get_optimizer_class(optimizer.removeprefix("lookahead_"), bind_defaults=False)
-    return {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> Scheduler:

@@ -64,13 +64,9 @@ def check_run(config: Config) -> RunFolder:
 
 @contextmanager
 def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator: Accelerator) -> Iterator[None]:
-    """Create or resume a run's folder and lock it; delete the checkpoint at the end.
+    """Create or resume the folder of `check_run` and lock it, in the first process; delete the checkpoint at the end.
 
-    Args:
-        run: Result of `check_run`.
-        restart: Delete the folder's content.
-        folds: Labelled photos, as written to folds.csv.
-        accelerator: Its first process locks the folder.
+    `restart` deletes the folder's content first; `folds` are the labelled photos, as written to folds.csv.
 
     Raises:
         InputError: Another process uses the folder, or it was started with other photos, labels or folds.

@@ -36,11 +36,8 @@ def check_trackers(names: Sequence[str]) -> None:
 def tracking(run: RunFolder, config: Config, accelerator: Accelerator) -> Iterator[None]:
     """Start the trackers of `run.trackers` with the configuration, and finish them at the end of the block.
 
-    The first process alone tracks. A tracker that fails is left out with a warning; it never ends a training.
-
-    Args:
-        run: The run. TensorBoard and Aim write to its folder; other trackers use their own settings.
-        accelerator: Accelerator whose `log` will call the trackers.
+    The first process alone tracks, by `accelerator.log`. TensorBoard and Aim write to the run's folder; other trackers
+    use their own settings. A tracker that fails is left out with a warning; it never ends a training.
     """
     names = dict.fromkeys(config.run.trackers if accelerator.is_main_process else [])
     # Usually an argument of Accelerator; set here, because the run is unknown when the process starts.
