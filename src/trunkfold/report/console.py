@@ -87,15 +87,11 @@ def leaks(metrics: Metrics) -> dict[str, LeakScores]:
 
 def describe_absent(metrics: Metrics) -> list[str]:
     """Return the classes without a scored photo, one line per set; empty if there are none."""
-    absent = {
-        name: [class_name for class_name, row in scores.per_class.items() if not row.support]
-        for name, scores in metrics.by_set().items()
-    }
-    return [
-        f"{SETS[name]}: no photo of {first_few(classes)}, counted as 0 in macro F1"
-        for name, classes in absent.items()
-        if classes
-    ]
+    lines = []
+    for name, scores in metrics.by_set().items():
+        if absent := [class_name for class_name, row in scores.per_class.items() if not row.support]:
+            lines.append(f"{SETS[name]}: no photo of {first_few(absent)}, counted as 0 in macro F1")
+    return lines
 
 
 def describe_copies(metrics: Metrics) -> list[str]:

@@ -85,13 +85,7 @@ def per_class(findings: Findings) -> dict | None:
         for name, table in findings.tables.items()
     }
     pairs = [
-        {
-            "truth": findings.classes[pair["label"]],
-            "predicted": findings.classes[pair["prediction"]],
-            "count": pair["count"],
-            "photos": [shown_photo(findings, row) for row in pair["rows"]],
-        }
-        for pair in findings.gallery.pairs
+        {**pair, "photos": [shown_photo(findings, row) for row in pair["rows"]]} for pair in findings.gallery.pairs
     ]
     return {"sentences": class_sentences(findings), "sources": sources, "pairs": pairs}
 
