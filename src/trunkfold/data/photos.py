@@ -58,10 +58,7 @@ MISSING, EMPTY, UNREADABLE = "missing", "empty (0 bytes)", "unreadable"
 
 
 def content_key(paths: Sequence[str], *about: object) -> str:
-    """Return a key of the content of files, in their order, and of what else a cache of them depends on.
-
-    Returns:
-        16 hexadecimal digits.
+    """Return a key (16 digits) of the content of files, in their order, and of what else a cache of them depends on.
 
     Raises:
         InputError: Memory or file handles are exhausted.

@@ -13,11 +13,7 @@ from trunkfold.demo.car import Car, design_car, draw_car
 
 
 def draw_photo(label: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one car with the damage `label` (1..6, the competition's labels).
-
-    Returns:
-        (height, 4/3 height, 3) uint8, RGB.
-    """
+    """Draw one car with the damage `label` (1..6, the competition's labels): (height, 4/3 height, 3) uint8, RGB."""
     canvas = Canvas(height)
     car = design_car(rng)
     draw_car(canvas, car, label == 3, rng)

@@ -28,14 +28,11 @@ class Shift:
 
 
 def class_shares(folds: pd.DataFrame, predicted: Mapping[str, int], classes: Mapping[str, str]) -> pd.DataFrame:
-    """Compute the share of each class in each set of photos.
+    """Compute the share of each class (rows) in each non-empty set of photos (columns).
 
     Args:
         folds: label and fold of each labelled photo.
         predicted: Number of test photos predicted as each class; empty without a submission.
-
-    Returns:
-        One row per class, one column per non-empty set.
     """
     fold = folds["fold"].astype(int)
     sets = {

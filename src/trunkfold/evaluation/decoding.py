@@ -14,7 +14,7 @@ ROUNDS = 100
 
 
 def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) -> np.ndarray:
-    """Choose a class for each photo of a set.
+    """Choose a class for each photo of a set: class indices, of shape (rows,).
 
     `accuracy` selects the most probable class. `macro_f1` maximises the expected macro F1 of the set: with n_k photos
     labelled k, D_k = n_k + sum of p_k, and F_k = 2 (sum of p_k over photos labelled k) / D_k, moving a photo to class k
@@ -25,9 +25,6 @@ def decode(probabilities: np.ndarray, metric: Metric, temperature: float = 1.0) 
     Args:
         probabilities: Of shape (rows, classes).
         temperature: See `trunkfold.evaluation.calibration.scale`; only `macro_f1` depends on it.
-
-    Returns:
-        Class indices, of shape (rows,).
     """
     if metric == "accuracy" or not len(probabilities):
         return probabilities.argmax(1)

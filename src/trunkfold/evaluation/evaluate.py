@@ -66,16 +66,13 @@ def score_leak(tables: dict[str, pd.DataFrame | None], folds: pd.DataFrame) -> L
 
 
 def has_learned_copy(folds: pd.DataFrame) -> np.ndarray:
-    """Return whether a photo is predicted by a tail trained on a copy of it.
+    """Return whether each photo is predicted by a tail trained on a copy of it: bool of shape (photos,).
 
     An out-of-fold photo is predicted by the tail of its fold, which was trained on all other folds (with a single fold,
     on the photos of fold -2); a held-out photo (fold -1) by all tails.
 
     Args:
         folds: group and fold of each labelled photo.
-
-    Returns:
-        bool of shape (photos,).
     """
     learning = folds[learned_from(folds["fold"].to_numpy())]
     copies = folds["group"].map(learning["group"].value_counts()).fillna(0).to_numpy()

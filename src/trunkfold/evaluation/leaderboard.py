@@ -96,7 +96,7 @@ class Pool:
         return rows[:photos], unit[:photos]
 
     def rival(self, rows: np.ndarray, unit: np.ndarray, shared: float, rng: np.random.Generator) -> np.ndarray:
-        """Simulate the predictions of an equally good model that is wrong about different photos.
+        """Simulate the predictions (class indices) of an equally good model that is wrong about different photos.
 
         Each drawn group receives the predictions of another random group, from photos of the same class. This preserves
         this model's confusion probabilities, and the correlation between copies.
@@ -105,9 +105,6 @@ class Pool:
             rows: Rows returned by `draw`, or a subset of them.
             unit: Draw each row belongs to.
             shared: Share of the drawn groups that keep this model's predictions.
-
-        Returns:
-            Predicted class index of each row.
         """
         units, truth = unit.max() + 1, self.truth[rows]
         chosen = (rng.random(units)[unit] * self._of_class[truth]).astype(int)

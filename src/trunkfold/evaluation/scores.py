@@ -94,7 +94,7 @@ def bootstrap_macro_f1(of_groups: np.ndarray, seed: int = 0) -> tuple[float, np.
 
 
 def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Compute the macro F1 of each bootstrap sample.
+    """Compute the macro F1 of each bootstrap sample: shape (draws,).
 
     A class missing from both labels and predictions of a sample is excluded there; a class missing from the whole table
     counts as 0, as in `score`.
@@ -102,9 +102,6 @@ def macro_f1_of_draws(drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
     Args:
         drawn: Counts of each sample, of shape (draws, 3, classes), see `counts_of_groups`.
         whole: Counts of all photos, of shape (3, classes).
-
-    Returns:
-        Shape (draws,).
     """
     hits = drawn[:, 0]
     sizes = drawn[:, 1:].sum(1)

@@ -74,14 +74,11 @@ def render(pixels: np.ndarray, view: View, size: int) -> np.ndarray:
 
 
 def measure_normalization(pixels: Sequence[np.ndarray], rows: np.ndarray, size: int) -> Normalization:
-    """Measure mean and standard deviation of each channel over the plain views of some photos.
+    """Measure mean and standard deviation of each channel, scaled to 0 .. 1, over the plain views of some photos.
 
     Args:
         pixels: uint8 of shape (height, width, 3) by row.
         size: Side of the model's input in pixels.
-
-    Returns:
-        Statistics of pixels scaled to 0 .. 1.
     """
     moments = np.zeros((2, 3))
     for row in rows:

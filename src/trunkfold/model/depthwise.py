@@ -44,15 +44,12 @@ def use_fast_depthwise(model: nn.Module) -> None:
 
 
 def kernel_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
-    """Compute the gradient of a depthwise convolution's kernels.
+    """Compute the gradient of a depthwise convolution's kernels: shape (channels, 1, size, size).
 
     Args:
         x: Input of the convolution, of shape (batch, channels, height, width).
         grad: Gradient of its output, of the same shape.
         size: Side of a kernel, odd.
-
-    Returns:
-        Shape (channels, 1, size, size).
     """
     batch, channels, height, width = x.shape
     padded = x.new_zeros(channels, height + size - 1, batch, width)

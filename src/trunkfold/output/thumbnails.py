@@ -65,15 +65,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Overlay a photo with a heat map.
-
-    Args:
-        picture: uint8 of shape (height, width, 3).
-        heat: Values from 0 to 1 at any resolution; resized to the photo.
-
-    Returns:
-        uint8 of shape (height, width, 3).
-    """
+    """Overlay a photo, uint8 of shape (height, width, 3), with a heat map of values from 0 to 1 at any resolution."""
     height, width = picture.shape[:2]
     fine = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colours = cv2.applyColorMap((255 * fine).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]

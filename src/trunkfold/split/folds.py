@@ -66,11 +66,7 @@ def assign_folds(table: pd.DataFrame, split: SplitConfig) -> pd.Series:
 
 
 def learned_from(fold_of_row: np.ndarray) -> np.ndarray:
-    """Return the mask of training rows: all but held-out rows, or with a single fold all but validation rows.
-
-    Returns:
-        bool of shape (rows,).
-    """
+    """Return the mask (rows,) of training rows: all but held-out, or with a single fold all but validation rows."""
     only_learned = fold_of_row == ONLY_LEARNED
     return only_learned if only_learned.any() else fold_of_row != HELD_OUT
 
