@@ -713,6 +713,12 @@ RUNS = [
         r"folds\.csv: fold must be an integer, not first",
     ),
     Case(
+        "folds with a label of no class",
+        SUBMIT,
+        row(RUN / "folds.csv", 2, "1,1.png,9,g,0"),
+        r"toy/folds\.csv: unknown label '9' of image_id 1: restore the file that training wrote",
+    ),
+    Case(
         "reviewed labels in another encoding",
         SUBMIT,
         write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),

@@ -88,7 +88,7 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         config = read_run_config(folder, metrics)
         data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
         config = replace(config, data=data, cache=cache)
-        folds = read_folds(folder.folds)
+        folds = read_folds(folder.folds, metrics.classes)
         # Users may have edited these files, which the report needs after prediction.
         read_suspects(folder, folds)
         read_history(folder)

@@ -67,7 +67,8 @@ def read_findings(run: RunFolder) -> Findings:
     """
     metrics = run.read_metrics()
     classes = metrics.classes
-    folds, photographed = _folds([run, *(RunFolder(Path(path)) for path in metrics.runs)] if metrics.oof else [run])
+    averaged = [RunFolder(Path(path)) for path in metrics.runs] if metrics.oof else []
+    folds, photographed = _folds([run, *averaged], classes)
     tables = {} if folds is None else read_placed(run, folds, classes)
     predicted = predicted_classes(run, classes)
     gallery = Gallery() if folds is None else choose_photos(tables, read_suspects(run, folds), folds, classes)
@@ -96,9 +97,9 @@ def _address(path: Path) -> str | None:
     return data_address(path.read_bytes(), "jpeg") if path.exists() else None
 
 
-def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
+def _folds(runs: list[RunFolder], classes: dict[str, str]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
     """Return the first folds.csv, and the runs whose folds.csv lists the same photos."""
-    tables = {run: read_folds(run.folds) for run in runs if run.folds.exists()}
+    tables = {run: read_folds(run.folds, classes) for run in runs if run.folds.exists()}
     if not tables:
         return None, []
     first = next(iter(tables.values()))

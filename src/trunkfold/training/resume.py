@@ -82,7 +82,8 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
         if restart:
             _empty(run)
         elif run.folds.exists():
-            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
+            saved = read_folds(run.folds, set(folds["label"]))
+            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (saved, folds))
             if before != now:
                 raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
             logger.warning("resuming the unfinished run in %s", run)
