@@ -86,7 +86,8 @@ def read_scored(run: RunFolder, name: str, folds: pd.DataFrame, classes: dict[st
         if column not in table or not table[column].isin(list(classes)).all():
             raise InputError(f"{path} is damaged: the column {column} is missing or contains unknown labels")
     if len(scored) != len(table) or not table["image_id"].isin(scored).all():
-        raise InputError(f"{path} and {run.folds.name} list different photos: restore the files that training wrote")
+        others = run.folds if run.folds.exists() else f"{run.folds.name} of the averaged runs"
+        raise InputError(f"{path} and {others} list different photos: restore the files that training wrote")
     return table
 
 
