@@ -722,6 +722,15 @@ def test_runs_are_averaged_by_id_with_weights(finished, monkeypatch):
     assert metrics["oof"]["photos"] == len(read(finished / "submissions/toy/oof.csv"))
 
 
+def test_a_run_of_a_given_normalization_does_not_go_on_with_that_of_its_photos(competition, workplace, capsys):
+    for name, given in (("own", "{mean: [0, 0, 0], std: [1, 1, 1]}"), ("measured", "dataset")):
+        with pytest.raises(SystemExit):
+            train(competition, name, data__normalize=given, train__max_hours=1e-9)
+    message = r"own contains an unfinished run with data\.normalize .*mean=\[0.*, not .*: resume it unchanged"
+    assert_refused(message, capsys, train, competition, "own", data__normalize="dataset")
+    assert RunFolder(train(competition, "measured", data__normalize="dataset")).is_finished
+
+
 def test_each_of_several_runs_is_predicted_in_its_own_precision(finished, monkeypatch):
     monkeypatch.chdir(finished)
     half = Path(shutil.copytree("submissions/toy", "submissions/half"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
@@ -60,6 +61,23 @@ def check_run(config: Config) -> RunFolder:
             *(config.train.epochs, before.train.epochs, config.train.epochs),
         )
     return run
+
+
+def check_normalization(run: RunFolder, config: Config) -> None:
+    """Compare the normalization of a resumed run with the one that "dataset" measured, up to rounding.
+
+    Raises:
+        InputError: The run was started with explicit values that differ from the measured ones.
+    """
+    if config.run.restart or not run.config.exists():
+        return
+    before, now = load_config(run.config).data.normalize, config.data.normalize
+    explicit = isinstance(before, Normalization)
+    if explicit and not np.allclose([before.mean, before.std], [now.mean, now.std], atol=1e-4):
+        raise InputError(
+            f"{run} contains an unfinished run with data.normalize {before}, not {now}: resume it unchanged, or "
+            f"{ANOTHER}"
+        )
 
 
 @contextmanager
