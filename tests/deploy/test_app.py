@@ -168,7 +168,7 @@ def test_memory_that_is_full_is_said_without_the_path_of_the_upload(server, phot
     monkeypatch.setattr(Image.Image, "convert", fail)
     status, found = predict(server, (photos / "91.png").read_bytes())
     assert status == 500
-    assert re.search(r"short of memory: try again later", found["error"])
+    assert re.search(r"lacks memory or file handles: try again later", found["error"])
     assert "/" not in found["error"]
 
 

@@ -63,7 +63,8 @@ class PhotoService:
         try:
             photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
         except InputError as error:  # names the path of the upload
-            raise UnreadablePhotoError("the server is short of memory: try again later, or reduce the photo") from error
+            reason = "the server lacks memory or file handles: try again later, or reduce the photo"
+            raise UnreadablePhotoError(reason) from error
         return photo, self.predictor.predict([photo])
 
     def _similar(self, embedding: np.ndarray) -> pd.DataFrame:
