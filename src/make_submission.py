@@ -26,8 +26,10 @@ def main() -> None:
     shares = weigh_runs(runs, options.weights)
     out = choose_output(runs, options.out)
     copy_labels = None if options.copy_labels is None else options.copy_labels == "true"
-    accelerator = start_process(runs[0].config.train)
-    predictions = [predict_test(run, accelerator) for run in runs]
+    predictions = []
+    for run in runs:
+        accelerator = start_process(run.config.train)  # in the run's own precision
+        predictions.append(predict_test(run, accelerator))
     if accelerator.is_main_process:
         save_submissions(runs, predictions, shares, out, copy_labels)
         findings = read_findings(out)

@@ -20,7 +20,7 @@ from trunkfold.split.dataset import load_labelled
 from trunkfold.training.accelerator import check_agreement, describe_device, end_processes, start_process
 from trunkfold.training.checkpoint import Checkpoint
 from trunkfold.training.loop import train
-from trunkfold.training.resume import check_run, occupied_run
+from trunkfold.training.resume import check_normalization, check_run, occupied_run
 from trunkfold.training.setup import complete, merged_tails, prepare_experiment, shown_photos
 from trunkfold.training.trackers import log_results, tracking
 
@@ -37,6 +37,7 @@ def main() -> None:
     if labelled.certainty:
         accelerator.print(labelled.certainty)
     experiment = prepare_experiment(config, labelled, accelerator, model)
+    check_normalization(run, experiment.config)
     with (
         occupied_run(run, config.run.restart, labelled.table, accelerator),
         worker_deaths_explained(),

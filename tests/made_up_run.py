@@ -167,7 +167,9 @@ def blend(paths: list[Path], weights: list[float] | None = None, name: str | Non
     runs = []
     for path in paths:
         run = RunFolder(path)
-        runs.append(SubmissionRun(run, Config(), run.read_metrics(), read_folds(run.folds), competition=None))
+        metrics = run.read_metrics()
+        folds = read_folds(run.folds, metrics.classes)
+        runs.append(SubmissionRun(run, Config(), metrics, folds, competition=None))
     shares, out = weigh_runs(runs, weights), choose_output(runs, name)
     tables = [read_predictions(run.folder.test_probabilities, run.metrics.classes) for run in runs]
     table, metrics = blend_runs(runs, tables, shares, out)

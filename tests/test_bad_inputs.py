@@ -23,6 +23,7 @@ from trunkfold.config.parsing import load_config, parse_config
 from trunkfold.config.schema import CacheConfig
 from trunkfold.data.photos import read_photo
 from trunkfold.data.tables import Competition
+from trunkfold.errors import InputError, raise_problems
 from trunkfold.output.submission import check_test
 from trunkfold.split.dataset import load_labelled
 
@@ -713,6 +714,22 @@ RUNS = [
         r"folds\.csv: fold must be an integer, not first",
     ),
     Case(
+        "folds with a label of no class",
+        SUBMIT,
+        row(RUN / "folds.csv", 2, "1,1.png,9,g,0"),
+        r"toy/folds\.csv: unknown label '9' of image_id 1: restore the file that training wrote",
+    ),
+    Case(
+        "several runs",
+        ("make_submission.py", "--run", RUN, OTHER),
+        lambda: (
+            shutil.copytree(RUN, OTHER),
+            write(RUN / "history.csv", "")(),
+            write(OTHER / "groups.csv", "image_id,group\n1,a\n1,b\n")(),
+        ),
+        r"2 problems:\n  - .*toy/history\.csv is empty: .*\n  - .*other/groups\.csv: 1 duplicate image_id: 1",
+    ),
+    Case(
         "reviewed labels in another encoding",
         SUBMIT,
         write(RUN / "label_issues.csv", "image_id,label,suggestion\n1,1,2\nfür,1,2\n".encode("cp1252")),
@@ -723,7 +740,7 @@ RUNS = [
         "predictions of fewer photos",
         SUBMIT,
         lines(RUN / "oof.csv", lambda found: found[:-1]),
-        r"oof\.csv and folds\.csv list different photos: restore the files that training wrote",
+        r"toy/oof\.csv and .*toy/folds\.csv list different photos: restore the files that training wrote",
     ),
     Case(
         "predictions without labels",
@@ -984,6 +1001,12 @@ def test_options_count_more_than_files_and_later_files_more_than_earlier_ones(wo
     config = parse_config(words)
     assert (config.train.epochs, config.train.seed, config.train.tail_lr) == (7, 2, 0.0001)
     assert (config.run.name, config.run.restart) == ("2024-01-31", True)
+
+
+def test_a_list_of_problems_within_another_is_indented():
+    with pytest.raises(InputError) as found:
+        raise_problems(["a", "2 problems:\n  - b\n  - c"])
+    assert str(found.value) == "2 problems:\n  - a\n  - 2 problems:\n    - b\n    - c"
 
 
 def test_a_sample_of_other_labels_is_warned_of(workplace, caplog):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from forked import run_ranks
 from made_up_run import mistaken_rows
 from PIL import Image
@@ -719,6 +720,28 @@ def test_runs_are_averaged_by_id_with_weights(finished, monkeypatch):
     metrics = json.loads((finished / "submissions/toy+other/metrics.json").read_text())
     assert metrics["runs"] == {"submissions/toy": 0.75, "submissions/other": 0.25}
     assert metrics["oof"]["photos"] == len(read(finished / "submissions/toy/oof.csv"))
+
+
+def test_a_run_of_a_given_normalization_does_not_go_on_with_that_of_its_photos(competition, workplace, capsys):
+    for name, given in (("own", "{mean: [0, 0, 0], std: [1, 1, 1]}"), ("measured", "dataset")):
+        with pytest.raises(SystemExit):
+            train(competition, name, data__normalize=given, train__max_hours=1e-9)
+    message = r"own contains an unfinished run with data\.normalize .*mean=\[0.*, not .*: resume it unchanged"
+    assert_refused(message, capsys, train, competition, "own", data__normalize="dataset")
+    assert RunFolder(train(competition, "measured", data__normalize="dataset")).is_finished
+
+
+def test_each_of_several_runs_is_predicted_in_its_own_precision(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    half = Path(shutil.copytree("submissions/toy", "submissions/half"))
+    config = (half / "config.yaml").read_text()
+    (half / "config.yaml").write_text(config.replace("mixed_precision: auto", "mixed_precision: bf16"))
+    run_command("make_submission.py", "--run", half)
+    alone = (half / "test_probabilities.csv").read_text()
+    assert alone != Path("submissions/toy/test_probabilities.csv").read_text()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run_command("make_submission.py", "--run", "submissions/toy", half, "--out", "of-both")
+    assert (half / "test_probabilities.csv").read_text() == alone
 
 
 def test_an_unreadable_test_photo_gets_the_prior_and_is_named(competition, workplace, caplog):

@@ -260,7 +260,7 @@ def test_a_damaged_configuration(folder, run, data):
 @given(data=st.data())
 def test_damaged_tables_of_a_run(folder, run, data):
     readers = {
-        "folds.csv": read_folds,
+        "folds.csv": lambda path: read_folds(path, CLASSES),
         "groups.csv": read_groups,
         "oof.csv": lambda path: read_predictions(path, CLASSES),
         "test_probabilities.csv": lambda path: read_predictions(path, CLASSES),
@@ -329,5 +329,5 @@ def test_the_whole_run_is_read(run):
     """The fuzzed readers accept what was not damaged."""
     assert load_config(run / "config.yaml") == replace(TOY, data=replace(TOY.data, classes=CLASSES))
     assert RunFolder(run).read_metrics().classes == CLASSES
-    assert read_folds(run / "folds.csv")["fold"].tolist() == [0, 1, -1]
+    assert read_folds(run / "folds.csv", CLASSES)["fold"].tolist() == [0, 1, -1]
     assert len(load_ensemble(RunFolder(run), TOY, len(CLASSES))[1]) == 2

@@ -54,7 +54,8 @@ def raise_problems(problems: Iterable[str]) -> None:
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
-        raise InputError(f"{len(problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        listed = [problem.replace("\n", "\n  ") for problem in problems]
+        raise InputError("\n  - ".join([f"{len(problems)} problems:", *listed]))
 
 
 def counted(number: int, noun: str) -> str:

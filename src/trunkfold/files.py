@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from trunkfold.errors import InputError, WriteError
 
+LOCK = ".lock"  # in each locked folder
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -101,10 +103,10 @@ def locked_folder(folder: Path, option: str) -> Iterator[Path]:
 @contextmanager
 def occupied_folder(folder: Path, option: str, patience: float = -1) -> Iterator[None]:
     """Lock a folder as `locked_folder`; give up after `patience` seconds, and leave a `WriteError` as it is."""
-    lock = FileLock(folder / ".lock", timeout=patience)
+    lock = FileLock(folder / LOCK, timeout=patience)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").open("a").close()  # FileLock would wait forever for write permission
+        (folder / LOCK).open("a").close()  # FileLock would wait forever for write permission
         lock.acquire()
     except Timeout as error:
         raise InputError(f"another process uses {folder}: wait for it, or choose another {option}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from trunkfold.errors import InputError
-from trunkfold.files import check_writable, write_bytes, write_csv, write_text
+from trunkfold.files import LOCK, check_writable, write_bytes, write_csv, write_text
 from trunkfold.metrics import Metrics, from_json, to_json
 
 SUBMISSIONS = Path("submissions")
@@ -46,7 +46,7 @@ class RunFolder:
         self.thumbnails = self.figures / "photos"
         self.trackers = path / "trackers"  # files of run.trackers
         self.state = path / "state.safetensors"  # checkpoint of an unfinished run
-        self.lock = path / ".lock"
+        self.lock = path / LOCK
 
     def __str__(self) -> str:
         return str(self.path)

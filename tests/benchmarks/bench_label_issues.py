@@ -71,7 +71,8 @@ def train(work: Path, root: Path, epochs: int) -> Path:
 
 def report(run: Path, spoilt: pd.DataFrame) -> None:
     """Print the table."""
-    metrics, folds = RunFolder(run).read_metrics(), read_folds(RunFolder(run).folds)
+    metrics = RunFolder(run).read_metrics()
+    folds = read_folds(RunFolder(run).folds, metrics.classes)
     oof = read_predictions(RunFolder(run).predictions("oof"), metrics.classes)
     truth = spoilt.set_index("image_id")["label"]
     suspected = find_label_issues(oof, folds, metrics.classes)

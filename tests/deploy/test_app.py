@@ -161,6 +161,17 @@ def test_a_bomb_is_refused_before_it_is_decoded(service, tmp_path, monkeypatch):
         service.predict(tmp_path / "bomb.png")
 
 
+def test_memory_that_is_full_is_said_without_the_path_of_the_upload(server, photos, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    status, found = predict(server, (photos / "91.png").read_bytes())
+    assert status == 500
+    assert re.search(r"lacks memory or file handles: try again later", found["error"])
+    assert "/" not in found["error"]
+
+
 @pytest.mark.parametrize("endpoint", ["predict", "explain"])
 def test_other_files_of_this_machine_and_other_servers_are_not_read(server, photos, endpoint):
     """Gradio itself checks paths only where the request says that they are files."""

@@ -213,6 +213,30 @@ def test_held_out_and_calibration_photos_share_nothing(run):
     assert shown.shape == (len(held_out), 3, 64, 64)
 
 
+def test_only_the_chosen_calibration_photos_must_exist(run, tmp_path):
+    finished = load_run(RunFolder(run))
+    chosen = calibration_photos(finished, 20).paths
+    root = shutil.copytree(finished.config.data.root, tmp_path / "input")
+    kept = {path.name for path in chosen}
+    for path in (root / "train/train/images").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    moved = load_run(RunFolder(run), root)
+    assert [path.name for path in calibration_photos(moved, 20).paths] == [path.name for path in chosen]
+    (root / "train/train/images" / chosen[0].name).unlink()
+    with pytest.raises(InputError, match=f"1 labelled photos of .* are missing: .*{chosen[0].name}"):
+        calibration_photos(moved, 20)
+
+
+def test_a_graph_above_the_size_of_protobuf_files_is_refused_before_the_export(run, tmp_path, capsys, monkeypatch):
+    onnx_file = pytest.importorskip("trunkfold.deploy.onnx_file")
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(onnx_file, "write_graph", lambda *_: pytest.fail("exported"))
+    message = r"ONNX graph of .*toy takes 0\.00\d+ GB, more than the 0\.001 GB .*: pass --precision fp16 or"
+    refused(message, capsys, "--run", run, "--out", tmp_path / "toy.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_predicts_otherwise_is_refused():
     check(Comparison(1e-5, 1.0), "fp32", 0.01)
     check(Comparison(1e-5, 0.98, 50, 0.68, 0.7), "fp32")  # rounding changed the label of a photo with equal ones

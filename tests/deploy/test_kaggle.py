@@ -108,6 +108,13 @@ def test_what_cannot_be_bundled_is_named(option, fix, tmp_path, no_wheels, capsy
     assert re.search(fix, capsys.readouterr().err)
 
 
+def test_weights_of_a_package_do_not_prevent_a_bundle_with_a_run(run, tmp_path, no_wheels, capsys):
+    (tmp_path / "own.yaml").write_text("model: {weights: package:some_weights}")
+    make(tmp_path / "kaggle", "--data", "owner/photos", "--config", tmp_path / "own.yaml", "--run", run)
+    assert sorted(os.listdir(tmp_path / "kaggle")) == ["dataset", "predict"]
+    assert "kaggle/train" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 from toys import run_command
 
@@ -184,6 +185,17 @@ def test_damaged_embeddings_are_refused(run, photos, tmp_path, capsys):
     broken = shutil.copytree(run, tmp_path / "broken")
     (broken / "embeddings.safetensors").write_bytes(b"junk")
     refused(r"embeddings.safetensors is damaged", capsys, photos, "--run", broken)
+
+
+def test_predictions_that_are_not_finite_are_refused(run, photos, tmp_path, capsys):
+    """As NaN, they would be no valid JSON, and the first class the label of every photo."""
+    broken = shutil.copytree(run, tmp_path / "broken")
+    state = load_file(broken / "fold_0/tail.safetensors")
+    state["head.fc.weight"].fill_(3e38)
+    save_file(state, broken / "fold_0/tail.safetensors")
+    message = r"the predictions of broken are not finite: set train.mixed_precision to no in its config.yaml"
+    refused(message, capsys, photos, "--run", broken, "--out", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_photos_that_exceed_the_memory_together_are_predicted_in_pieces(run, accelerator, monkeypatch):

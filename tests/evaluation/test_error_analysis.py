@@ -78,7 +78,7 @@ def run(tmp_path):
 
 
 def folds_of(run):
-    return read_folds(run.folds)
+    return read_folds(run.folds, CLASSES)
 
 
 def test_every_photo_of_the_page_is_among_the_rows(run):

@@ -51,7 +51,7 @@ def saved(tmp_path_factory):
     holdout["label"] = holdout["label"].map({1: 3, 2: 2, 3: 1})
     holdout.to_csv(run / "holdout.csv", index=False)
     run = RunFolder(run, write=True)
-    folds = read_folds(run.folds)
+    folds = read_folds(run.folds, CLASSES)
     pixels = [np.full((30, 60, 3), (row, 2 * row, 255 - row), np.uint8) for row in range(len(folds))]
     gallery = read_findings(run).gallery
     fold_of_row = np.ones(84, int)

@@ -292,8 +292,8 @@ def damage(run: Path, what: str) -> None:
         ),
         ("oof", r"submissions/b/oof.csv does not exist"),
         ("folds", r"submissions/b/folds.csv does not exist"),
-        ("rows", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
-        ("ids", r"submissions/b/oof.csv and folds.csv list different photos: restore the files .*"),
+        ("rows", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos: restore the files .*"),
+        ("ids", r"submissions/b/oof.csv and submissions/b/folds.csv list different photos: restore the files .*"),
         ("labels", r"submissions/b/oof.csv is damaged: the column prediction is missing or contains unknown labels"),
     ],
 )
@@ -339,6 +339,13 @@ def test_a_blend_whose_runs_are_gone_is_named():
         InputError,
         match=r"a\+b is a blend of submissions/a, submissions/b, none of which has a folds.csv",
     ):
+        compare_runs([folder])
+
+
+def test_a_blend_with_predictions_of_other_photos_names_the_folds_of_its_runs():
+    folder = blend_runs([make_run("a"), make_run("b")])
+    damage(folder, "rows")
+    with pytest.raises(InputError, match=r"a\+b/oof.csv and folds.csv of the averaged runs list different photos"):
         compare_runs([folder])
 
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from made_up_run import change_metrics, make_run
 
+from trunkfold.csv_table import read_text_table
 from trunkfold.files import write_json
-from trunkfold.report.contents import predicted_classes, read_findings
+from trunkfold.report import contents
+from trunkfold.report.contents import count_labels, read_findings
 from trunkfold.run_folder import RunFolder
 
 
@@ -57,9 +59,18 @@ def test_an_average_of_different_splits_has_no_folds(run, tmp_path):
     assert findings.tables == findings.shifts == {}
 
 
+def test_the_submission_is_read_once(run, monkeypatch):
+    read = []
+    kept = contents.read_text_table
+    monkeypatch.setattr(contents, "read_text_table", lambda path, columns: (read.append(path), kept(path, columns))[1])
+    read_findings(RunFolder(run))
+    assert read == [run / "submission.csv"]
+
+
 def test_labels_with_names_that_csv_readers_change_are_counted(run):
     (run / "submission.csv").write_text("image_id,label\n1,04\n2,NA\n3,04\n")
-    found = predicted_classes(RunFolder(run), {"04": "four", "4": "other", "NA": "none"})
+    submission = read_text_table(run / "submission.csv", ["label"])
+    found = count_labels(submission, {"04": "four", "4": "other", "NA": "none"})
     assert found == {"four": 2, "other": 0, "none": 1}
 
 

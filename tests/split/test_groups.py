@@ -8,7 +8,7 @@ import pytest
 from trunkfold.data.tables import Competition
 from trunkfold.errors import InputError
 from trunkfold.split import groups as groups_module
-from trunkfold.split.groups import group_problems, groups_of, load_groups, load_run_groups, read_groups
+from trunkfold.split.groups import group_problems, groups_of, load_groups, read_groups, read_run_groups
 
 IDS = pd.Series(["1", "2", "03"])
 FOUND = pd.DataFrame({"image_id": ["1", "7"], "set": ["train", "test"], "group": ["g1", "g1"]})
@@ -129,31 +129,28 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
-def test_the_photos_of_a_run_have_its_groups(choice, run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", choice, IDS, Competition(Path("elsewhere/same")), run)
+def test_the_photos_of_a_run_have_its_groups(choice, run):
+    groups = read_run_groups(run / "groups.csv", "same", choice, IDS, Competition(Path("elsewhere/same")))
     assert groups_of(pd.Series(["9", "8"]), "test", groups).tolist() == ["b", "a"]
-    assert searched == []
 
 
 @pytest.mark.parametrize("choice", ["copies", "none"])
-def test_other_photos_are_searched_whatever_their_ids(choice, run, searched):
-    assert load_run_groups(run / "groups.csv", "same", choice, IDS, Competition(Path("other")), run) is FOUND
-    assert searched == [Path("other")]
+def test_other_photos_need_a_new_search_whatever_their_ids(choice, run):
+    assert read_run_groups(run / "groups.csv", "same", choice, IDS, Competition(Path("other"))) is None
 
 
-def test_other_photos_stand_alone_where_groups_are_a_files(run, searched):
-    groups = load_run_groups(run / "groups.csv", "same", "groups.csv", IDS, Competition(Path("other")), run)
+def test_other_photos_stand_alone_where_groups_are_a_files(run):
+    groups = read_run_groups(run / "groups.csv", "same", "groups.csv", IDS, Competition(Path("other")))
     assert groups_of(pd.Series(["8", "7"]), "test", groups).tolist() == ["a", ""]
-    assert searched == []
 
 
 def test_new_test_photos_with_ids_of_labelled_ones_do_not_get_their_groups(run):
     """Test photos of another folder, or of a later test.csv, which training could not compare with train.csv."""
     (run / "test/images").mkdir(parents=True)
     (run / "test/test.csv").write_text("image_id,filename\n2,2.png\n9,9.png\n")
-    arguments = run / "groups.csv", None, "groups.csv", IDS, Competition(run), run
+    arguments = run / "groups.csv", None, "groups.csv", IDS, Competition(run)
     write_groups(run, "image_id,group\n1,a\n2,b\n9,c\n")
     with pytest.raises(InputError, match=r"run/groups\.csv: image_id 2 is in both train\.csv and test\.csv: add a col"):
-        load_run_groups(*arguments)
+        read_run_groups(*arguments)
     write_groups(run, "image_id,set,group\n1,,a\n2,train,b\n9,,c\n")
-    assert groups_of(pd.Series(["2", "9"]), "test", load_run_groups(*arguments)).tolist() == ["", "c"]
+    assert groups_of(pd.Series(["2", "9"]), "test", read_run_groups(*arguments)).tolist() == ["", "c"]

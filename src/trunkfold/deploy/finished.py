@@ -57,5 +57,5 @@ def load_run(folder: RunFolder, root: Path | None = None) -> FinishedRun:
     config = read_run_config(folder, metrics)
     config = replace(config, data=replace(config.data, root=root or config.data.root))
     backbone, tails = load_ensemble(folder, config, len(metrics.classes))
-    folds = read_folds(folder.folds)
+    folds = read_folds(folder.folds, metrics.classes)
     return FinishedRun(folder, config, metrics, folds, backbone.trunk, tails, load_known_photos(folder, folds))

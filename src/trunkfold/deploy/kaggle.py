@@ -13,6 +13,7 @@ from pathlib import Path
 from trunkfold.config.parsing import load_config
 from trunkfold.errors import InputError
 from trunkfold.files import whole_folder, write_json, write_text
+from trunkfold.model.pretrained import PACKAGE
 from trunkfold.split.groups import SEARCHED
 
 LACKING = ("cleanlab", "docstring-parser", "ruamel.yaml", "termcolor")
@@ -42,8 +43,16 @@ class Bundle:
     resume: bool
 
     @cached_property
+    def trains(self) -> bool:
+        """Whether there is a training notebook; not with a run trained from weights that Kaggle's image lacks."""
+        weights = self.weights or load_config(self.config).model.weights
+        return self.run is None or not str(weights).startswith(PACKAGE)
+
+    @cached_property
     def files(self) -> dict[str, Path]:
         """Files that training reads, by option."""
+        if not self.trains:
+            return {}
         config = load_config(self.config)
         groups = None if config.split.groups in SEARCHED else config.split.groups
         paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
@@ -77,7 +86,7 @@ def check_bundle(bundle: Bundle) -> None:
 
 
 def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
-    """Write dataset/, train/ and predict/ into the bundle's folder.
+    """Write dataset/, train/ (if the bundle trains) and predict/ into the bundle's folder.
 
     Args:
         checkout: Folder that contains src/ and configs/.
@@ -90,13 +99,15 @@ def write_bundle(bundle: Bundle, checkout: Path) -> list[str]:
     """
     with whole_folder(bundle.out) as partial:
         _write_dataset(bundle, checkout, partial / "dataset")
-        _write_kernel(bundle, "train", partial / "train")
+        if bundle.trains:
+            _write_kernel(bundle, "train", partial / "train")
         _write_kernel(bundle, "predict", partial / "predict")
     kernel = f"{bundle.user}/{bundle.name}-predict"
+    train = f"kaggle kernels push -p {bundle.out / 'train'} --accelerator NvidiaTeslaT4"
     submit = f"kaggle competitions submit {bundle.competition} -k {kernel} -v 1 -f submission.csv -m trunkfold"
     return [
         f"kaggle datasets create -p {bundle.out / 'dataset'} --dir-mode zip",
-        f"kaggle kernels push -p {bundle.out / 'train'} --accelerator NvidiaTeslaT4",
+        *([train] if bundle.trains else []),
         f"kaggle kernels push -p {bundle.out / 'predict'}",
         submit if bundle.competition else f"kaggle kernels output {kernel} -p .",
     ]

@@ -67,11 +67,10 @@ def calibration_photos(run: FinishedRun, count: int) -> PlainPhotos:
     """Return up to `count` randomly chosen training photos.
 
     Raises:
-        InputError: Photos are missing.
+        InputError: Some of them are missing.
     """
-    photos = _photos(run, run.folds[learned_from(run.folds["fold"].to_numpy())])
-    chosen = np.random.default_rng(0).permutation(len(photos))[:count]
-    return PlainPhotos([photos.paths[place] for place in chosen], photos.targets[chosen], photos.size)
+    table = run.folds[learned_from(run.folds["fold"].to_numpy())]
+    return _photos(run, table.iloc[np.random.default_rng(0).permutation(len(table))[:count]])
 
 
 def images_folder(run: FinishedRun) -> Path:

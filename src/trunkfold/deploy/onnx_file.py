@@ -17,10 +17,12 @@ from trunkfold.deploy.comparison import Comparison, Probabilities, check, compar
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.deploy.graph import EnsembleModule, describe, ensemble_module, example_photos
 from trunkfold.deploy.labelled import PlainPhotos
+from trunkfold.errors import InputError
 from trunkfold.files import write_bytes
 
 INPUT, OUTPUT = "photos", "probabilities"
 QUANTIZED = ["Conv", "MatMul", "Gemm"]
+MOST_BYTES = 2**31 - 2**24  # of weights: protobuf limits a file to 2 GiB, a few MB of which the operations take
 
 
 def export_onnx(
@@ -43,6 +45,7 @@ def export_onnx(
         InputError: The file differs too much from PyTorch, or cannot be written.
     """
     module = ensemble_module(run)
+    check_size(module, run, precision)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         write_graph(module, example_photos(run), file, precision)
@@ -54,6 +57,21 @@ def export_onnx(
     onnx.helper.set_model_props(model, describe(run) | {"precision": precision} | compared.metadata())
     write_bytes(model.SerializeToString(), out)
     return compared
+
+
+def check_size(module: EnsembleModule, run: FinishedRun, precision: str) -> None:
+    """Raise an `InputError` if a graph with a module's weights would exceed the size of an ONNX file.
+
+    For int8, this is the size of the float32 graph to quantize.
+    """
+    weights = sum(weight.numel() for weight in [*module.parameters(), *module.buffers()])
+    size = weights * (2 if precision == "fp16" else 4)
+    if size > MOST_BYTES:
+        smaller = "--precision fp16 or " if weights * 2 <= MOST_BYTES else ""
+        raise InputError(
+            f"the ONNX graph of {run.folder} takes {size / 1e9:.3g} GB, more than the {MOST_BYTES / 1e9:.3g} GB of a "
+            f"file: pass {smaller}--format torch"
+        )
 
 
 def onnx_probabilities(file: Path) -> Probabilities:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from trunkfold.data.photos import UnreadablePhotoError, decode_photo, read_photo
 from trunkfold.deploy.predict import Predicted, Predictor
+from trunkfold.errors import InputError
 from trunkfold.output.thumbnails import thumbnail
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # some of Pillow's other formats run programs
@@ -39,7 +40,7 @@ class PhotoService:
         """Predict one photo, see the rows of `trunkfold.deploy.predict.Predicted`.
 
         Raises:
-            UnreadablePhotoError: The file is not a photo, or has too many pixels.
+            UnreadablePhotoError: The file is not a photo, has too many pixels, or does not fit into memory.
         """
         with self.lock:
             _, predicted = self._predict(file)
@@ -59,7 +60,11 @@ class PhotoService:
         return predicted.rows[0], heat, self._similar(predicted.embeddings[0])
 
     def _predict(self, file: Path) -> tuple[np.ndarray, Predicted]:
-        photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
+        try:
+            photo = decode_photo(file, self.predictor.side, self.limits.pixels, FORMATS)
+        except InputError as error:  # names the path of the upload
+            reason = "the server lacks memory or file handles: try again later, or reduce the photo"
+            raise UnreadablePhotoError(reason) from error
         return photo, self.predictor.predict([photo])
 
     def _similar(self, embedding: np.ndarray) -> pd.DataFrame:

@@ -71,13 +71,23 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, photos: Sequence[np.ndarray]) -> Predicted:
-        """Predict decoded photos, uint8 arrays of shape (height, width, 3), in one batch."""
+        """Predict decoded photos, uint8 arrays of shape (height, width, 3), in one batch.
+
+        Raises:
+            InputError: The predictions are not finite.
+        """
         rows, members = np.arange(len(photos)), np.ones((len(photos), len(self.tails)), bool)
         views = self.run.config.predict.views
         compute = partial(through_trunk, self.accelerator, self.trunk)
         features = {view: in_pieces(compute, self._shown(photos, view), PREDICTING) for view in {*views, "plain"}}
         found = predict(self.accelerator, self.tails, members, [[(rows, features[view])] for view in views])
         probabilities = average(found, members)
+        if not np.isfinite(probabilities).all():
+            name = self.run.folder.name
+            raise InputError(
+                f"the predictions of {name} are not finite: set train.mixed_precision to no in its config.yaml, or "
+                "choose another --run"
+            )
         embeddings = pool_features(features["plain"]).cpu().numpy()
         known = self.run.known
         novelty = np.full(len(photos), np.nan) if known is None else known.novelty(embeddings)

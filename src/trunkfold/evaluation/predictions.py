@@ -1,5 +1,6 @@
 """Tables of predictions with image ids, checked when created and when read."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -85,15 +86,16 @@ def read_scored(run: RunFolder, name: str, folds: pd.DataFrame, classes: dict[st
         if column not in table or not table[column].isin(list(classes)).all():
             raise InputError(f"{path} is damaged: the column {column} is missing or contains unknown labels")
     if len(scored) != len(table) or not table["image_id"].isin(scored).all():
-        raise InputError(f"{path} and {run.folds.name} list different photos: restore the files that training wrote")
+        others = run.folds if run.folds.exists() else f"{run.folds.name} of the averaged runs"
+        raise InputError(f"{path} and {others} list different photos: restore the files that training wrote")
     return table
 
 
-def read_folds(path: Path) -> pd.DataFrame:
+def read_folds(path: Path, classes: Collection[str]) -> pd.DataFrame:
     """Read a run's folds.csv: image_id, filename, label and group as text, fold as an integer.
 
     Raises:
-        InputError: The file is missing or damaged.
+        InputError: The file is missing or damaged, or contains a label that is not among `classes`.
     """
     folds = read_text_table(path, FOLDS_COLUMNS)
     wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
@@ -102,6 +104,10 @@ def read_folds(path: Path) -> pd.DataFrame:
     repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: duplicate image_id: {first_few(repeated)}")
+    unknown = folds[~folds["label"].isin(list(classes))]
+    if len(unknown):
+        named = first_few(f"{row.label!r} of image_id {row.image_id}" for row in unknown.itertuples())
+        raise InputError(f"{path}: unknown label {named}: restore the file that training wrote")
     return folds.astype({"fold": int})
 
 

@@ -15,7 +15,7 @@ from trunkfold.config.rules import check_run_name
 from trunkfold.config.schema import CacheConfig, Config
 from trunkfold.data.pixel_cache import load_photos
 from trunkfold.data.tables import Competition
-from trunkfold.errors import InputError, first_few
+from trunkfold.errors import InputError, first_few, raise_problems
 from trunkfold.evaluation.consensus import average_groups, labels_of_copies
 from trunkfold.evaluation.decoding import decode
 from trunkfold.evaluation.error_analysis import read_placed, read_suspects
@@ -31,7 +31,7 @@ from trunkfold.output.provenance import Stopwatch
 from trunkfold.output.submission import check_test, make_submission
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.split.dataset import class_prior, side_to_keep
-from trunkfold.split.groups import groups_of, load_run_groups
+from trunkfold.split.groups import groups_of, load_groups, read_run_groups
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class SubmissionRun:
         folder: Folder of the run, opened for writing if possible.
         config: Configuration, possibly with other folders for photos and cache.
         competition: Tables of the competition; test.csv lists the photos to predict.
+        groups: Groups of its photos; None if they must be searched for again, as the photos have changed.
     """
 
     folder: RunFolder
@@ -51,6 +52,7 @@ class SubmissionRun:
     metrics: Metrics
     folds: pd.DataFrame
     competition: Competition
+    groups: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,27 +79,40 @@ def read_runs(paths: Sequence[Path], root: Path | None, cache_dir: Path | None) 
         cache_dir: Folder of all caches; None uses the runs' cache.dir.
 
     Raises:
-        InputError: A run is an average, or a file is missing, damaged or inconsistent with another.
+        InputError: A run is an average, or a file is missing, damaged or inconsistent with another; one message lists
+            the problems of all runs.
     """
-    runs, competitions = [], {}
+    runs, problems, competitions = [], [], {}
     for path in paths:
-        folder = RunFolder(path, write=is_writable(path))
-        metrics = folder.read_metrics()
-        if metrics.runs:
-            raise InputError(f"{folder} is an average of runs and has no weights: pass --run {' '.join(metrics.runs)}")
-        config = read_run_config(folder, metrics)
-        data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
-        config = replace(config, data=data, cache=cache)
-        folds = read_folds(folder.folds)
-        # Users may have edited these files, which the report needs after prediction.
-        read_suspects(folder, folds)
-        read_history(folder)
-        read_placed(folder, folds, metrics.classes)
-        if config.data.root not in competitions:
-            competitions[config.data.root] = Competition(config.data.root)
-            check_test(competitions[config.data.root], metrics.classes)
-        runs.append(SubmissionRun(folder, config, metrics, folds, competitions[config.data.root]))
+        try:
+            runs.append(_read_run(RunFolder(path, write=is_writable(path)), root, cache_dir, competitions))
+        except InputError as error:
+            problems.append(str(error))
+    raise_problems(problems)
     return runs
+
+
+def _read_run(
+    folder: RunFolder, root: Path | None, cache_dir: Path | None, competitions: dict[Path, Competition]
+) -> SubmissionRun:
+    """Read a run for `read_runs`; `competitions` are those read before, by their folder."""
+    metrics = folder.read_metrics()
+    if metrics.runs:
+        raise InputError(f"{folder} is an average of runs and has no weights: pass --run {' '.join(metrics.runs)}")
+    config = read_run_config(folder, metrics)
+    data, cache = replace(config.data, root=root or config.data.root), CacheConfig(cache_dir or config.cache.dir)
+    config = replace(config, data=data, cache=cache)
+    folds = read_folds(folder.folds, metrics.classes)
+    # Users may have edited these files, which the report needs after prediction.
+    read_suspects(folder, folds)
+    read_history(folder)
+    read_placed(folder, folds, metrics.classes)
+    competition = competitions.get(data.root)
+    if competition is None:
+        competition = competitions[data.root] = Competition(data.root)
+        check_test(competition, metrics.classes)
+    groups = read_run_groups(folder.groups, metrics.search_key, config.split.groups, folds["image_id"], competition)
+    return SubmissionRun(folder, config, metrics, folds, competition, groups)
 
 
 def read_run_config(run: RunFolder, metrics: Metrics) -> Config:
@@ -145,8 +160,9 @@ def predict_test(run: SubmissionRun, accelerator: Accelerator) -> Predictions:
     config, classes, watch, test = run.config, run.metrics.classes, Stopwatch(), run.competition.test
     with watch("reading test photos"):
         photos = load_photos(test["path"], side_to_keep(config.data.image_size), config.cache.dir)
-        origin = run.folder.groups, run.metrics.search_key, config.split.groups
-        groups = load_run_groups(*origin, run.folds["image_id"], run.competition, config.cache.dir)
+        groups = run.groups
+        if groups is None:
+            groups = load_groups(config.split.groups, run.competition, config.cache.dir)
     backbone, tails = load_ensemble(run.folder, config, len(classes))
     trunk, *tails = (on_device(accelerator, part) for part in (backbone.trunk, *tails))
     source = FeatureSource(accelerator, trunk, photos.pixels, config, tails[0])

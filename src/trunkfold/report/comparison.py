@@ -137,7 +137,7 @@ def _read_run(run: RunFolder, name: str) -> Run:
         nothing = pd.DataFrame(columns=["label", "group", "fold"])
         return Run(numbers, metrics, None, None, nothing, pd.Series(dtype=str))
     file = _folds_file(run, metrics)
-    folds = read_folds(file)
+    folds = read_folds(file, metrics.classes)
     oof = read_scored(run, "oof", folds, metrics.classes)
     if oof is None:
         raise InputError(f"{file} has no photo in a fold: restore the file that training wrote")

@@ -67,9 +67,11 @@ def read_findings(run: RunFolder) -> Findings:
     """
     metrics = run.read_metrics()
     classes = metrics.classes
-    folds, photographed = _folds([run, *(RunFolder(Path(path)) for path in metrics.runs)] if metrics.oof else [run])
+    averaged = [RunFolder(Path(path)) for path in metrics.runs] if metrics.oof else []
+    folds, photographed = _folds([run, *averaged], classes)
     tables = {} if folds is None else read_placed(run, folds, classes)
-    predicted = predicted_classes(run, classes)
+    submission = read_text_table(run.submission, ["image_id", "label"]) if run.submission.exists() else None
+    predicted = {} if submission is None else count_labels(submission, classes)
     gallery = Gallery() if folds is None else choose_photos(tables, read_suspects(run, folds), folds, classes)
     return Findings(
         folder=run,
@@ -78,27 +80,24 @@ def read_findings(run: RunFolder) -> Findings:
         tables=tables,
         history=read_history(run),
         predicted=predicted,
-        shifts={} if folds is None else _shifts(run, photographed, folds, tables, predicted, classes),
+        shifts={} if folds is None else _shifts(submission, predicted, photographed, folds, tables, classes),
         gallery=gallery,
         photographed=photographed,
     )
 
 
-def predicted_classes(run: RunFolder, classes: dict[str, str]) -> dict[str, int]:
-    """Return the number of test photos predicted as each class, by name; empty without a submission."""
-    if not run.submission.exists():
-        return {}
-    labels = read_text_table(run.submission, ["label"])["label"]
-    return {name: int((labels == label).sum()) for label, name in classes.items()}
+def count_labels(submission: pd.DataFrame, classes: dict[str, str]) -> dict[str, int]:
+    """Return the number of photos with each label, by name of the class."""
+    return {name: int((submission["label"] == label).sum()) for label, name in classes.items()}
 
 
 def _address(path: Path) -> str | None:
     return data_address(path.read_bytes(), "jpeg") if path.exists() else None
 
 
-def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
+def _folds(runs: list[RunFolder], classes: dict[str, str]) -> tuple[pd.DataFrame | None, list[RunFolder]]:
     """Return the first folds.csv, and the runs whose folds.csv lists the same photos."""
-    tables = {run: read_folds(run.folds) for run in runs if run.folds.exists()}
+    tables = {run: read_folds(run.folds, classes) for run in runs if run.folds.exists()}
     if not tables:
         return None, []
     first = next(iter(tables.values()))
@@ -106,11 +105,11 @@ def _folds(runs: list[RunFolder]) -> tuple[pd.DataFrame | None, list[RunFolder]]
 
 
 def _shifts(
-    run: RunFolder,
+    submission: pd.DataFrame | None,
+    predicted: dict[str, int],
     runs: Sequence[RunFolder],
     folds: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
-    predicted: dict[str, int],
     classes: dict[str, str],
 ) -> dict[str, Shift]:
     """Compare class shares: hold-out with folds by label, and test with labelled photos by prediction, so that the
@@ -132,14 +131,13 @@ def _shifts(
         shifts["Predicted class shares of the test photos and of the labelled photos"] = compare_shares(
             pd.Series(predicted).reindex(names),
             count(labelled["prediction"]),
-            (_test_sources(run, runs), labelled["group"].nunique()),
+            (_test_sources(submission["image_id"], runs), labelled["group"].nunique()),
         )
     return shifts
 
 
-def _test_sources(run: RunFolder, runs: Sequence[RunFolder]) -> int:
-    """Return the number of sources among the photos of a submission; without a known group, each photo is one."""
-    ids = read_text_table(run.submission, ["image_id"])["image_id"]
+def _test_sources(ids: pd.Series, runs: Sequence[RunFolder]) -> int:
+    """Return the number of sources among test photos; without a known group, each photo is one."""
     found = next((run.groups for run in runs if run.groups.exists()), None)
     if found is None:
         return len(ids)

@@ -36,10 +36,10 @@ def load_groups(choice: str, competition: Competition, cache: Path) -> pd.DataFr
     return groups
 
 
-def load_run_groups(
-    path: Path, key: str | None, choice: str, labelled: pd.Series, competition: Competition, cache: Path
-) -> pd.DataFrame:
-    """Load the groups for photos predicted by a run: the run's own, or those of a new search if the photos differ.
+def read_run_groups(
+    path: Path, key: str | None, choice: str, labelled: pd.Series, competition: Competition
+) -> pd.DataFrame | None:
+    """Read the groups of photos to be predicted by a run; None if a new search is needed, as the photos differ.
 
     Args:
         path: The run's groups.csv.
@@ -51,7 +51,7 @@ def load_run_groups(
         InputError: The file cannot be read, or is ambiguous, as its ids are of labelled and of test photos.
     """
     if choice in SEARCHED and key != search_key(competition):
-        return find_copies(competition, cache)
+        return None
     groups = read_groups(path)
     if (groups["set"] == "").any():
         _refuse_shared_ids(groups, path, labelled, competition.test["image_id"])

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, parse_flag_from_env, set_seed
 
 from trunkfold.config.schema import TrainConfig
@@ -37,6 +38,7 @@ def start_process(config: TrainConfig) -> Accelerator:
     # Without CUDA, Accelerate would choose Apple's mps, which the training step does not support, and it uses gloo for
     # launched processes only if cpu=True.
     on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    AcceleratorState._reset_state()  # or Accelerate would refuse the precision of another run
     device = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device  # before the precision, which depends on it
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=choose_precision(config.mixed_precision, device))
     if accelerator.device.type == "cpu":

@@ -175,7 +175,9 @@ class Lockstep:
             logger.warning(
                 "train.batch_size %d is too large for the memory of %s: each batch is split into %d pieces, whose "
                 "gradients are accumulated",
-                *(self.config.batch_size, device, pieces),
+                self.config.batch_size,
+                device,
+                pieces,
             )
         return pieces
 

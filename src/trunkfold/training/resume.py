@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
@@ -62,6 +63,23 @@ def check_run(config: Config) -> RunFolder:
     return run
 
 
+def check_normalization(run: RunFolder, config: Config) -> None:
+    """Compare the normalization of a resumed run with the one that "dataset" measured, up to rounding.
+
+    Raises:
+        InputError: The run was started with explicit values that differ from the measured ones.
+    """
+    if config.run.restart or not run.config.exists():
+        return
+    before, now = load_config(run.config).data.normalize, config.data.normalize
+    explicit = isinstance(before, Normalization)
+    if explicit and not np.allclose([before.mean, before.std], [now.mean, now.std], atol=1e-4):
+        raise InputError(
+            f"{run} contains an unfinished run with data.normalize {before}, not {now}: resume it unchanged, or "
+            f"{ANOTHER}"
+        )
+
+
 @contextmanager
 def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator: Accelerator) -> Iterator[None]:
     """Create or resume the folder of `check_run` and lock it, in the first process; delete the checkpoint at the end.
@@ -78,7 +96,8 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
         if restart:
             _empty(run)
         elif run.folds.exists():
-            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
+            saved = read_folds(run.folds, set(folds["label"]))
+            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (saved, folds))
             if before != now:
                 raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
             logger.warning("resuming the unfinished run in %s", run)

@@ -24,13 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trunkfold.config.parsing import dump_config, load_yaml
 from trunkfold.errors import InputError
-from trunkfold.files import locked_folder, write_text
+from trunkfold.files import LOCK, locked_folder, write_text
 from trunkfold.run_folder import SUBMISSIONS, RunFolder
 from trunkfold.split.dataset import Labelled
 from trunkfold.training.resume import empty_run
 from trunkfold.tuning.schema import TuningConfig
 
-STUDY, TRIALS, LOCK = "study.yaml", "study.db", ".lock"  # in the study's folder
+STUDY, TRIALS = "study.yaml", "study.db"  # in the study's folder
 CONFIG, PHOTOS, STARTED, HISTORY = "config", "photos", "started", "retry_history"  # keys of user and system attributes
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PATIENCE = 3  # missed heartbeats after which a process is considered dead
