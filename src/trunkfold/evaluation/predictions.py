@@ -91,11 +91,11 @@ def read_scored(run: RunFolder, name: str, folds: pd.DataFrame, classes: dict[st
     return table
 
 
-def read_folds(path: Path, classes: Collection[str]) -> pd.DataFrame:
+def read_folds(path: Path, classes: Collection[str] | None = None) -> pd.DataFrame:
     """Read a run's folds.csv: image_id, filename, label and group as text, fold as an integer.
 
     Raises:
-        InputError: The file is missing or damaged, or contains a label that is not among `classes`.
+        InputError: The file is missing or damaged, or contains a label that is not among `classes`, if they are given.
     """
     folds = read_text_table(path, FOLDS_COLUMNS)
     wrong = folds.loc[~folds["fold"].str.fullmatch(r"-?\d{1,3}"), "fold"]
@@ -104,7 +104,7 @@ def read_folds(path: Path, classes: Collection[str]) -> pd.DataFrame:
     repeated = folds.loc[folds["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise InputError(f"{path}: duplicate image_id: {first_few(repeated)}")
-    unknown = folds[~folds["label"].isin(list(classes))]
+    unknown = folds[:0] if classes is None else folds[~folds["label"].isin(list(classes))]
     if len(unknown):
         named = first_few(f"{row.label!r} of image_id {row.image_id}" for row in unknown.itertuples())
         raise InputError(f"{path}: unknown label {named}: restore the file that training wrote")

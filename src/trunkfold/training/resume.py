@@ -73,7 +73,7 @@ def check_normalization(run: RunFolder, config: Config) -> None:
         return
     before, now = load_config(run.config).data.normalize, config.data.normalize
     explicit = isinstance(before, Normalization)
-    if explicit and not np.allclose([before.mean, before.std], [now.mean, now.std], atol=1e-4):
+    if explicit and not np.allclose([before.mean, before.std], [now.mean, now.std], atol=1e-3):
         raise InputError(
             f"{run} contains an unfinished run with data.normalize {before}, not {now}: resume it unchanged, or "
             f"{ANOTHER}"
@@ -96,8 +96,7 @@ def occupied_run(run: RunFolder, restart: bool, folds: pd.DataFrame, accelerator
         if restart:
             _empty(run)
         elif run.folds.exists():
-            saved = read_folds(run.folds, set(folds["label"]))
-            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (saved, folds))
+            before, now = (table[FOLDS_COLUMNS].to_numpy().tolist() for table in (read_folds(run.folds), folds))
             if before != now:
                 raise InputError(f"the photos, labels, groups or folds have changed since {run} was started: {ANOTHER}")
             logger.warning("resuming the unfinished run in %s", run)
