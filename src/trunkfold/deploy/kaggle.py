@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from trunkfold.config.parsing import load_config
+from trunkfold.config.schema import Config
 from trunkfold.errors import InputError
 from trunkfold.files import whole_folder, write_json, write_text
 from trunkfold.model.pretrained import PACKAGE
@@ -43,9 +44,14 @@ class Bundle:
     resume: bool
 
     @cached_property
+    def settings(self) -> Config:
+        """Configuration of the training."""
+        return load_config(self.config)
+
+    @cached_property
     def trains(self) -> bool:
         """Whether there is a training notebook; not with a run trained from weights that Kaggle's image lacks."""
-        weights = self.weights or load_config(self.config).model.weights
+        weights = self.weights or self.settings.model.weights
         return self.run is None or not str(weights).startswith(PACKAGE)
 
     @cached_property
@@ -53,10 +59,10 @@ class Bundle:
         """Files that training reads, by option."""
         if not self.trains:
             return {}
-        config = load_config(self.config)
-        groups = None if config.split.groups in SEARCHED else config.split.groups
-        paths = {"split.groups": groups, "data.relabel": config.data.relabel, "data.drop": config.data.drop}
-        paths["model.weights"] = self.weights or config.model.weights
+        split, data = self.settings.split, self.settings.data
+        groups = None if split.groups in SEARCHED else split.groups
+        paths = {"split.groups": groups, "data.relabel": data.relabel, "data.drop": data.drop}
+        paths["model.weights"] = self.weights or self.settings.model.weights
         return {option: Path(path) for option, path in paths.items() if path is not None}
 
 

@@ -120,10 +120,7 @@ def work(
                 _fail_stale_trials(study, config)
                 begun = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
                 if len(begun) < config.tune.trials:
-                    # Seeded by trial number: resumed studies are reproducible, and processes differ.
-                    drawn = np.random.SeedSequence([config.train.seed, len(study.get_trials(deepcopy=False))])
-                    seed = int(drawn.generate_state(1)[0])
-                    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+                    study.sampler = make_sampler(config.train.seed, len(study.get_trials(deepcopy=False)))
                     study.optimize(run, n_trials=1, callbacks=[done])
                     continue
             time.sleep(POLL)
@@ -132,6 +129,12 @@ def work(
 def finished_trials(study: optuna.Study) -> int:
     """Return the number of complete and pruned trials."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
+
+
+def make_sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """Return a TPE sampler seeded by trial number: resumed studies are reproducible, and processes differ."""
+    drawn = np.random.SeedSequence([seed, number]).generate_state(1)[0]
+    return optuna.samplers.TPESampler(seed=int(drawn), constant_liar=True)
 
 
 def make_pruner(config: TuningConfig) -> optuna.pruners.BasePruner:
