@@ -6,6 +6,7 @@ import pytest
 
 from trunkfold.errors import InputError
 from trunkfold.evaluation.predictions import (
+    class_indices,
     probabilities_of,
     probability_table,
     read_predictions,
@@ -74,3 +75,10 @@ def test_probabilities_that_are_negative_are_refused_even_where_they_sum_to_1(tm
     (tmp_path / "p.csv").write_text("image_id,p_a,p_b\n1,-0.5,1.5\n")
     with pytest.raises(InputError, match="probabilities are negative or do not sum to 1 for image_id 1"):
         read_predictions(tmp_path / "p.csv", {"1": "a", "2": "b"})
+
+
+def test_labels_become_class_indices_and_none_becomes_the_last_class():
+    labels = pd.Series(["b", "a", "b"], index=[7, 8, 9])
+    assert class_indices(labels, {"a": "first", "b": "second"}).tolist() == [1, 0, 1]
+    with pytest.raises(RuntimeError, match="labels of no class: c"):
+        class_indices(pd.Series(["a", "c", "c"]), {"a": "first", "b": "second"})

@@ -13,6 +13,7 @@ from trunkfold.data.photos import UnreadablePhotoError, read_photo
 from trunkfold.data.tables import find_table
 from trunkfold.deploy.finished import FinishedRun
 from trunkfold.errors import InputError, first_few
+from trunkfold.evaluation.predictions import class_indices
 from trunkfold.images.views import VIEWS, render
 from trunkfold.split.dataset import side_to_keep
 from trunkfold.split.folds import HELD_OUT, learned_from
@@ -88,5 +89,4 @@ def _photos(run: FinishedRun, table: pd.DataFrame) -> PlainPhotos:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{len(missing)} labelled photos of {run.folder} are missing: {first_few(missing)}")
-    numbers = {label: number for number, label in enumerate(run.classes)}
-    return PlainPhotos(paths, table["label"].map(numbers).to_numpy(), run.config.data.image_size)
+    return PlainPhotos(paths, class_indices(table["label"], run.classes), run.config.data.image_size)

@@ -7,7 +7,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 
 from trunkfold.assessment import Bin, Calibration, Interval, Reliability
-from trunkfold.evaluation.predictions import probabilities_of
+from trunkfold.evaluation.predictions import class_indices, probabilities_of
 
 BINS, IN_BIN = 12, 20  # maximum number of bins, and minimum number of sources per bin
 LEAST = 1e-12  # lower bound of probabilities, which keeps the log-likelihood finite
@@ -97,4 +97,4 @@ def mean_log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _truth_and_probabilities(table: pd.DataFrame, classes: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    return pd.Index(list(classes)).get_indexer(table["label"]), probabilities_of(table, classes)
+    return class_indices(table["label"], classes), probabilities_of(table, classes)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.evaluation.calibration import fit_temperature, scale
+from trunkfold.evaluation.predictions import class_indices
 from trunkfold.split.folds import HELD_OUT
 
 Metric = Literal["macro_f1", "accuracy"]
@@ -48,7 +49,7 @@ def decode_labelled(
     Returns:
         Labels, indexed like `folds`; meaningless for fold -2.
     """
-    truth, fold_of_row = pd.Index(list(classes)).get_indexer(folds["label"]), folds["fold"].to_numpy()
+    truth, fold_of_row = class_indices(folds["label"], classes), folds["fold"].to_numpy()
     scored, held_out = fold_of_row >= 0, fold_of_row == HELD_OUT
     found = np.zeros(len(folds), int)
     if metric == "accuracy":

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from cleanlab import filter as confident_learning
 
-from trunkfold.evaluation.predictions import probabilities_of
+from trunkfold.evaluation.predictions import class_indices, probabilities_of
 
 MODEL, COPIES, BOTH = "the model disagrees", "its copies disagree", "the model and its copies disagree"
 
@@ -27,7 +27,7 @@ def find_label_issues(oof: pd.DataFrame, folds: pd.DataFrame, classes: dict[str,
     rows, labels = np.arange(len(oof)), np.array(list(classes))
     known = folds.set_index("image_id").loc[oof["image_id"]]
     probabilities = probabilities_of(oof, classes)
-    given = pd.Index(labels).get_indexer(oof["label"])
+    given = class_indices(oof["label"], classes)
     group = known["group"].to_numpy()
     doubted, shared = _doubted(given, probabilities), _labels_of_groups(given, probabilities, group)
     apart = given != shared

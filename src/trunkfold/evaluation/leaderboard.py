@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from trunkfold.assessment import Draws, Histogram, Luck, Range, Rival
+from trunkfold.evaluation.predictions import class_indices
 from trunkfold.evaluation.scores import interval, macro_f1_of_draws
 
 PUBLIC_SHARE = 0.4
@@ -69,12 +70,11 @@ class Pool:
     """
 
     def __init__(self, predictions: pd.DataFrame, groups: pd.Series, labels: list[str]) -> None:
-        number = pd.Index(labels)
         table = pd.DataFrame(
             {
                 "group": pd.factorize(predictions["image_id"].map(groups))[0],
-                "truth": number.get_indexer(predictions["label"]),
-                "predicted": number.get_indexer(predictions["prediction"]),
+                "truth": class_indices(predictions["label"], labels),
+                "predicted": class_indices(predictions["prediction"], labels),
             }
         ).sort_values(["group", "truth"], ignore_index=True)
         self.classes = len(labels)

@@ -1,6 +1,6 @@
 """Tables of predictions with image ids, checked when created and when read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +114,18 @@ def read_folds(path: Path, classes: Collection[str] | None = None) -> pd.DataFra
 def probabilities_of(table: pd.DataFrame, classes: dict[str, str]) -> np.ndarray:
     """Return the p_ columns as an array of shape (rows, classes)."""
     return table[[PREFIX + name for name in classes.values()]].to_numpy(float)
+
+
+def class_indices(labels: pd.Series, classes: Iterable[str]) -> np.ndarray:
+    """Return the class index of each label, of shape (rows,).
+
+    Raises:
+        RuntimeError: A label is of no class (a bug).
+    """
+    found = pd.Index(list(classes)).get_indexer(labels)
+    if (found < 0).any():  # as an index, -1 would be the last class
+        raise RuntimeError(f"labels of no class: {first_few(labels[found < 0].unique())}")
+    return found
 
 
 def average(predicted: np.ndarray, members: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 
 from trunkfold.assessment import ClassScores, Interval, Intervals, PartScores, Scores
 from trunkfold.evaluation.calibration import mean_log_loss
+from trunkfold.evaluation.predictions import class_indices
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -121,7 +122,7 @@ def counts_of_groups(truth: pd.Series, predicted: pd.Series, groups: pd.Series, 
 
     Scores need no more of a confusion matrix, whose size grows with the square of the classes.
     """
-    true, chosen = map(pd.Index(labels).get_indexer, (truth, predicted))
+    true, chosen = class_indices(truth, labels), class_indices(predicted, labels)
     codes, kinds = pd.factorize(groups)
     counts = np.zeros((len(kinds), 3, len(labels)))
     for place, (class_of_row, weight) in enumerate([(true, true == chosen), (chosen, 1), (true, 1)]):

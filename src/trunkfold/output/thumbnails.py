@@ -13,6 +13,7 @@ from torch import nn
 from trunkfold.data.photos import encode_jpeg
 from trunkfold.errors import MemoryFullError
 from trunkfold.evaluation.error_analysis import Gallery
+from trunkfold.evaluation.predictions import class_indices
 from trunkfold.images.views import VIEWS, render
 from trunkfold.model.gradcam import heat_maps
 from trunkfold.run_folder import RunFolder
@@ -43,7 +44,7 @@ def save_thumbnails(
     if not any(map(len, gallery.mistakes.values())):
         return
     mistakes = pd.concat(gallery.mistakes.values())
-    rows, targets = mistakes["row"].tolist(), pd.Index(list(labelled.classes)).get_indexer(mistakes["prediction"])
+    rows, targets = mistakes["row"].tolist(), class_indices(mistakes["prediction"], labelled.classes)
     shown = [render(labelled.pixels[row], VIEWS["plain"], side) for row in rows]
     photos = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
     members = scoring_members(labelled.fold_of_row[rows], len(tails))
